@@ -1,0 +1,85 @@
+/* bulkhead.conf: the parser and every rule of the configuration. One pure module, used by the loader and by
+ * the offline checker (scripts/check-config), so that both say the same. */
+#pragma once
+
+#include "hv/lib/types.h"
+
+#define CONFIG_MAX_VMS 9      /* Ctrl-A 1..9 selects a console */
+#define CONFIG_MAX_CPUS 64    /* host CPUs that can be named in `cpus =` */
+#define CONFIG_NAME_MAX 32    /* with NUL */
+#define CONFIG_PATH_MAX 128   /* with NUL */
+#define CONFIG_CMDLINE_MAX 1024
+#define CONFIG_MAX_SIZE (64u * 1024u) /* bytes of a configuration file */
+
+enum config_console { CONSOLE_SERIAL, CONSOLE_SCREEN };
+enum config_on_idle { ON_IDLE_POWEROFF, ON_IDLE_REBOOT, ON_IDLE_STAY };
+enum config_on_stop { ON_STOP_STOP, ON_STOP_RESTART };
+
+struct config_vm {
+    char name[CONFIG_NAME_MAX];
+    uint64_t cpus;   /* bit n: host CPU n (index into boot_info.cpus) */
+    uint64_t memory; /* bytes, multiple of 2 MiB, >= 64 MiB */
+    char kernel[CONFIG_PATH_MAX];
+    char initrd[CONFIG_PATH_MAX]; /* "" = none */
+    char cmdline[CONFIG_CMDLINE_MAX];
+    enum config_on_stop on_reboot; /* default restart */
+    enum config_on_stop on_crash;  /* default stop */
+    uint32_t line;                 /* where its section starts, for later messages */
+    uint32_t cpus_line, memory_line, kernel_line, initrd_line;
+};
+
+struct config {
+    enum config_console console;
+    enum config_on_idle on_idle; /* default poweroff */
+    uint32_t vm_count;
+    struct config_vm vms[CONFIG_MAX_VMS];
+};
+
+/* One enum value for each rule, so that each has a test. */
+enum config_rule {
+    CONFIG_OK = 0,
+    CONFIG_TOO_BIG,
+    CONFIG_BAD_BYTE, /* NUL or control byte, bad UTF-8 is allowed only in cmdline */
+    CONFIG_LINE_TOO_LONG,
+    CONFIG_BAD_SECTION,
+    CONFIG_UNKNOWN_SECTION,
+    CONFIG_DUPLICATE_SECTION,
+    CONFIG_BAD_VM_NAME,
+    CONFIG_TOO_MANY_VMS,
+    CONFIG_KEY_OUTSIDE_SECTION,
+    CONFIG_NO_EQUALS,
+    CONFIG_UNKNOWN_KEY,
+    CONFIG_DUPLICATE_KEY,
+    CONFIG_EMPTY_VALUE,
+    CONFIG_VALUE_TOO_LONG,
+    CONFIG_BAD_CHOICE,
+    CONFIG_BAD_SIZE,
+    CONFIG_MEMORY_TOO_SMALL,
+    CONFIG_MEMORY_UNALIGNED,
+    CONFIG_BAD_CPU_LIST,
+    CONFIG_CPU_OUT_OF_RANGE,
+    CONFIG_CPU_TWICE_IN_LIST,
+    CONFIG_CPU_TAKEN, /* given to two VMs */
+    CONFIG_BAD_PATH,  /* absolute, "..", backslash, or not printable ASCII */
+    CONFIG_MISSING_KEY,
+    CONFIG_NO_VM,
+    CONFIG_CPU_ABSENT,     /* config_check_machine: this machine has no such CPU */
+    CONFIG_MEMORY_ABSENT,  /* config_check_machine: more memory than there is */
+};
+
+struct config_error {
+    enum config_rule rule;
+    uint32_t line, column; /* 1-based; 0 when the whole file is meant */
+    char message[200];     /* says what is wrong and what to do; without file name and position */
+};
+
+/* Parses and checks `text`. On failure returns ERR_INVALID with `error` filled (the first error found); `out`
+ * is then unspecified. Does not need NUL termination. Never reads beyond text.size. */
+enum status config_parse(struct span text, struct config *out, struct config_error *error);
+
+/* The rules that need the machine: `cpu_count` CPUs present, `free_memory` bytes that VMs can have together. */
+enum status config_check_machine(const struct config *config, uint32_t cpu_count, uint64_t free_memory,
+                                 struct config_error *error);
+
+/* Name of a rule for tests and logs, e.g. "CPU_TAKEN". */
+const char *config_rule_name(enum config_rule rule);

@@ -1,0 +1,22 @@
+/* A ticket spinlock: fair, so that no CPU of a VM starves another. Never taken with guest code running on the
+ * same CPU; Bulkhead runs with interrupts off, so there is no interrupt variant. Lock order: hv/vm.h. */
+#pragma once
+
+#include "hv/lib/types.h"
+
+struct spinlock {
+    uint32_t next;   /* next ticket to hand out */
+    uint32_t serving; /* ticket that holds the lock */
+};
+
+static inline void spin_lock(struct spinlock *l)
+{
+    uint32_t mine = __atomic_fetch_add(&l->next, 1, __ATOMIC_RELAXED);
+    while (__atomic_load_n(&l->serving, __ATOMIC_ACQUIRE) != mine)
+        __builtin_ia32_pause();
+}
+
+static inline void spin_unlock(struct spinlock *l)
+{
+    __atomic_store_n(&l->serving, l->serving + 1, __ATOMIC_RELEASE);
+}
