@@ -1,0 +1,12 @@
+# The core: all pure code and the hardware files, freestanding, linked in the high half.
+set(CORE_FLAGS ${BULKHEAD_WARNINGS} -O2 -g -ffreestanding -fno-pic -mno-red-zone -mgeneral-regs-only -mcmodel=kernel
+    -fno-stack-protector -fno-asynchronous-unwind-tables -fno-strict-aliasing -fcf-protection=none
+    -fno-jump-tables -fomit-frame-pointer -falign-functions=16 -I${CMAKE_SOURCE_DIR})
+add_executable(core ${PURE_SOURCES} ${HW_SOURCES} ${CMAKE_SOURCE_DIR}/boot/boot_info.c ${CORE_ASM})
+target_compile_options(core PRIVATE $<$<COMPILE_LANGUAGE:C>:${CORE_FLAGS}>
+                                    $<$<COMPILE_LANGUAGE:ASM_NASM>:-I${CMAKE_SOURCE_DIR}/ -g -F dwarf -w+all>)
+target_link_options(core PRIVATE -nostdlib -static -no-pie -Wl,-T,${CMAKE_SOURCE_DIR}/linker.ld -Wl,--build-id=none
+                                 -Wl,-z,max-page-size=4096 -Wl,-z,noexecstack -Wl,--gc-sections -Wl,--no-warn-rwx-segments)
+set_target_properties(core PROPERTIES OUTPUT_NAME core.elf RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}
+                                      LINK_DEPENDS ${CMAKE_SOURCE_DIR}/linker.ld)
+set(CMAKE_ASM_NASM_OBJECT_FORMAT elf64)

@@ -1,0 +1,39 @@
+/* A physical CPU. Each CPU finds its own through GS:0. */
+#pragma once
+
+#include "hv/lib/addr.h"
+
+struct vcpu;
+
+struct cpu {
+    struct cpu *self;      /* GS:0. Constant */
+    uint32_t index;        /* into cpus[] and boot_info.cpus. Constant */
+    uint32_t apic_id;      /* Constant */
+    struct vcpu *vcpu;     /* the vCPU loaded here, NULL when none. This CPU only */
+    struct vcpu *assigned; /* the scheduler's: the vCPU this CPU is to run. Atomic */
+    bool polls_console;    /* this CPU looks at the host's serial port. Constant */
+    uint64_t poll_tsc;     /* when it looks next. This CPU only */
+    uint32_t online;       /* set when the CPU is in VMX root operation. Atomic */
+    void *hw;              /* arch/x86's part: descriptor tables, stacks, windows, VMXON region. Constant */
+};
+
+/* What hv/ asks of the host's processor; arch/x86/host_hw.c answers, tests/host fakes it. */
+uint64_t host_tsc(void);
+/* Makes `target` leave its guest, or wake from idle. Cheap, asynchronous, callable from any CPU. */
+void host_kick(const struct cpu *target);
+/* Sleeps until a kick, or until the TSC reaches `until` (UINT64_MAX: no limit). May return early. */
+void host_idle(uint64_t until);
+/* Ends everything: powers the machine off or resets it by every means known. Does not return. */
+void host_poweroff(void) __attribute__((noreturn));
+void host_reboot(void) __attribute__((noreturn));
+/* A pointer through which this CPU reaches one page of physical memory until its next call with this slot. */
+#define HOST_WINDOWS 2u
+void *host_window(hpa_t page, unsigned slot);
+/* The host found itself broken: prints everything it knows and stops the machine. */
+void host_panic(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));
+
+#define HOST_ASSERT(cond)                                                                                    \
+    do {                                                                                                     \
+        if (!(cond))                                                                                         \
+            host_panic("%s:%d: broken promise: %s", __FILE__, __LINE__, #cond);                              \
+    } while (0)

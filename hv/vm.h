@@ -1,0 +1,91 @@
+/* A virtual machine.
+ *
+ * Lock order (outer first): vm->life, vm->devices, console, log, pool. vm->life guards the VM's state machine, vm->devices every
+ * struct vdev of the VM, interrupt routing, and the device timers. The local APIC has no lock: see drivers/vdev/lapic.h. */
+#pragma once
+
+#include "arch/x86/ept.h"
+#include "drivers/vdev/acpi_pm.h"
+#include "drivers/vdev/ioapic.h"
+#include "drivers/vdev/kbd.h"
+#include "drivers/vdev/pci_host.h"
+#include "drivers/vdev/pic.h"
+#include "drivers/vdev/pit.h"
+#include "drivers/vdev/rtc.h"
+#include "drivers/vdev/sysctl.h"
+#include "drivers/vdev/uart.h"
+#include "hv/bus.h"
+#include "hv/config.h"
+#include "hv/gmem.h"
+#include "hv/lib/lock.h"
+#include "hv/vcpu.h"
+
+#define VM_MAX_VCPUS 16u
+
+enum vm_state { VM_CREATED, VM_RUNNING, VM_STOPPING, VM_STOPPED };
+
+struct platform {
+    struct uart uart;
+    struct pic pic;
+    struct pit pit;
+    struct rtc rtc;
+    struct kbd kbd;
+    struct sysctl sysctl;
+    struct acpi_pm acpi_pm;
+    struct ioapic ioapic;
+    struct pci_host pci;
+    struct vdev_env env;
+    uint64_t next_timer_ns; /* earliest deadline of all devices. devices lock */
+};
+
+struct vm {
+    uint32_t id;                    /* C */
+    const struct config_vm *config; /* C */
+    const char *name;               /* C */
+
+    struct spinlock life;
+    enum vm_state state;       /* life */
+    enum stop_reason stop;     /* life. why it is stopping: the first reason wins */
+    uint32_t vcpus_in_loop;    /* life. vCPUs that have not yet left the run loop */
+
+    struct spinlock devices;
+    struct platform platform; /* devices */
+    struct bus bus;           /* C after platform_init */
+
+    struct gmem gmem; /* C */
+    struct ept ept;   /* C */
+    struct cpuid_table cpuid; /* C */
+    uint64_t xcr0_allowed;    /* C */
+
+    uint64_t start_tsc;  /* C while running: host TSC when the VM's time was 0 */
+    int64_t start_wall;  /* C while running: UTC seconds at that moment */
+
+    uint32_t unknown_ports_logged, unknown_mmio_logged, unknown_msrs_logged; /* A. log once each, bounded */
+    uint32_t restarts;
+
+    uint32_t vcpu_count; /* C */
+    struct vcpu *vcpus[VM_MAX_VCPUS];
+};
+
+/* Interrupt lines and messages (hv/irq.c); all under vm->devices. */
+void irq_set_line(struct vm *vm, unsigned line, bool level);
+void irq_deliver(struct vm *vm, uint32_t dest, bool logical, uint8_t mode, uint8_t vector, bool level);
+void irq_send_ipi(struct vcpu *from, const struct lapic_ipi *ipi);
+
+/* Devices (hv/platform.c). */
+enum status platform_init(struct vm *vm);
+void platform_reset(struct vm *vm);
+/* Fires what is due, under vm->devices. */
+void platform_run_timers(struct vm *vm);
+
+/* Life (hv/vm.c). */
+enum status vm_create(struct vm *vm, uint32_t id);
+/* Loads pristine images and resets every vCPU; then the CPUs may run it. */
+enum status vm_start(struct vm *vm);
+/* The first reason wins; every vCPU leaves its loop. Any CPU. */
+void vm_stop(struct vm *vm, enum stop_reason why);
+/* A vCPU has left its loop; the last one decides what becomes of the VM. */
+void vm_vcpu_left(struct vcpu *vcpu);
+
+/* Guest time. */
+uint64_t vm_now_ns(const struct vm *vm);
