@@ -19,3 +19,6 @@ void log_line(enum log_level level, const char *who, const char *format, ...)
 
 /* Copies the newest bytes of the ring (whole lines, '\n' separated) into buf; returns the length. */
 size_t log_tail(char *buf, size_t size);
+
+/* For a panic: from now on lines are written without the lock, which a CPU that will never run again may hold. */
+void log_break_lock(void);
