@@ -1,0 +1,20 @@
+/* ACPI tables for a guest: RSDP, XSDT, FADT, FACS, MADT, MCFG, DSDT (ACPI 6.x). Pure: bytes into a buffer. */
+#pragma once
+
+#include "hv/lib/addr.h"
+
+#define ACPI_BUILD_MAX_VCPUS 64u
+#define ACPI_BUILD_SIZE      0x4000u /* bytes that are always enough */
+
+struct acpi_build {
+    uint32_t vcpu_count; /* 1..ACPI_BUILD_MAX_VCPUS; APIC ID = index */
+    gpa_t base;          /* where `buf` will be in guest memory: 64-byte aligned, below 4 GiB */
+};
+
+struct acpi_built {
+    gpa_t rsdp;
+    uint32_t size; /* bytes used of the buffer */
+};
+
+/* ERR_INVALID: bad parameters; ERR_NO_MEMORY: the buffer is too small. */
+enum status acpi_build(const struct acpi_build *params, uint8_t *buf, size_t size, struct acpi_built *out);
