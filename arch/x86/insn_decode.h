@@ -1,0 +1,64 @@
+/* Between insn_decode.c and insn_operands.c: the decoder's cursor. Nobody else includes this. */
+#pragma once
+
+#include "arch/x86/insn.h"
+
+/* How an opcode names its operands (SDM volume 2, appendix A "Opcode map"). */
+enum insn_form {
+    FORM_NONE,        /* not in our list */
+    FORM_RM_R,        /* Ev,Gv */
+    FORM_R_RM,        /* Gv,Ev */
+    FORM_R_RM_NARROW, /* Gv,Eb or Gv,Ew: MOVZX, MOVSX */
+    FORM_R_RM_DWORD,  /* Gv,Ed: MOVSXD */
+    FORM_RM,          /* Ev */
+    FORM_RM_SRC,      /* Ev, which is only read: PUSH */
+    FORM_RM_IMM,      /* Ev,Iz */
+    FORM_RM_IMM8,     /* Ev,Ib sign-extended */
+    FORM_RM_BIT,      /* Ev,Ib as a bit offset */
+    FORM_ACC_IMM,     /* rAX,Iz */
+    FORM_ACC_MOFFS,   /* rAX,Ov */
+    FORM_MOFFS_ACC,   /* Ov,rAX */
+    FORM_MOVS,        /* Yv,Xv */
+    FORM_CMPS,        /* Xv,Yv */
+    FORM_STOS,        /* Yv,rAX */
+    FORM_LODS,        /* rAX,Xv */
+    FORM_SCAS,        /* rAX,Yv */
+    FORM_INS,         /* Yv,DX */
+    FORM_OUTS,        /* DX,Xv */
+};
+
+#define INSN_NO_SEGMENT 0xffu /* no segment-override prefix */
+
+#define REX_PRESENT 0x40u
+#define REX_W       8u
+#define REX_R       4u
+#define REX_X       2u
+#define REX_B       1u
+
+/* What has been read so far. */
+struct insn_cursor {
+    const uint8_t *data;
+    uint8_t pos, end;                    /* bytes read, bytes there (at most 15) */
+    uint8_t mode;                        /* enum insn_mode */
+    uint8_t rex;                         /* 0, or the whole prefix */
+    uint8_t segment;                     /* override, INSN_NO_SEGMENT: none */
+    uint8_t repeat;                      /* 0xf2 or 0xf3, the last one given */
+    bool operand_prefix, address_prefix; /* 66, 67 */
+    uint8_t mod, reg, rm;                /* ModRM, without REX */
+};
+
+/* One byte more. Past 15 bytes it is the CPU that objects (#GP), before that it is the caller who has too
+ * few. */
+static inline enum status insn_next(struct insn_cursor *c, uint8_t *byte)
+{
+    if (c->pos >= c->end)
+        return c->pos >= INSN_MAX_LEN ? ERR_INVALID : ERR_RANGE;
+    *byte = c->data[c->pos++];
+    return STATUS_OK;
+}
+
+/* Reads ModRM into the cursor. */
+enum status insn_read_modrm(struct insn_cursor *c);
+/* Reads what `form` needs beyond ModRM and fills dst, src and the memory operand of `insn`, whose op, opsize
+ * and addrsize are set. `wide` is the opcode's lowest bit. */
+enum status insn_read_operands(struct insn_cursor *c, enum insn_form form, bool wide, struct insn *insn);
