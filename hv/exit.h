@@ -126,6 +126,7 @@ struct exit {
     uint8_t insn_len;       /* bytes, when the kind is an instruction; else 0 */
     bool nmi_unblocked;     /* IRET had ended NMI blocking before this exit: restore it (SDM 28.2.3, bit 12) */
     struct event vectoring; /* an event whose delivery this exit interrupted; valid=false: none */
+    uint64_t exception_info; /* EXIT_EXCEPTION only: #DB the new DR6 bits, #PF the linear address, else 0 */
     union {
         struct event exception;
         uint8_t interrupt; /* vector */
