@@ -1,0 +1,42 @@
+"""Building what the other commands need, in the build directory of the tree."""
+import os
+import shlex
+
+import ui
+
+BUILD = os.path.join(ui.ROOT, "build")
+LOADER = os.path.join(BUILD, "BOOTX64.EFI")
+CORE = os.path.join(BUILD, "core.elf")
+
+
+def configure(directory=BUILD, options=(), env=None):
+    """Runs cmake when the directory is new or its options changed."""
+    stamp = os.path.join(directory, ".configured-with")
+    wanted = shlex.join(options)
+    if os.path.exists(os.path.join(directory, "build.ninja")) and os.path.exists(stamp):
+        with open(stamp, encoding="utf-8") as file:
+            if file.read() == wanted:
+                return
+    ui.command(["cmake", "-S", ui.ROOT, "-B", directory, "-G", "Ninja", *options], env=env,
+               what="configuring the build")
+    with open(stamp, "w", encoding="utf-8") as file:
+        file.write(wanted)
+
+
+def ninja(targets=(), directory=BUILD, what="the build"):
+    return ui.command(["ninja", "-C", directory, *targets], what=what)
+
+
+def loader():
+    """Builds and returns BOOTX64.EFI."""
+    with ui.step("building Bulkhead"):
+        configure()
+        ninja([os.path.basename(LOADER)])
+    return LOADER
+
+
+def checker():
+    """Builds and returns the offline configuration checker: the loader's own parser, for this machine."""
+    configure()
+    ninja(["check_config"], what="building the configuration checker")
+    return os.path.join(BUILD, "tests", "check_config")

@@ -1,0 +1,23 @@
+"""bulkhead.conf, as far as the scripts need it: the files it names. Whether it is right, the checker says."""
+import os
+import re
+
+import ui
+
+FILE_KEYS = ("kernel", "initrd")
+
+
+def files(path):
+    """The files a configuration names, as a list of (relative path, host path, line), each once."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            lines = file.read().splitlines()
+    except OSError as error:
+        raise ui.Failure("%s: %s" % (path, error.strerror)) from None
+    base = os.path.dirname(os.path.abspath(path))
+    found = {}
+    for number, line in enumerate(lines, 1):
+        match = re.match(r"\s*(\w+)\s*=\s*(.*?)\s*$", line)
+        if match and match.group(1) in FILE_KEYS and match.group(2):
+            found.setdefault(match.group(2), (match.group(2), os.path.join(base, match.group(2)), number))
+    return list(found.values())

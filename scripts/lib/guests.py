@@ -1,0 +1,148 @@
+"""Guest artefacts: Debian's kernels (into the cache) and the busybox initramfs (into the build directory)."""
+import gzip
+import os
+import shutil
+import stat
+import subprocess
+import tempfile
+
+import cache
+import debian
+import ui
+
+# name: (package that stands for the newest one, its version)
+KERNELS = {
+    "6.1-cloud": ("linux-image-cloud-amd64", "6.1."),
+    "6.1": ("linux-image-amd64", "6.1."),
+    "6.12-cloud": ("linux-image-cloud-amd64", "6.12."),
+    "6.12": ("linux-image-amd64", "6.12."),
+}
+DEMO_KERNEL = "6.1-cloud"
+SOURCE = os.path.join(ui.ROOT, "tests", "guest", "initramfs")
+DEMO = os.path.join(ui.ROOT, "build", "demo")
+
+
+def kernel(name):
+    """Path of an unmodified Debian kernel; downloads its package once."""
+    target = cache.directory("kernels", name)
+    path = os.path.join(target, "vmlinuz")
+    if os.path.exists(path):
+        return path
+    with cache.lock("kernels"):
+        if not os.path.exists(path):
+            with ui.step("downloading Debian's kernel %s, once" % name):
+                _fetch(name, target)
+    return path
+
+
+def _fetch(name, target):
+    package, version = debian.dependency_of(*KERNELS[name])
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache.directory(), prefix="kernel-") as work:
+        package_file = debian.download(package, version, work)
+        staging = os.path.join(work, "result")
+        os.mkdir(staging)
+        unpack = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", package_file], stdout=subprocess.PIPE)
+        subprocess.run(["tar", "-x", "-C", staging, "--strip-components=2", "--wildcards", "./boot/vmlinuz-*",
+                        "./boot/config-*"], stdin=unpack.stdout, check=True)
+        unpack.stdout.close()
+        if unpack.wait() != 0:
+            raise ui.Failure("%s cannot be unpacked" % package_file)
+        for entry in os.listdir(staging):
+            os.rename(os.path.join(staging, entry), os.path.join(staging, entry.split("-")[0]))
+        with open(os.path.join(staging, "package"), "w", encoding="ascii") as file:
+            file.write("%s %s\n" % (package, version))
+        shutil.rmtree(target, ignore_errors=True)
+        os.rename(staging, target)
+
+
+class _Cpio:
+    """The "newc" archive (Linux: Documentation/driver-api/early-userspace/buffer-format.rst). Made here and not by
+    cpio, so that device nodes need no root and the same files give the same bytes."""
+
+    def __init__(self):
+        self.data = bytearray()
+        self.inode = 0
+
+    def add(self, name, mode, content=b"", major=0, minor=0):
+        self.inode += 1
+        name_bytes = name.encode() + b"\0"
+        fields = (self.inode if name != "TRAILER!!!" else 0, mode, 0, 0, 1, 0, len(content), 0, 0, major, minor,
+                  len(name_bytes), 0)
+        self.data += b"070701" + b"".join(b"%08X" % field for field in fields) + name_bytes
+        self._pad()
+        self.data += content
+        self._pad()
+
+    def _pad(self):
+        self.data += bytes(-len(self.data) % 4)
+
+    def finish(self):
+        self.add("TRAILER!!!", 0)
+        return bytes(self.data)
+
+
+def _busybox():
+    for path in ("/bin/busybox", "/usr/bin/busybox"):
+        if os.path.exists(path):
+            with open(path, "rb") as file:
+                content = file.read()
+            if b"/ld-linux-x86-64.so.2\0" in content:
+                raise ui.Failure("%s is not static: install busybox-static (scripts/setup)" % path)
+            return path, content
+    raise ui.Failure("there is no busybox: run scripts/setup (package busybox-static)")
+
+
+def _helper(work, name):
+    """Compiles one of our own small programs: static, without a C library."""
+    binary = os.path.join(work, name)
+    ui.command(["gcc", "-std=gnu17", "-Os", "-Wall", "-Wextra", "-Werror", "-ffreestanding", "-nostdlib", "-static",
+                "-fno-pie", "-no-pie", "-fno-stack-protector", "-Wl,--build-id=none,-z,noexecstack", "-s", "-o",
+                binary, os.path.join(SOURCE, name + ".c")])
+    with open(binary, "rb") as file:
+        return file.read()
+
+
+def initramfs(out):
+    """Writes the initramfs `out`; leaves it untouched when it is right already."""
+    archive = _Cpio()
+    for directory in ("bin", "dev", "etc", "proc", "root", "sbin", "sys", "tmp", "run"):
+        archive.add(directory, stat.S_IFDIR | 0o755)
+    archive.add("dev/console", stat.S_IFCHR | 0o600, major=5, minor=1)
+    archive.add("dev/null", stat.S_IFCHR | 0o666, major=1, minor=3)
+    path, busybox = _busybox()
+    archive.add("bin/busybox", stat.S_IFREG | 0o755, busybox)
+    own = {}
+    with tempfile.TemporaryDirectory(prefix="bulkhead-initramfs-") as work:
+        for entry in sorted(os.listdir(SOURCE)):
+            if entry.endswith(".c"):
+                own["bin/" + entry[:-2]] = _helper(work, entry[:-2])
+            elif not entry.startswith("."):
+                with open(os.path.join(SOURCE, entry), "rb") as file:
+                    own["init" if entry == "init" else "sbin/" + entry] = file.read()
+    for name, content in sorted(own.items()):
+        archive.add(name, stat.S_IFREG | 0o755, content)
+    applets = subprocess.run([path, "--list"], stdout=subprocess.PIPE, check=True).stdout.decode().split()
+    for applet in sorted(set(applets) - {"busybox"}):
+        if "sbin/" + applet not in own and "bin/" + applet not in own:
+            archive.add("bin/" + applet, stat.S_IFLNK | 0o777, b"busybox")
+    content = gzip.compress(archive.finish(), 9, mtime=0)
+    os.makedirs(os.path.dirname(os.path.abspath(out)), exist_ok=True)
+    if os.path.exists(out):
+        with open(out, "rb") as file:
+            if file.read() == content:
+                return out
+    with open(out + ".part", "wb") as file:
+        file.write(content)
+    os.replace(out + ".part", out)
+    return out
+
+
+def place(target, config, kernel_name=DEMO_KERNEL):
+    """Makes a directory with `config` (a path) as bulkhead.conf, and the kernel and initramfs it names."""
+    os.makedirs(target, exist_ok=True)
+    shutil.copyfile(kernel(kernel_name), os.path.join(target, "vmlinuz"))
+    initramfs(os.path.join(target, "initrd.img"))
+    placed = os.path.join(target, os.path.basename(config))
+    shutil.copyfile(config, placed)
+    return placed
