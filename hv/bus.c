@@ -1,0 +1,120 @@
+#include "hv/bus.h"
+#include "hv/lib/string.h"
+
+/* Index of the device in the table, 0 = not there. */
+static uint8_t device_index(const struct bus *bus, const struct vdev *dev)
+{
+    for (uint8_t i = 1; i <= bus->device_count; i++)
+        if (bus->devices[i] == dev)
+            return i;
+    return 0;
+}
+
+/* Leaf tables that [first, first+count) needs and that do not exist yet. */
+static unsigned new_leaves(const struct bus *bus, uint32_t first, uint32_t count)
+{
+    unsigned missing = 0;
+    for (uint32_t high = first >> 8; high <= (first + count - 1) >> 8; high++)
+        missing += bus->leaf_of[high] == 0;
+    return missing;
+}
+
+enum status bus_add_ports(struct bus *bus, uint16_t first, uint32_t count, struct vdev *dev)
+{
+    if (!dev || count == 0 || first + count > BUS_PORTS)
+        return ERR_INVALID;
+    for (uint32_t port = first; port < first + count; port++)
+        if (bus_port_owner(bus, (uint16_t)port))
+            return ERR_EXISTS;
+    uint8_t index = device_index(bus, dev);
+    if ((!index && bus->device_count == BUS_MAX_DEVICES) ||
+        bus->leaf_count + new_leaves(bus, first, count) > BUS_MAX_LEAVES)
+        return ERR_NO_MEMORY;
+    if (!index) {
+        index = ++bus->device_count;
+        bus->devices[index] = dev;
+    }
+    for (uint32_t port = first; port < first + count; port++) {
+        uint8_t *leaf = &bus->leaf_of[port >> 8];
+        if (!*leaf)
+            *leaf = ++bus->leaf_count;
+        bus->leaves[*leaf][port & 0xff] = index;
+    }
+    return STATUS_OK;
+}
+
+enum status bus_add_mmio(struct bus *bus, uint64_t base, uint64_t size, struct vdev *dev)
+{
+    if (!dev || size == 0 || base + (size - 1) < base)
+        return ERR_INVALID;
+    uint64_t last = base + (size - 1);
+    uint32_t i = 0;
+    while (i < bus->mmio_count && bus->mmio[i].last < base)
+        i++;
+    if (i < bus->mmio_count && bus->mmio[i].base <= last)
+        return ERR_EXISTS;
+    if (bus->mmio_count == BUS_MAX_MMIO)
+        return ERR_NO_MEMORY;
+    memmove(&bus->mmio[i + 1], &bus->mmio[i], (bus->mmio_count - i) * sizeof(bus->mmio[0]));
+    bus->mmio[i] = (struct bus_mmio){.base = base, .last = last, .dev = dev};
+    bus->mmio_count++;
+    return STATUS_OK;
+}
+
+bool bus_split_ports(struct bus *bus, struct io_req *req)
+{
+    bool claimed = false;
+    uint64_t value = 0;
+    for (unsigned i = 0; i < req->size; i++) {
+        uint64_t port = req->addr + i;
+        struct vdev *dev = port < BUS_PORTS ? bus_port_owner(bus, (uint16_t)port) : NULL;
+        struct io_req part = {
+            .addr = port, .value = req->value >> (8 * i) & 0xff, .size = 1, .write = req->write};
+        if (dev) {
+            dev->ops->access(dev, &part);
+            claimed = true;
+        } else {
+            part.value = 0xff;
+        }
+        value |= (part.value & 0xff) << (8 * i);
+    }
+    if (!req->write)
+        req->value = value;
+    return claimed;
+}
+
+static bool holds(const struct bus_mmio *range, uint64_t addr)
+{
+    return addr >= range->base && addr <= range->last;
+}
+
+struct vdev *bus_find_mmio(struct bus *bus, uint64_t addr)
+{
+    /* Relaxed: whatever another CPU stored here is an index that is checked before it is believed. */
+    uint32_t hint = __atomic_load_n(&bus->mmio_cache, __ATOMIC_RELAXED);
+    if (hint < bus->mmio_count && holds(&bus->mmio[hint], addr))
+        return bus->mmio[hint].dev;
+    uint32_t low = 0, high = bus->mmio_count;
+    while (low < high) {
+        uint32_t mid = (low + high) / 2;
+        if (bus->mmio[mid].last < addr)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    if (low == bus->mmio_count || addr < bus->mmio[low].base)
+        return NULL;
+    __atomic_store_n(&bus->mmio_cache, low, __ATOMIC_RELAXED);
+    return bus->mmio[low].dev;
+}
+
+bool bus_port_first(struct bus *bus, uint16_t port)
+{
+    uint64_t bit = (uint64_t)1 << (port % 64);
+    return !(__atomic_fetch_or(&bus->port_seen[port / 64], bit, __ATOMIC_RELAXED) & bit);
+}
+
+bool bus_mmio_first(struct bus *bus, uint64_t addr)
+{
+    return once_first(&bus->mmio_seen, addr >> PAGE_SHIFT);
+}
