@@ -31,12 +31,12 @@ enum vmx_lock vmx_lock_state(uint64_t feature_control);
 /* Final control values for the VMCS, and the facts of the hardware that the backend works with. */
 struct vmx_controls {
     uint32_t pin, proc, proc2, exit, entry;
-    uint64_t proc3; /* write the field only when proc has PROC_ACTIVATE_TERTIARY */
+    uint64_t proc3; /* 0: no tertiary control is wanted, so PROC_ACTIVATE_TERTIARY is clear */
     /* Controls that may be set later although they start clear: interrupt and NMI window, IA-32e-mode guest.
      * They are known to be settable both ways. */
     bool ept_2m, ept_1g, ept_exec_only;
-    bool invept_single; /* else only all-context */
-    bool invvpid_address, invvpid_single, invvpid_keep_global;
+    bool invept_single;                        /* else only all-context */
+    bool invvpid_address, invvpid_keep_global; /* single-context is required */
     uint8_t timer_shift; /* the preemption timer counts down once every 2^shift TSC ticks */
     uint32_t revision;   /* for the first word of VMXON region and VMCS */
     bool has_wait_sipi;  /* activity state wait-for-SIPI can be entered (SDM A.6) */
