@@ -1,14 +1,14 @@
 /* Prefixes and opcodes (SDM volume 2, chapter 2 "Instruction format" and appendix A "Opcode map"). */
 #include "arch/x86/insn_decode.h"
 
-#define OP_LOCKABLE  0x01u /* LOCK is allowed with a memory destination */
-#define OP_NO_BYTE   0x02u /* the opcode's lowest bit does not mean "byte-sized" */
-#define OP_ONLY_64   0x04u /* another instruction outside 64-bit mode */
-#define OP_NOT_64    0x08u /* #UD in 64-bit mode */
-#define OP_MEMORY    0x10u /* the register form is #UD */
-#define OP_STACK     0x20u /* 64-bit operands by default in 64-bit mode */
-#define OP_PORT      0x40u /* operands of 4 bytes at most */
-#define OP_NO_PREFIX 0x80u /* with 66, F2 or F3 it is not this instruction */
+#define OP_LOCKABLE 0x01u /* LOCK is allowed with a memory destination */
+#define OP_NO_BYTE  0x02u /* the opcode's lowest bit does not mean "byte-sized" */
+#define OP_ONLY_64  0x04u /* another instruction outside 64-bit mode */
+#define OP_NOT_64   0x08u /* #UD in 64-bit mode */
+#define OP_MEMORY   0x10u /* the register form is #UD */
+#define OP_STACK    0x20u /* 64-bit operands by default in 64-bit mode */
+#define OP_PORT     0x40u /* operands of 4 bytes at most */
+#define OP_MOVNTI   0x80u /* never 16-bit; with 66, F2 or F3 it is not this instruction */
 
 struct insn_opcode {
     uint8_t op;   /* enum insn_op, with FORM_GROUP below: number of the group */
@@ -112,7 +112,7 @@ static const struct insn_opcode two_byte[256] = {
     [0xbb] = {INSN_BTC, FORM_RM_R, OP_LOCKABLE},
     ROW_PAIR(0xbe, INSN_MOVSX, FORM_R_RM_NARROW, OP_NO_BYTE),
     ROW_PAIR(0xc0, INSN_XADD, FORM_RM_R, OP_LOCKABLE),
-    [0xc3] = {INSN_MOV, FORM_RM_R, OP_MEMORY | OP_NO_PREFIX}, /* MOVNTI */
+    [0xc3] = {INSN_MOV, FORM_RM_R, OP_MEMORY | OP_MOVNTI},
 };
 
 /* 0F 38 xx has only MOVBE for us. */
@@ -188,7 +188,7 @@ static enum status read_opcode_38(struct insn_cursor *c, const struct insn_opcod
     uint8_t byte;
     enum status s = insn_next(c, &byte);
     *row = &unknown;
-    if (s != STATUS_OK || c->repeat == PREFIX_REPNE) /* F2: CRC32 */
+    if (s != STATUS_OK || c->repeat) /* F2 makes it CRC32, F3 is reserved */
         return s;
     if (byte == OPCODE_MOVBE_LOAD)
         *row = &movbe_load;
@@ -225,12 +225,12 @@ static uint8_t operand_size(const struct insn_cursor *c, const struct insn_opcod
 {
     if (!wide && !(row->flags & OP_NO_BYTE))
         return 1;
-    if (row->flags & OP_PORT)
-        return (c->mode == INSN_MODE_16) != c->operand_prefix ? 2 : 4;
     if (c->rex & REX_W)
-        return 8;
+        return row->flags & OP_PORT ? 4 : 8;
     if (c->mode == INSN_MODE_64 && row->flags & OP_STACK)
         return c->operand_prefix ? 2 : 8;
+    if (row->flags & OP_MOVNTI)
+        return 4;
     return (c->mode == INSN_MODE_16) != c->operand_prefix ? 2 : 4;
 }
 
@@ -251,7 +251,7 @@ static enum status find_row(struct insn_cursor *c, uint8_t byte, const struct in
         return ERR_UNSUPPORTED;
     if ((*row)->flags & (c->mode == INSN_MODE_64 ? OP_NOT_64 : OP_ONLY_64))
         return (*row)->flags & OP_NOT_64 ? ERR_INVALID : ERR_UNSUPPORTED;
-    if ((*row)->flags & OP_NO_PREFIX && (c->operand_prefix || c->repeat))
+    if ((*row)->flags & OP_MOVNTI && (c->operand_prefix || c->repeat))
         return ERR_UNSUPPORTED;
     if (!has_modrm((*row)->form))
         return STATUS_OK;

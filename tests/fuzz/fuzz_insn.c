@@ -1,0 +1,270 @@
+/* The decoder against Zydis, both ways: what we accept, Zydis must accept with the same meaning; what Zydis
+ * calls an instruction of our list, we must accept. The first byte of the input selects the mode. */
+#include <Zydis/Zydis.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "arch/x86/insn.h"
+#include "hv/lib/bits.h"
+
+static const uint8_t *input;
+static size_t input_size;
+
+static void check(bool ok, const char *what)
+{
+    if (ok)
+        return;
+    fprintf(stderr, "differs from Zydis: %s; bytes:", what);
+    for (size_t i = 0; i < input_size; i++)
+        fprintf(stderr, " %02x", input[i]);
+    fprintf(stderr, "\n");
+    abort();
+}
+
+struct op_map {
+    ZydisMnemonic mnemonic;
+    enum insn_op op;
+};
+
+static const struct op_map op_maps[] = {
+    {ZYDIS_MNEMONIC_MOV, INSN_MOV},     {ZYDIS_MNEMONIC_MOVNTI, INSN_MOV},
+    {ZYDIS_MNEMONIC_MOVBE, INSN_MOVBE}, {ZYDIS_MNEMONIC_MOVZX, INSN_MOVZX},
+    {ZYDIS_MNEMONIC_MOVSX, INSN_MOVSX}, {ZYDIS_MNEMONIC_MOVSXD, INSN_MOVSX},
+    {ZYDIS_MNEMONIC_MOVSB, INSN_MOVS},  {ZYDIS_MNEMONIC_MOVSW, INSN_MOVS},
+    {ZYDIS_MNEMONIC_MOVSD, INSN_MOVS},  {ZYDIS_MNEMONIC_MOVSQ, INSN_MOVS},
+    {ZYDIS_MNEMONIC_STOSB, INSN_STOS},  {ZYDIS_MNEMONIC_STOSW, INSN_STOS},
+    {ZYDIS_MNEMONIC_STOSD, INSN_STOS},  {ZYDIS_MNEMONIC_STOSQ, INSN_STOS},
+    {ZYDIS_MNEMONIC_LODSB, INSN_LODS},  {ZYDIS_MNEMONIC_LODSW, INSN_LODS},
+    {ZYDIS_MNEMONIC_LODSD, INSN_LODS},  {ZYDIS_MNEMONIC_LODSQ, INSN_LODS},
+    {ZYDIS_MNEMONIC_CMPSB, INSN_CMPS},  {ZYDIS_MNEMONIC_CMPSW, INSN_CMPS},
+    {ZYDIS_MNEMONIC_CMPSD, INSN_CMPS},  {ZYDIS_MNEMONIC_CMPSQ, INSN_CMPS},
+    {ZYDIS_MNEMONIC_SCASB, INSN_SCAS},  {ZYDIS_MNEMONIC_SCASW, INSN_SCAS},
+    {ZYDIS_MNEMONIC_SCASD, INSN_SCAS},  {ZYDIS_MNEMONIC_SCASQ, INSN_SCAS},
+    {ZYDIS_MNEMONIC_INSB, INSN_INS},    {ZYDIS_MNEMONIC_INSW, INSN_INS},
+    {ZYDIS_MNEMONIC_INSD, INSN_INS},    {ZYDIS_MNEMONIC_OUTSB, INSN_OUTS},
+    {ZYDIS_MNEMONIC_OUTSW, INSN_OUTS},  {ZYDIS_MNEMONIC_OUTSD, INSN_OUTS},
+    {ZYDIS_MNEMONIC_AND, INSN_AND},     {ZYDIS_MNEMONIC_OR, INSN_OR},
+    {ZYDIS_MNEMONIC_XOR, INSN_XOR},     {ZYDIS_MNEMONIC_ADD, INSN_ADD},
+    {ZYDIS_MNEMONIC_SUB, INSN_SUB},     {ZYDIS_MNEMONIC_ADC, INSN_ADC},
+    {ZYDIS_MNEMONIC_SBB, INSN_SBB},     {ZYDIS_MNEMONIC_CMP, INSN_CMP},
+    {ZYDIS_MNEMONIC_TEST, INSN_TEST},   {ZYDIS_MNEMONIC_XCHG, INSN_XCHG},
+    {ZYDIS_MNEMONIC_XADD, INSN_XADD},   {ZYDIS_MNEMONIC_CMPXCHG, INSN_CMPXCHG},
+    {ZYDIS_MNEMONIC_INC, INSN_INC},     {ZYDIS_MNEMONIC_DEC, INSN_DEC},
+    {ZYDIS_MNEMONIC_NOT, INSN_NOT},     {ZYDIS_MNEMONIC_NEG, INSN_NEG},
+    {ZYDIS_MNEMONIC_BT, INSN_BT},       {ZYDIS_MNEMONIC_BTS, INSN_BTS},
+    {ZYDIS_MNEMONIC_BTR, INSN_BTR},     {ZYDIS_MNEMONIC_BTC, INSN_BTC},
+    {ZYDIS_MNEMONIC_PUSH, INSN_PUSH},   {ZYDIS_MNEMONIC_POP, INSN_POP},
+};
+
+static int op_of(const ZydisDecodedInstruction *z)
+{
+    /* CMPSD and MOVSD are SSE2 instructions too. */
+    if (z->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY ||
+        (z->opcode_map == ZYDIS_OPCODE_MAP_0F &&
+         (z->opcode == 0x10 || z->opcode == 0x11 || z->opcode == 0xc2)))
+        return -1;
+    for (size_t i = 0; i < ARRAY_SIZE(op_maps); i++)
+        if (op_maps[i].mnemonic == z->mnemonic)
+            return op_maps[i].op;
+    return -1;
+}
+
+/* Forms that cannot touch memory and are therefore not in our list: the opcode holds the register, or the
+ * operand is a segment, control or debug register. */
+static bool outside_list(const ZydisDecodedInstruction *z)
+{
+    uint8_t o = z->opcode;
+    if (z->opcode_map == ZYDIS_OPCODE_MAP_0F)
+        return (o >= 0x20 && o <= 0x26) || o == 0xa0 || o == 0xa1 || o == 0xa8 || o == 0xa9;
+    if (z->opcode_map != ZYDIS_OPCODE_MAP_DEFAULT)
+        return false;
+    if (o == 0x8c || o == 0x8e || o == 0x68 || o == 0x6a || (o >= 0x40 && o <= 0x5f))
+        return true;
+    if ((o >= 0x90 && o <= 0x97) || (o >= 0xb0 && o <= 0xbf))
+        return true;
+    return o < 0x40 && (o & 7) >= 6; /* PUSH and POP of segment registers */
+}
+
+static int segment_of(ZydisRegister r)
+{
+    return ZydisRegisterGetClass(r) == ZYDIS_REGCLASS_SEGMENT ? ZydisRegisterGetId(r) : -1;
+}
+
+/* The general register's number, or -1. */
+static int gpr_of(ZydisRegister r)
+{
+    return r == ZYDIS_REGISTER_NONE
+               ? -1
+               : ZydisRegisterGetId(ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, r));
+}
+
+/* MOVSXD with a 66 prefix reads 4 bytes on AMD's processors, which Zydis follows, and 2 on Intel's (SDM
+ * volume 2, "MOVSX/MOVSXD"). */
+static bool same_size(const struct insn *insn, const struct insn_operand *op, const ZydisDecodedOperand *z)
+{
+    if (insn->op == INSN_MOVSX && op == &insn->src && insn->opsize == 2 && z->size == 32)
+        return op->size == 2;
+    return op->size * 8 == z->size;
+}
+
+static void check_register(const struct insn *insn, const struct insn_operand *op,
+                           const ZydisDecodedOperand *z)
+{
+    check(op->kind == INSN_REG, "a register operand");
+    ZydisRegister r = z->reg.value;
+    bool high = r >= ZYDIS_REGISTER_AH && r <= ZYDIS_REGISTER_BH;
+    check(op->high_byte == high, "high byte register");
+    check(same_size(insn, op, z), "register size");
+    check(high ? op->reg == r - ZYDIS_REGISTER_AH : op->reg == gpr_of(r), "register number");
+}
+
+static void check_memory(const struct insn *insn, const struct insn_operand *op, const ZydisDecodedOperand *z,
+                         bool di)
+{
+    check(op->kind == INSN_MEM, "a memory operand");
+    check(same_size(insn, op, z), "memory size");
+    if (di) { /* the ES:rDI operand of an instruction with two */
+        check(gpr_of(z->mem.base) == 7 && segment_of(z->mem.segment) == INSN_ES, "ES:rDI");
+        return;
+    }
+    bool rip = z->mem.base == ZYDIS_REGISTER_RIP || z->mem.base == ZYDIS_REGISTER_EIP;
+    check(insn->rip_relative == rip, "RIP-relative");
+    check(insn->base == (rip ? -1 : gpr_of(z->mem.base)), "base");
+    check(insn->index == gpr_of(z->mem.index), "index");
+    if (insn->index >= 0 && insn->addrsize != 2)
+        check(insn->scale == z->mem.scale, "scale");
+    check(insn->segment == segment_of(z->mem.segment), "segment");
+    int64_t disp = z->mem.disp.has_displacement ? z->mem.disp.value : 0;
+    check(bits_low_bytes((uint64_t)insn->disp ^ (uint64_t)disp, insn->addrsize) == 0, "displacement");
+}
+
+static void check_immediate(const struct insn *insn, const struct insn_operand *op,
+                            const ZydisDecodedOperand *z)
+{
+    check(op->kind == INSN_IMM, "an immediate operand");
+    check(bits_low_bytes(op->imm ^ z->imm.value.u, op->size) == 0, "immediate");
+    if (insn->op >= INSN_BT && insn->op <= INSN_BTC)
+        check(op->imm <= 0xff, "bit offset");
+    else
+        check(op->imm == bits_sign_extend(op->imm, op->size), "sign extension");
+}
+
+static void check_operand(const struct insn *insn, const struct insn_operand *op,
+                          const ZydisDecodedOperand *z, bool di)
+{
+    if (z->type == ZYDIS_OPERAND_TYPE_REGISTER)
+        check_register(insn, op, z);
+    else if (z->type == ZYDIS_OPERAND_TYPE_MEMORY)
+        check_memory(insn, op, z, di);
+    else if (z->type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
+        check_immediate(insn, op, z);
+    else
+        check(false, "operand type");
+}
+
+static void check_operands(const struct insn *insn, const ZydisDecodedInstruction *zi,
+                           const ZydisDecodedOperand *z)
+{
+    if (insn->op == INSN_PUSH) {
+        check_operand(insn, &insn->src, &z[0], false);
+        check(insn->dst.kind == INSN_NONE, "PUSH has one operand");
+        return;
+    }
+    check_operand(insn, &insn->dst, &z[0], insn->op == INSN_MOVS);
+    bool one = insn->op == INSN_INC || insn->op == INSN_DEC || insn->op == INSN_NOT || insn->op == INSN_NEG ||
+               insn->op == INSN_POP;
+    if (one)
+        check(insn->src.kind == INSN_NONE, "one operand");
+    else
+        check_operand(insn, &insn->src, &z[1], insn->op == INSN_CMPS);
+}
+
+static void check_prefixes(const struct insn *insn, const ZydisDecodedInstruction *z)
+{
+    uint8_t last = 0;
+    bool lock = false;
+    for (unsigned i = 0; i < z->raw.prefix_count; i++) {
+        uint8_t p = z->raw.prefixes[i].value;
+        lock |= p == 0xf0;
+        if (p == 0xf2 || p == 0xf3)
+            last = p;
+    }
+    check(insn->lock == lock, "LOCK");
+    bool compares = insn->op == INSN_CMPS || insn->op == INSN_SCAS;
+    bool repne = compares && last == 0xf2;
+    check(insn->repne == repne, "REPNE");
+    check(insn->rep == (insn_is_string(insn) && last && !repne), "REP");
+}
+
+static void check_same(const struct insn *insn, const ZydisDecodedInstruction *z,
+                       const ZydisDecodedOperand *ops)
+{
+    check(insn->length == z->length, "length");
+    check(op_of(z) == insn->op, "mnemonic");
+    check(!outside_list(z), "form outside the list");
+    check(insn->addrsize * 8 == z->address_width, "address width");
+    check_prefixes(insn, z);
+    check_operands(insn, z, ops);
+    /* Zydis counts INS and OUTS with REX.W as 64 bits wide and MOVNTI in 16-bit code as 16, though it gives the operands
+     * the 32 bits that they have. */
+    if (insn->op != INSN_INS && insn->op != INSN_OUTS && z->mnemonic != ZYDIS_MNEMONIC_MOVNTI)
+        check(insn->opsize * 8 == z->operand_width, "operand width");
+}
+
+/* What any caller may rely on. */
+static void check_invariants(const struct insn *insn, struct span bytes)
+{
+    check(insn->length >= 1 && insn->length <= INSN_MAX_LEN && insn->length <= bytes.size,
+          "length in bounds");
+    check(insn->op < INSN_OP_COUNT, "op in bounds");
+    check(insn->base < 16 && insn->index < 16 && insn->dst.reg < 16 && insn->src.reg < 16,
+          "registers in bounds");
+    bool memory = insn_memory_size(insn) != 0;
+    check(memory == (insn->dst.kind == INSN_MEM || insn->src.kind == INSN_MEM), "memory size");
+    check(memory == (insn_reads_memory(insn) || insn_writes_memory(insn)), "an access");
+}
+
+/* A prefix of a decodable instruction asks for more bytes, and never decodes as something shorter. */
+static void check_truncation(const struct insn *insn, struct span bytes, enum insn_mode mode)
+{
+    struct insn cut;
+    for (size_t n = 0; n < insn->length; n++)
+        check(insn_decode((struct span){bytes.data, n}, mode, &cut) == ERR_RANGE, "a truncated instruction");
+    check(insn_decode((struct span){bytes.data, insn->length}, mode, &cut) == STATUS_OK &&
+              cut.length == insn->length,
+          "its own bytes suffice");
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static const struct {
+        ZydisMachineMode machine;
+        ZydisStackWidth stack;
+    } modes[3] = {{ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16},
+                  {ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32},
+                  {ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64}};
+    if (size < 1)
+        return 0;
+    enum insn_mode mode = data[0] % 3;
+    struct span bytes = {data + 1, size - 1};
+    input = data;
+    input_size = size;
+
+    ZydisDecoder decoder;
+    ZydisDecodedInstruction z;
+    ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
+    ZydisDecoderInit(&decoder, modes[mode].machine, modes[mode].stack);
+    bool theirs = ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes.data, bytes.size, &z, operands));
+
+    struct insn insn;
+    if (insn_decode(bytes, mode, &insn) == STATUS_OK) {
+        check(theirs, "Zydis rejects it");
+        check_invariants(&insn, bytes);
+        check_truncation(&insn, bytes, mode);
+        check_same(&insn, &z, operands);
+    } else if (theirs) {
+        check(op_of(&z) < 0 || outside_list(&z), "Zydis accepts it, we do not");
+    }
+    return 0;
+}
