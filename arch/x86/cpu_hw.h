@@ -3,13 +3,13 @@
 
 #include "hv/lib/types.h"
 
-struct cpuid_regs {
+struct cpuid_result {
     uint32_t eax, ebx, ecx, edx;
 };
 
-static inline struct cpuid_regs cpu_cpuid(uint32_t leaf, uint32_t subleaf)
+static inline struct cpuid_result cpu_cpuid(uint32_t leaf, uint32_t subleaf)
 {
-    struct cpuid_regs r;
+    struct cpuid_result r;
     __asm__ volatile("cpuid" : "=a"(r.eax), "=b"(r.ebx), "=c"(r.ecx), "=d"(r.edx) : "a"(leaf), "c"(subleaf));
     return r;
 }

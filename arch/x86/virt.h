@@ -4,6 +4,8 @@
 
 #include "hv/exit.h"
 
+struct cpu;
+struct pool;
 struct vcpu;
 
 /* Registers that the hardware keeps across exits. General registers but RSP are in vcpu->gpr. */
@@ -17,6 +19,8 @@ enum virt_reg {
     VIRT_PENDING_DEBUG, /* pending debug exceptions */
     VIRT_ACTIVITY,      /* enum virt_activity */
     VIRT_TSC_OFFSET,
+    VIRT_PDPTE0, VIRT_PDPTE1, VIRT_PDPTE2, VIRT_PDPTE3, /* PAE paging's page-directory-pointer entries */
+    VIRT_EXIT_INFO, /* the last exit's qualification; read-only */
     VIRT_REG_COUNT
 };
 
@@ -46,10 +50,37 @@ void virt_inject(struct vcpu *vcpu, const struct event *event);
 /* Ask for an exit when the guest can take an interrupt / an NMI. */
 void virt_set_intr_window(struct vcpu *vcpu, bool on);
 void virt_set_nmi_window(struct vcpu *vcpu, bool on);
-/* Arm the preemption timer: exit when the TSC (host's) reaches `tsc`; UINT64_MAX = off. */
-void virt_set_timer(struct vcpu *vcpu, uint64_t tsc);
 /* Lets the guest read and write this MSR without exits (state that the entry path switches), or not. */
 void virt_pass_msr(struct vcpu *vcpu, uint32_t msr, bool read, bool write);
 /* Invalidate the guest's cached translations: linear (VPID) or nested (EPT). */
 void virt_flush_linear(struct vcpu *vcpu);
 void virt_flush_nested(struct vcpu *vcpu);
+
+/* Reads what the hardware can do and decides how to use it; once, on the boot CPU. ERR_UNSUPPORTED with a sentence
+ * in `why`. `pool` gives the pages of all later calls. */
+enum status virt_init(struct pool *pool, char *why, size_t why_size);
+/* Makes this CPU ready to run guests. */
+enum status virt_cpu_start(struct cpu *cpu);
+/* Leaves that state again, so that the machine can be reset. */
+void virt_cpu_stop(struct cpu *cpu);
+/* Large pages the nested tables may use. */
+void virt_page_sizes(bool *has_2m, bool *has_1g);
+/* Allocates the backend's part of a vCPU; its VM's nested tables exist. */
+enum status virt_vcpu_create(struct vcpu *vcpu);
+/* Brings the vCPU's state into this CPU / takes it out again, registers and extended state included. */
+void virt_vcpu_load(struct vcpu *vcpu, struct cpu *cpu);
+void virt_vcpu_put(struct vcpu *vcpu);
+/* Forgets all state of a loaded vCPU that vcpu_reset() does not set: extended registers, debug and system-call MSRs. */
+void virt_vcpu_clear(struct vcpu *vcpu);
+/* Runs the loaded vCPU until vcpu_handle_exit() answers false. Exits when the TSC reaches vcpu->deadline_tsc. */
+void virt_run(struct vcpu *vcpu);
+/* CPUID of the host, and single MSRs that the policies want to see (0 when the MSR does not exist). */
+void virt_host_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t out[4]);
+uint64_t virt_host_arch_capabilities(void);
+/* A debug exception with these DR6 bits is about to be delivered: merges them into the guest's DR6 and clears DR7.GD, as the
+ * processor does (SDM volume 3, "Debug Exception (#DB)"). */
+void virt_debug_status(struct vcpu *vcpu, uint64_t bits);
+/* Extended control register and MSRs that live in the processor while the vCPU is loaded. */
+void virt_set_xcr0(struct vcpu *vcpu, uint64_t value);
+void virt_spec_write(struct vcpu *vcpu, uint32_t msr, uint64_t value);
+uint64_t virt_spec_read(struct vcpu *vcpu, uint32_t msr);

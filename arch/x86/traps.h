@@ -1,0 +1,16 @@
+/* The host's own exceptions and interrupts. */
+#pragma once
+
+#include "hv/lib/types.h"
+
+/* As pushed by traps_common in entry.asm, lowest address first. */
+struct trap_frame {
+    uint64_t r15, r14, r13, r12, r11, r10, r9, r8, rdi, rsi, rbp, rbx, rdx, rcx, rax;
+    uint64_t vector, error;
+    uint64_t rip, cs, rflags, rsp, ss;
+};
+
+/* Fills the interrupt descriptor table (shared by all CPUs) once. */
+void traps_init(void);
+/* Loads it on this CPU. */
+void traps_load(void);

@@ -1,0 +1,91 @@
+; Into the guest and back: the path whose every instruction counts. SDM volume 3, chapters "VM entries", "VM exits".
+bits 64
+section .text
+
+extern vmx_handle_exit
+extern vmx_entry_failed
+
+VMCS_HOST_RSP equ 0x6c14
+
+; Offsets of general registers in struct vcpu: gpr[n] at 8n, ModRM order.
+%define GPR(n) [rdi + 8 * n]
+
+%macro LOAD_GUEST 0
+    mov rax, GPR(0)
+    mov rcx, GPR(1)
+    mov rdx, GPR(2)
+    mov rbx, GPR(3)
+    mov rbp, GPR(5)
+    mov rsi, GPR(6)
+    mov r8,  GPR(8)
+    mov r9,  GPR(9)
+    mov r10, GPR(10)
+    mov r11, GPR(11)
+    mov r12, GPR(12)
+    mov r13, GPR(13)
+    mov r14, GPR(14)
+    mov r15, GPR(15)
+    mov rdi, GPR(7)
+%endmacro
+
+; void vmx_enter(struct vcpu *vcpu, bool launched): runs the guest, exit after exit, until vmx_handle_exit() says no.
+; The stack stays as it is throughout, so HOST_RSP is written once.
+global vmx_enter
+align 16
+vmx_enter:
+    push rbp
+    push rbx
+    push r12
+    push r13
+    push r14
+    push r15
+    push rdi                    ; struct vcpu; RSP is 16-byte aligned now
+    mov eax, VMCS_HOST_RSP
+    vmwrite rax, rsp
+    test sil, sil
+    jnz .resume
+    LOAD_GUEST
+    vmlaunch
+    jmp .failed
+.resume:
+    LOAD_GUEST
+    vmresume
+.failed:                        ; VMfailInvalid or VMfailValid: no guest code has run
+    mov rdi, [rsp]
+    call vmx_entry_failed
+.leave:
+    pop rdi
+    pop r15
+    pop r14
+    pop r13
+    pop r12
+    pop rbx
+    pop rbp
+    ret
+
+; HOST_RIP: every VM exit arrives here, with RSP as vmx_enter left it.
+global vmx_exit
+align 16
+vmx_exit:
+    push rdi
+    mov rdi, [rsp + 8]
+    mov GPR(0), rax
+    mov GPR(1), rcx
+    mov GPR(2), rdx
+    mov GPR(3), rbx
+    mov GPR(5), rbp
+    mov GPR(6), rsi
+    mov GPR(8), r8
+    mov GPR(9), r9
+    mov GPR(10), r10
+    mov GPR(11), r11
+    mov GPR(12), r12
+    mov GPR(13), r13
+    mov GPR(14), r14
+    mov GPR(15), r15
+    pop qword GPR(7)
+    call vmx_handle_exit
+    mov rdi, [rsp]
+    test al, al
+    jnz vmx_enter.resume
+    jmp vmx_enter.leave

@@ -1,0 +1,91 @@
+/* The exit path: snapshot, decode, handle, and back. */
+#include "arch/x86/cpu_hw.h"
+#include "arch/x86/virt.h"
+#include "arch/x86/vmx/vmx_hw.h"
+#include "arch/x86/vmx/vmx_raw.h"
+#include "hv/lib/log.h"
+#include "hv/vm.h"
+
+/* The preemption timer counts 32 bits; a longer wait takes several exits. */
+#define TIMER_MAX 0xffffffffull
+
+static void take_more(struct vmx_raw *raw, unsigned needs)
+{
+    if (needs & VMX_NEED_INSN_INFO)
+        raw->insn_info = (uint32_t)vmcs_read(VMCS_EXIT_INSN_INFO);
+    if (needs & VMX_NEED_GLA)
+        raw->gla = vmcs_read(VMCS_GUEST_LINEAR_ADDRESS);
+    if (needs & VMX_NEED_INTR_ERROR)
+        raw->intr_error = (uint32_t)vmcs_read(VMCS_EXIT_INTR_ERROR);
+    if (needs & VMX_NEED_IDT_ERROR)
+        raw->idt_error = (uint32_t)vmcs_read(VMCS_IDT_VECTORING_ERROR);
+    if (needs & VMX_NEED_INSN_LEN)
+        raw->insn_len = (uint32_t)vmcs_read(VMCS_EXIT_INSN_LEN);
+}
+
+static inline void take_snapshot(struct vmx_raw *raw)
+{
+    raw->reason = (uint32_t)vmcs_read(VMCS_EXIT_REASON);
+    raw->rip = vmcs_read(VMCS_GUEST_RIP);
+    unsigned needs = vmx_needs(raw->reason & EXIT_REASON_BASIC);
+    if (needs & VMX_NEED_INSN_LEN)
+        raw->insn_len = (uint32_t)vmcs_read(VMCS_EXIT_INSN_LEN);
+    if (!(needs & ~(unsigned)VMX_NEED_INSN_LEN))
+        return;
+    if (needs & VMX_NEED_QUALIFICATION)
+        raw->qualification = vmcs_read(VMCS_EXIT_QUALIFICATION);
+    if (needs & VMX_NEED_INTR_INFO)
+        raw->intr_info = (uint32_t)vmcs_read(VMCS_EXIT_INTR_INFO);
+    if (needs & VMX_NEED_IDT_INFO)
+        raw->idt_info = (uint32_t)vmcs_read(VMCS_IDT_VECTORING_INFO);
+    if (needs & VMX_NEED_GPA)
+        raw->gpa = vmcs_read(VMCS_GUEST_PHYSICAL_ADDRESS);
+    unsigned more = vmx_needs_more(raw, needs) | (needs & (VMX_NEED_INSN_INFO | VMX_NEED_GLA));
+    if (more)
+        take_more(raw, more);
+}
+
+/* The timer is armed at every entry: the field is a count, and time passes in the host too. */
+static inline void arm_timer(const struct vcpu *vcpu, uint64_t now)
+{
+    uint64_t ticks = TIMER_MAX;
+    if (vcpu->deadline_tsc != UINT64_MAX) {
+        ticks = vcpu->deadline_tsc > now ? (vcpu->deadline_tsc - now) >> vmx_host.controls.timer_shift : 0;
+        if (ticks > TIMER_MAX)
+            ticks = TIMER_MAX;
+    }
+    vmcs_write(VMCS_PREEMPTION_TIMER, ticks);
+}
+
+bool vmx_handle_exit(struct vcpu *vcpu)
+{
+    struct recorder_entry *entry = recorder_next(&vcpu->recorder);
+    struct exit exit;
+    entry->tsc = cpu_rdtsc();
+    take_snapshot(&entry->raw);
+    vcpu->rip = entry->raw.rip;
+    vmx_decode(&entry->raw, &exit);
+    if (!vcpu_handle_exit(vcpu, &exit))
+        return false;
+    arm_timer(vcpu, cpu_rdtsc());
+    return true;
+}
+
+void vmx_entry_failed(struct vcpu *vcpu)
+{
+    uint64_t error = vmcs_read(VMCS_INSTRUCTION_ERROR);
+    log_line(LOG_ERROR, vcpu->vm->name, "vCPU %u: VM entry refused, VM-instruction error %llu", vcpu->id,
+             (unsigned long long)error);
+    vcpu->stop = STOP_ENTRY_FAILED;
+}
+
+void virt_run(struct vcpu *vcpu)
+{
+    struct vmx_vcpu *v = vmx_of(vcpu);
+    if (!vcpu_prepare_entry(vcpu))
+        return;
+    arm_timer(vcpu, cpu_rdtsc());
+    bool launched = v->launched;
+    v->launched = true;
+    vmx_enter(vcpu, launched);
+}

@@ -1,0 +1,236 @@
+/* A vCPU's VMCS: creating it, bringing it into a CPU and taking it out. */
+#include "arch/x86/cpu.h"
+#include "arch/x86/cpu_hw.h"
+#include "arch/x86/cpu_init.h"
+#include "arch/x86/msr.h"
+#include "arch/x86/virt.h"
+#include "arch/x86/vmx/vmx_bitmaps.h"
+#include "arch/x86/vmx/vmx_hw.h"
+#include "hv/lib/log.h"
+#include "hv/lib/string.h"
+#include "hv/vm.h"
+
+#define XSAVE_HEADER_OFFSET 512u
+
+/* Exceptions that exit: #DB and #AC, because a guest can make their delivery loop for ever in the processor (CVE-2015-8104,
+ * CVE-2015-5307), and #MC, which is the host's. */
+#define EXCEPTIONS ((1u << VECTOR_DB) | (1u << VECTOR_AC) | (1u << VECTOR_MC))
+
+void vmcs_write_failed(vmcs_field_t field, uint64_t value)
+{
+    host_panic("VMWRITE of 0x%llx to field 0x%x failed (instruction error %llu)", (unsigned long long)value,
+               field.encoding, (unsigned long long)vmcs_read(VMCS_INSTRUCTION_ERROR));
+}
+
+static void vmclear(hpa_t vmcs)
+{
+    bool failed;
+    __asm__ volatile("vmclear %1" : "=@ccbe"(failed) : "m"(vmcs) : "memory");
+    HOST_ASSERT(!failed);
+}
+
+static void vmptrld(hpa_t vmcs)
+{
+    bool failed;
+    __asm__ volatile("vmptrld %1" : "=@ccbe"(failed) : "m"(vmcs) : "memory");
+    HOST_ASSERT(!failed);
+}
+
+static void pass_msrs(struct vcpu *vcpu)
+{
+    size_t count;
+    const struct msr_passed *passed = msr_policy_passed(&count);
+    for (size_t i = 0; i < count; i++) {
+        if (!passed[i].needs_rdtscp || vcpu->vm->cpuid.has_rdtscp)
+            virt_pass_msr(vcpu, passed[i].msr, passed[i].read, passed[i].write);
+    }
+}
+
+enum status virt_vcpu_create(struct vcpu *vcpu)
+{
+    struct pool *pool = vmx_host.pool;
+    struct vmx_vcpu *v = pool_alloc(pool);
+    uint32_t *vmcs = pool_alloc(pool);
+    uint8_t *bitmap = pool_alloc(pool);
+    void *xsave = pool_alloc_pages(pool, (uint32_t)(align_up(vmx_host.xsave_size + 1, PAGE_SIZE) / PAGE_SIZE));
+    if (!v || !vmcs || !bitmap || !xsave)
+        return ERR_NO_MEMORY;
+    STATIC_ASSERT(sizeof(struct vmx_vcpu) <= PAGE_SIZE, "one page");
+    *vmcs = vmx_host.controls.revision;
+    v->vmcs = pool_hpa(pool, vmcs);
+    v->msr_bitmap = bitmap;
+    v->xsave = xsave;
+    v->cr0 = vmx_cr0_policy(&vmx_host.msrs);
+    /* The guest changes CR4 freely within what CPUID offers it; the processor itself checks and flushes. */
+    v->cr4 = vmx_cr4_policy(&vmx_host.msrs, vcpu->vm->cpuid.cr4_allowed, vcpu->vm->cpuid.cr4_allowed);
+    vmx_msr_bitmap_init(bitmap);
+    vcpu->backend = v;
+    pass_msrs(vcpu);
+    return STATUS_OK;
+}
+
+void vmx_setup_controls(struct vcpu *vcpu)
+{
+    const struct vmx_controls *c = &vmx_host.controls;
+    struct vmx_vcpu *v = vmx_of(vcpu);
+    uint32_t proc2 = c->proc2;
+    if (!vcpu->vm->cpuid.has_xsaves)
+        proc2 &= ~PROC2_ENABLE_XSAVES;
+    v->proc = c->proc;
+    v->entry = c->entry;
+    vmcs_write(VMCS_PIN_CONTROLS, c->pin);
+    vmcs_write(VMCS_PROC_CONTROLS, c->proc);
+    vmcs_write(VMCS_PROC2_CONTROLS, proc2);
+    if (c->proc & PROC_ACTIVATE_TERTIARY)
+        vmcs_write(VMCS_PROC3_CONTROLS, c->proc3);
+    vmcs_write(VMCS_EXIT_CONTROLS, c->exit);
+    vmcs_write(VMCS_ENTRY_CONTROLS, c->entry);
+    if (proc2 & PROC2_ENCLS_EXITING)
+        vmcs_write(VMCS_ENCLS_EXITING_BITMAP, UINT64_MAX);
+    if (proc2 & PROC2_ENCLV_EXITING)
+        vmcs_write(VMCS_ENCLV_EXITING_BITMAP, UINT64_MAX);
+    if (proc2 & PROC2_INSTRUCTION_TIMEOUT)
+        vmcs_write(VMCS_INSTRUCTION_TIMEOUT, 1u << 20);
+    if (proc2 & PROC2_ENABLE_XSAVES)
+        vmcs_write(VMCS_XSS_EXITING_BITMAP, 0);
+    vmcs_write(VMCS_EXCEPTION_BITMAP, EXCEPTIONS);
+    vmcs_write(VMCS_PAGE_FAULT_ERROR_MASK, 0);
+    vmcs_write(VMCS_PAGE_FAULT_ERROR_MATCH, 0);
+    vmcs_write(VMCS_CR3_TARGET_COUNT, 0);
+    vmcs_write(VMCS_EXIT_MSR_STORE_COUNT, 0);
+    vmcs_write(VMCS_EXIT_MSR_LOAD_COUNT, 0);
+    vmcs_write(VMCS_ENTRY_MSR_LOAD_COUNT, 0);
+    vmcs_write(VMCS_ENTRY_INTR_INFO, 0);
+    vmcs_write(VMCS_IO_BITMAP_A, vmx_host.io_bitmap_a.v);
+    vmcs_write(VMCS_IO_BITMAP_B, vmx_host.io_bitmap_b.v);
+    vmcs_write(VMCS_MSR_BITMAPS, pool_hpa(vmx_host.pool, v->msr_bitmap).v);
+    vmcs_write(VMCS_EPT_POINTER, ept_pointer(&vcpu->vm->ept));
+    vmcs_write(VMCS_VPID, vcpu->vm->id * VM_MAX_VCPUS + vcpu->id + 1);
+    vmcs_write(VMCS_LINK_POINTER, UINT64_MAX);
+    vmcs_write(VMCS_GUEST_DEBUGCTL, 0);
+    vmcs_write(VMCS_CR0_MASK, v->cr0.mask);
+    vmcs_write(VMCS_CR4_MASK, v->cr4.mask);
+}
+
+void vmx_setup_host(const struct cpu *cpu)
+{
+    const struct cpu_hw *hw = cpu->hw;
+    struct __attribute__((packed)) {
+        uint16_t limit;
+        uint64_t base;
+    } idtr;
+    __asm__ volatile("sidt %0" : "=m"(idtr));
+    vmcs_write(VMCS_HOST_CR0, cpu_read_cr0());
+    vmcs_write(VMCS_HOST_CR3, cpu_read_cr3());
+    vmcs_write(VMCS_HOST_CR4, cpu_read_cr4());
+    vmcs_write(VMCS_HOST_ES_SELECTOR, SEL_DATA);
+    vmcs_write(VMCS_HOST_CS_SELECTOR, SEL_CODE);
+    vmcs_write(VMCS_HOST_SS_SELECTOR, SEL_DATA);
+    vmcs_write(VMCS_HOST_DS_SELECTOR, SEL_DATA);
+    vmcs_write(VMCS_HOST_FS_SELECTOR, 0);
+    vmcs_write(VMCS_HOST_GS_SELECTOR, 0);
+    vmcs_write(VMCS_HOST_TR_SELECTOR, SEL_TSS);
+    vmcs_write(VMCS_HOST_FS_BASE, 0);
+    vmcs_write(VMCS_HOST_GS_BASE, (uint64_t)(uintptr_t)cpu);
+    vmcs_write(VMCS_HOST_TR_BASE, (uint64_t)(uintptr_t)&hw->tss);
+    vmcs_write(VMCS_HOST_GDTR_BASE, (uint64_t)(uintptr_t)hw->gdt);
+    vmcs_write(VMCS_HOST_IDTR_BASE, idtr.base);
+    vmcs_write(VMCS_HOST_SYSENTER_CS, 0);
+    vmcs_write(VMCS_HOST_SYSENTER_ESP, 0);
+    vmcs_write(VMCS_HOST_SYSENTER_EIP, 0);
+    vmcs_write(VMCS_HOST_EFER, cpu_rdmsr(MSR_IA32_EFER));
+    vmcs_write(VMCS_HOST_PAT, cpu_rdmsr(MSR_IA32_PAT));
+    vmcs_write(VMCS_HOST_RIP, (uint64_t)(uintptr_t)vmx_exit);
+}
+
+/* An XSAVE image whose header says "every component in its initial state". */
+static void clear_extended_state(struct vmx_vcpu *v)
+{
+    memset(v->xsave, 0, vmx_host.xsave_size);
+    uint8_t *image = v->xsave;
+    uint16_t fcw = 0x0040; /* SDM table 9-1: FCW after power-up, and MXCSR */
+    uint32_t mxcsr = 0x1f80;
+    memcpy(image, &fcw, sizeof(fcw));
+    memcpy(image + 24, &mxcsr, sizeof(mxcsr));
+    memset(image + XSAVE_HEADER_OFFSET, 0, 64);
+}
+
+static uint64_t full_xcr0(void)
+{
+    return vmx_host.host_xcr0 & ~(XCR0_BNDREGS | XCR0_BNDCSR);
+}
+
+static void load_switched_state(struct vcpu *vcpu)
+{
+    struct vmx_vcpu *v = vmx_of(vcpu);
+    cpu_wrmsr(MSR_IA32_STAR, v->star);
+    cpu_wrmsr(MSR_IA32_LSTAR, v->lstar);
+    cpu_wrmsr(MSR_IA32_CSTAR, v->cstar);
+    cpu_wrmsr(MSR_IA32_FMASK, v->fmask);
+    cpu_wrmsr(MSR_IA32_KERNEL_GS_BASE, v->kernel_gs_base);
+    if (vmx_host.has_rdtscp)
+        cpu_wrmsr(MSR_IA32_TSC_AUX, v->tsc_aux);
+    cpu_write_dr0(v->dr[0]);
+    cpu_write_dr1(v->dr[1]);
+    cpu_write_dr2(v->dr[2]);
+    cpu_write_dr3(v->dr[3]);
+    cpu_write_dr6(v->dr6);
+    if (vmx_host.has_xsave) {
+        cpu_xsetbv(0, full_xcr0());
+        cpu_xrstor64(v->xsave, full_xcr0());
+        cpu_xsetbv(0, vcpu->xcr0);
+    }
+}
+
+void virt_vcpu_load(struct vcpu *vcpu, struct cpu *cpu)
+{
+    struct vmx_vcpu *v = vmx_of(vcpu);
+    if (!v->loaded)
+        vmclear(v->vmcs);
+    vmptrld(v->vmcs);
+    v->launched = false;
+    v->loaded = true;
+    vmx_setup_controls(vcpu);
+    vmx_setup_host(cpu);
+    load_switched_state(vcpu);
+    cpu->vcpu = vcpu;
+    virt_flush_linear(vcpu);
+    virt_flush_nested(vcpu);
+}
+
+void virt_vcpu_put(struct vcpu *vcpu)
+{
+    struct vmx_vcpu *v = vmx_of(vcpu);
+    v->star = cpu_rdmsr(MSR_IA32_STAR);
+    v->lstar = cpu_rdmsr(MSR_IA32_LSTAR);
+    v->cstar = cpu_rdmsr(MSR_IA32_CSTAR);
+    v->fmask = cpu_rdmsr(MSR_IA32_FMASK);
+    v->kernel_gs_base = cpu_rdmsr(MSR_IA32_KERNEL_GS_BASE);
+    if (vmx_host.has_rdtscp)
+        v->tsc_aux = cpu_rdmsr(MSR_IA32_TSC_AUX);
+    v->dr[0] = cpu_read_dr0();
+    v->dr[1] = cpu_read_dr1();
+    v->dr[2] = cpu_read_dr2();
+    v->dr[3] = cpu_read_dr3();
+    v->dr6 = cpu_read_dr6();
+    if (vmx_host.has_xsave) {
+        cpu_xsetbv(0, full_xcr0());
+        cpu_xsave64(v->xsave, full_xcr0());
+    }
+    vmclear(v->vmcs);
+    v->loaded = false;
+    cpu_this()->vcpu = NULL;
+}
+
+void virt_vcpu_clear(struct vcpu *vcpu)
+{
+    struct vmx_vcpu *v = vmx_of(vcpu);
+    v->star = v->lstar = v->cstar = v->fmask = v->kernel_gs_base = v->tsc_aux = 0;
+    memset(v->dr, 0, sizeof(v->dr));
+    v->dr6 = DR6_RESET;
+    if (v->spec_ctrl)
+        virt_spec_write(vcpu, MSR_IA32_SPEC_CTRL, 0);
+    clear_extended_state(v);
+    load_switched_state(vcpu);
+    vmcs_write(VMCS_ENTRY_INTR_INFO, 0);
+}
