@@ -1,15 +1,36 @@
 /* bulkhead.conf: the parser and every rule of the configuration. One pure module, used by the loader and by
- * the offline checker (scripts/check-config), so that both say the same. */
+ * the offline checker (scripts/check-config), so that both say the same.
+ *
+ * The file is UTF-8 text (a byte order mark and CRLF are fine) of sections with `key = value` lines. `#`
+ * begins a comment at the start of a line or after a blank; in a `cmdline` value it is an ordinary character.
+ * Names are case-sensitive.
+ *
+ *   [machine]   once, may be left out
+ *     console    serial (default)
+ *     on_idle    poweroff (default) | reboot | stay
+ *   [vm NAME]   one for each VM; NAME of a-z 0-9 -
+ *     cpus       CPU numbers, 0-1,3                          required
+ *     memory     size with K, M or G, a multiple of 2M       required
+ *     kernel     path, relative, with / between directories  required
+ *     initrd     path
+ *     cmdline    text
+ *     on_reboot  restart (default) | stop
+ *     on_crash   stop (default) | restart */
 #pragma once
 
 #include "hv/lib/types.h"
 
-#define CONFIG_MAX_VMS 9      /* Ctrl-A 1..9 selects a console */
-#define CONFIG_MAX_CPUS 64    /* host CPUs that can be named in `cpus =` */
-#define CONFIG_NAME_MAX 32    /* with NUL */
-#define CONFIG_PATH_MAX 128   /* with NUL */
+#define CONFIG_MAX_VMS     9   /* Ctrl-A 1..9 selects a console */
+#define CONFIG_MAX_CPUS    64  /* host CPUs that can be named in `cpus =` */
+#define CONFIG_NAME_MAX    32  /* with NUL */
+#define CONFIG_PATH_MAX    128 /* with NUL */
 #define CONFIG_CMDLINE_MAX 1024
-#define CONFIG_MAX_SIZE (64u * 1024u) /* bytes of a configuration file */
+#define CONFIG_MAX_SIZE    (64u * 1024u) /* bytes of a configuration file */
+#define CONFIG_LINE_MAX    2048u         /* bytes of a line, without its end */
+#define CONFIG_MAX_VCPUS   16u           /* CPUs of one VM */
+#define CONFIG_MEMORY_MIN  (64ull << 20) /* bytes of one VM */
+#define CONFIG_MEMORY_MAX  (1ull << 40)
+#define CONFIG_MEMORY_UNIT (2ull << 20)
 
 enum config_console { CONSOLE_SERIAL, CONSOLE_SCREEN };
 enum config_on_idle { ON_IDLE_POWEROFF, ON_IDLE_REBOOT, ON_IDLE_STAY };
@@ -25,7 +46,8 @@ struct config_vm {
     enum config_on_stop on_reboot; /* default restart */
     enum config_on_stop on_crash;  /* default stop */
     uint32_t line;                 /* where its section starts, for later messages */
-    uint32_t cpus_line, memory_line, kernel_line, initrd_line;
+    uint32_t cpus_line, memory_line, kernel_line, initrd_line;         /* 1-based; 0: not given */
+    uint32_t cpus_column, memory_column, kernel_column, initrd_column; /* where the values begin */
 };
 
 struct config {
@@ -55,21 +77,24 @@ enum config_rule {
     CONFIG_BAD_CHOICE,
     CONFIG_BAD_SIZE,
     CONFIG_MEMORY_TOO_SMALL,
+    CONFIG_MEMORY_TOO_LARGE,
     CONFIG_MEMORY_UNALIGNED,
     CONFIG_BAD_CPU_LIST,
     CONFIG_CPU_OUT_OF_RANGE,
     CONFIG_CPU_TWICE_IN_LIST,
-    CONFIG_CPU_TAKEN, /* given to two VMs */
-    CONFIG_BAD_PATH,  /* absolute, "..", backslash, or not printable ASCII */
+    CONFIG_TOO_MANY_CPUS, /* for one VM */
+    CONFIG_CPU_TAKEN,     /* given to two VMs */
+    CONFIG_BAD_PATH,      /* absolute, "..", backslash, or not printable ASCII */
     CONFIG_MISSING_KEY,
     CONFIG_NO_VM,
-    CONFIG_CPU_ABSENT,     /* config_check_machine: this machine has no such CPU */
-    CONFIG_MEMORY_ABSENT,  /* config_check_machine: more memory than there is */
+    CONFIG_CPU_ABSENT,    /* config_check_machine: this machine has no such CPU */
+    CONFIG_MEMORY_ABSENT, /* config_check_machine: more memory than there is */
+    CONFIG_RULE_COUNT
 };
 
 struct config_error {
     enum config_rule rule;
-    uint32_t line, column; /* 1-based; 0 when the whole file is meant */
+    uint32_t line, column; /* 1-based, in bytes; 0 when the whole file is meant */
     char message[200];     /* says what is wrong and what to do; without file name and position */
 };
 
@@ -77,7 +102,8 @@ struct config_error {
  * is then unspecified. Does not need NUL termination. Never reads beyond text.size. */
 enum status config_parse(struct span text, struct config *out, struct config_error *error);
 
-/* The rules that need the machine: `cpu_count` CPUs present, `free_memory` bytes that VMs can have together. */
+/* The rules that need the machine: `cpu_count` CPUs present, `free_memory` bytes that VMs can have together.
+ */
 enum status config_check_machine(const struct config *config, uint32_t cpu_count, uint64_t free_memory,
                                  struct config_error *error);
 

@@ -1,0 +1,741 @@
+#include "hv/config.h"
+#include "hv/lib/bits.h"
+#include "hv/lib/fmt.h"
+#include "hv/lib/string.h"
+
+#define QUOTE_MAX 40u /* bytes of the user's text that a message repeats */
+#define WORD_MAX  16u /* longer words are not compared for "did you mean" */
+
+enum section { SECTION_NONE, SECTION_MACHINE, SECTION_VM };
+
+struct parser {
+    struct config *config;
+    struct config_error *error;
+    struct span line; /* the current one, without its end */
+    uint32_t line_number;
+    enum section section;
+    bool seen_machine;
+    uint32_t seen_keys;   /* bit n: keys[n] was given in this section */
+    struct config_vm *vm; /* in SECTION_VM */
+};
+
+/* A key's value, with comment and blanks removed. */
+struct value {
+    const char *key;
+    struct span text;
+    uint32_t column;
+};
+
+typedef bool (*value_fn)(struct parser *p, const struct value *value);
+
+static bool fail(struct parser *p, enum config_rule rule, uint32_t column, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+
+static bool fail(struct parser *p, enum config_rule rule, uint32_t column, const char *format, ...)
+{
+    va_list args;
+
+    *p->error = (struct config_error){.rule = rule, .line = p->line_number, .column = column};
+    va_start(args, format);
+    fmt_vformat(p->error->message, sizeof(p->error->message), format, args);
+    va_end(args);
+    return false;
+}
+
+struct quote {
+    char text[QUOTE_MAX + 4];
+};
+
+/* The user's text for a message: cut, and safe for any terminal. */
+static struct quote quoted(struct span s)
+{
+    struct quote q = {0};
+    size_t n = s.size < QUOTE_MAX ? s.size : QUOTE_MAX;
+
+    for (size_t i = 0; i < n; i++)
+        q.text[i] = s.data[i] >= ' ' && s.data[i] < 0x7f ? (char)s.data[i] : '?';
+    if (s.size > QUOTE_MAX)
+        memcpy(q.text + n, "...", 3);
+    return q;
+}
+
+static bool is_blank(uint8_t c)
+{
+    return c == ' ' || c == '\t';
+}
+
+static bool is_digit(uint8_t c)
+{
+    return c >= '0' && c <= '9';
+}
+
+static struct span skip(struct span s, size_t n)
+{
+    return (struct span){s.data + n, s.size - n};
+}
+
+static struct span trim(struct span s)
+{
+    while (s.size && is_blank(s.data[0]))
+        s = skip(s, 1);
+    while (s.size && is_blank(s.data[s.size - 1]))
+        s.size--;
+    return s;
+}
+
+/* Removes a comment: a '#' at the start or after a blank. */
+static struct span without_comment(struct span s)
+{
+    for (size_t i = 0; i < s.size; i++) {
+        if (s.data[i] == '#' && (i == 0 || is_blank(s.data[i - 1]))) {
+            s.size = i;
+            break;
+        }
+    }
+    return trim(s);
+}
+
+static uint32_t column_of(const struct parser *p, const uint8_t *at)
+{
+    return (uint32_t)(at - p->line.data) + 1;
+}
+
+/* ---- "did you mean" ---- */
+
+static unsigned min3(unsigned a, unsigned b, unsigned c)
+{
+    unsigned m = a < b ? a : b;
+    return m < c ? m : c;
+}
+
+/* Edit distance of two short words; neighbours swapped count as one edit. */
+static unsigned distance(struct span a, const char *b)
+{
+    unsigned d[WORD_MAX + 1][WORD_MAX + 1];
+    size_t nb = str_length(b);
+
+    if (a.size > WORD_MAX || nb > WORD_MAX)
+        return WORD_MAX;
+    for (unsigned i = 0; i <= a.size; i++) {
+        for (unsigned j = 0; j <= nb; j++) {
+            if (!i || !j) {
+                d[i][j] = i + j;
+                continue;
+            }
+            unsigned cost = a.data[i - 1] != (uint8_t)b[j - 1];
+            d[i][j] = min3(d[i - 1][j] + 1, d[i][j - 1] + 1, d[i - 1][j - 1] + cost);
+            if (i > 1 && j > 1 && a.data[i - 1] == (uint8_t)b[j - 2] && a.data[i - 2] == (uint8_t)b[j - 1])
+                d[i][j] = min3(d[i][j], d[i][j], d[i - 2][j - 2] + 1);
+        }
+    }
+    return d[a.size][nb];
+}
+
+static bool is_near_miss(struct span word, const char *name)
+{
+    return distance(word, name) <= (str_length(name) > 4 ? 2u : 1u);
+}
+
+/* ---- values ---- */
+
+static bool parse_choice(struct parser *p, const struct value *v, const char *const *names, unsigned count,
+                         const char *listed, unsigned *out)
+{
+    for (unsigned i = 0; i < count; i++) {
+        if (span_equals(v->text, names[i])) {
+            *out = i;
+            return true;
+        }
+    }
+    return fail(p, CONFIG_BAD_CHOICE, v->column, "%s cannot be '%s': use %s", v->key, quoted(v->text).text,
+                listed);
+}
+
+static bool parse_console(struct parser *p, const struct value *v)
+{
+    static const char *const names[] = {"serial"};
+    unsigned choice;
+
+    if (span_equals(v->text, "screen"))
+        return fail(p, CONFIG_BAD_CHOICE, v->column, "console = screen is not available yet: use serial");
+    if (!parse_choice(p, v, names, ARRAY_SIZE(names), "serial", &choice))
+        return false;
+    p->config->console = CONSOLE_SERIAL;
+    return true;
+}
+
+static bool parse_on_idle(struct parser *p, const struct value *v)
+{
+    static const char *const names[] = {"poweroff", "reboot", "stay"};
+    unsigned choice;
+
+    if (!parse_choice(p, v, names, ARRAY_SIZE(names), "poweroff, reboot or stay", &choice))
+        return false;
+    p->config->on_idle = (enum config_on_idle)choice;
+    return true;
+}
+
+static bool parse_on_stop(struct parser *p, const struct value *v, enum config_on_stop *out)
+{
+    static const char *const names[] = {"stop", "restart"};
+    unsigned choice;
+
+    if (!parse_choice(p, v, names, ARRAY_SIZE(names), "stop or restart", &choice))
+        return false;
+    *out = (enum config_on_stop)choice;
+    return true;
+}
+
+static bool parse_on_reboot(struct parser *p, const struct value *v)
+{
+    return parse_on_stop(p, v, &p->vm->on_reboot);
+}
+
+static bool parse_on_crash(struct parser *p, const struct value *v)
+{
+    return parse_on_stop(p, v, &p->vm->on_crash);
+}
+
+/* A decimal number at the start of *s, which moves behind it. False: no digit, or more than 64 bits. */
+static bool take_number(struct span *s, uint64_t *out)
+{
+    uint64_t n = 0;
+    struct span rest = *s;
+
+    if (!rest.size || !is_digit(rest.data[0]))
+        return false;
+    while (rest.size && is_digit(rest.data[0])) {
+        unsigned digit = rest.data[0] - '0';
+        if (n > (UINT64_MAX - digit) / 10)
+            return false;
+        n = n * 10 + digit;
+        rest = skip(rest, 1);
+    }
+    *s = rest;
+    *out = n;
+    return true;
+}
+
+static bool size_shift(struct span suffix, unsigned *shift)
+{
+    static const char suffixes[] = "KMG";
+
+    *shift = 0;
+    if (!suffix.size)
+        return true;
+    for (unsigned i = 0; suffixes[i] && suffix.size == 1; i++) {
+        if ((suffix.data[0] & ~0x20u) == (uint8_t)suffixes[i]) {
+            *shift = 10 * (i + 1);
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool parse_size(struct parser *p, const struct value *v, uint64_t *out)
+{
+    struct span rest = v->text;
+    uint64_t n;
+    unsigned shift;
+
+    if (!take_number(&rest, &n) || !size_shift(rest, &shift) || n > UINT64_MAX >> shift)
+        return fail(p, CONFIG_BAD_SIZE, v->column,
+                    "'%s' is not a size: write a whole number with K, M or G, as in %s = 512M",
+                    quoted(v->text).text, v->key);
+    *out = n << shift;
+    return true;
+}
+
+static bool parse_memory(struct parser *p, const struct value *v)
+{
+    uint64_t bytes = 0;
+
+    if (!parse_size(p, v, &bytes))
+        return false;
+    if (bytes < CONFIG_MEMORY_MIN)
+        return fail(p, CONFIG_MEMORY_TOO_SMALL, v->column,
+                    "a VM needs at least 64M of memory, '%s' is less%s", quoted(v->text).text,
+                    is_digit(v->text.data[v->text.size - 1]) ? ": is an M missing?" : "");
+    if (bytes > CONFIG_MEMORY_MAX)
+        return fail(p, CONFIG_MEMORY_TOO_LARGE, v->column,
+                    "a VM can have at most 1024G of memory, '%s' is more", quoted(v->text).text);
+    if (bytes % CONFIG_MEMORY_UNIT)
+        return fail(p, CONFIG_MEMORY_UNALIGNED, v->column,
+                    "memory is given in multiples of 2M: '%s' is not one, %luM is", quoted(v->text).text,
+                    (unsigned long)((bytes & ~(CONFIG_MEMORY_UNIT - 1)) >> 20));
+    p->vm->memory = bytes;
+    p->vm->memory_line = p->line_number;
+    p->vm->memory_column = v->column;
+    return true;
+}
+
+static bool add_cpu(struct parser *p, uint64_t cpu, uint32_t column, uint64_t *set)
+{
+    if (*set & BIT(cpu))
+        return fail(p, CONFIG_CPU_TWICE_IN_LIST, column, "CPU %u is in this list already", (unsigned)cpu);
+    for (uint32_t i = 0; i < p->config->vm_count; i++) {
+        const struct config_vm *other = &p->config->vms[i];
+        if (other != p->vm && (other->cpus & BIT(cpu)))
+            return fail(p, CONFIG_CPU_TAKEN, column,
+                        "CPU %u belongs to VM '%s' already (line %u): give each CPU to one VM", (unsigned)cpu,
+                        other->name, other->cpus_line);
+    }
+    *set |= BIT(cpu);
+    return true;
+}
+
+/* One element of a CPU list: "3" or "0-1". */
+static bool parse_cpu_range(struct parser *p, struct span element, uint64_t *set)
+{
+    uint32_t column = column_of(p, element.data);
+    struct span rest = element;
+    uint64_t first, last;
+    bool good = take_number(&rest, &first);
+
+    last = first;
+    if (good && rest.size && rest.data[0] == '-') {
+        rest = skip(rest, 1);
+        good = take_number(&rest, &last);
+    }
+    if (!good || rest.size)
+        return fail(p, CONFIG_BAD_CPU_LIST, column,
+                    "'%s' is not a CPU or a range of CPUs: write a list as in cpus = 0-1,3",
+                    quoted(element).text);
+    if (last < first)
+        return fail(p, CONFIG_BAD_CPU_LIST, column, "the range '%s' runs backwards", quoted(element).text);
+    if (last >= CONFIG_MAX_CPUS)
+        return fail(p, CONFIG_CPU_OUT_OF_RANGE, column, "there is no CPU %lu: CPUs are numbered from 0 to %u",
+                    (unsigned long)last, CONFIG_MAX_CPUS - 1);
+    for (uint64_t cpu = first; cpu <= last; cpu++)
+        if (!add_cpu(p, cpu, column, set))
+            return false;
+    return true;
+}
+
+static bool parse_cpus(struct parser *p, const struct value *v)
+{
+    struct span rest = v->text;
+    uint64_t set = 0;
+
+    p->vm->cpus_line = p->line_number;
+    p->vm->cpus_column = v->column;
+    for (;;) {
+        size_t n = 0;
+        while (n < rest.size && rest.data[n] != ',')
+            n++;
+        if (!parse_cpu_range(p, trim((struct span){rest.data, n}), &set))
+            return false;
+        if (n == rest.size)
+            break;
+        rest = skip(rest, n + 1);
+    }
+    unsigned count = 0;
+    for (uint64_t left = set; left; left &= left - 1)
+        count++;
+    if (count > CONFIG_MAX_VCPUS)
+        return fail(p, CONFIG_TOO_MANY_CPUS, v->column, "a VM can have at most %u CPUs, these are %u",
+                    CONFIG_MAX_VCPUS, count);
+    p->vm->cpus = set;
+    return true;
+}
+
+/* What is wrong with one part of a path between slashes, or NULL. */
+static const char *path_part_fault(struct span part)
+{
+    /* What FAT cannot store in a name. */
+    static const char forbidden[] = "\"*:<>?|";
+
+    if (!part.size)
+        return "has an empty part";
+    if (span_equals(part, ".") || span_equals(part, ".."))
+        return "has a '.' or '..' in it";
+    for (size_t i = 0; i < part.size; i++) {
+        if (part.data[i] == '\\')
+            return "has a backslash: write / between directories";
+        if (part.data[i] < ' ' || part.data[i] >= 0x7f)
+            return "has a character that is not printable ASCII";
+        for (const char *c = forbidden; *c; c++)
+            if (part.data[i] == (uint8_t)*c)
+                return "has a character that a boot partition cannot store (one of \" * : < > ? |)";
+    }
+    return NULL;
+}
+
+static bool parse_path(struct parser *p, const struct value *v, char *out)
+{
+    const char *fault = NULL;
+    struct span rest = v->text;
+
+    if (rest.data[0] == '/')
+        return fail(p, CONFIG_BAD_PATH, v->column, "'%s' is an absolute path: write it relative to this file",
+                    quoted(v->text).text);
+    for (bool more = true; more && !fault;) {
+        size_t n = 0;
+        while (n < rest.size && rest.data[n] != '/')
+            n++;
+        fault = path_part_fault((struct span){rest.data, n});
+        more = n < rest.size;
+        rest = skip(rest, more ? n + 1 : n);
+    }
+    if (fault)
+        return fail(p, CONFIG_BAD_PATH, v->column, "the path '%s' %s", quoted(v->text).text, fault);
+    if (v->text.size >= CONFIG_PATH_MAX)
+        return fail(p, CONFIG_VALUE_TOO_LONG, v->column,
+                    "this path has %u characters, at most %u are possible", (unsigned)v->text.size,
+                    CONFIG_PATH_MAX - 1);
+    memcpy(out, v->text.data, v->text.size);
+    out[v->text.size] = 0;
+    return true;
+}
+
+static bool parse_kernel(struct parser *p, const struct value *v)
+{
+    p->vm->kernel_line = p->line_number;
+    p->vm->kernel_column = v->column;
+    return parse_path(p, v, p->vm->kernel);
+}
+
+static bool parse_initrd(struct parser *p, const struct value *v)
+{
+    p->vm->initrd_line = p->line_number;
+    p->vm->initrd_column = v->column;
+    return parse_path(p, v, p->vm->initrd);
+}
+
+static bool parse_cmdline(struct parser *p, const struct value *v)
+{
+    if (v->text.size >= CONFIG_CMDLINE_MAX)
+        return fail(p, CONFIG_VALUE_TOO_LONG, v->column,
+                    "this command line has %u bytes, at most %u are possible", (unsigned)v->text.size,
+                    CONFIG_CMDLINE_MAX - 1);
+    memcpy(p->vm->cmdline, v->text.data, v->text.size);
+    p->vm->cmdline[v->text.size] = 0;
+    return true;
+}
+
+static const struct key {
+    const char *name;
+    enum section section;
+    bool required;
+    bool raw; /* '#' and bytes that are not UTF-8 are part of the value */
+    value_fn parse;
+} keys[] = {
+    {"console", SECTION_MACHINE, false, false, parse_console},
+    {"on_idle", SECTION_MACHINE, false, false, parse_on_idle},
+    {"cpus", SECTION_VM, true, false, parse_cpus},
+    {"memory", SECTION_VM, true, false, parse_memory},
+    {"kernel", SECTION_VM, true, false, parse_kernel},
+    {"initrd", SECTION_VM, false, false, parse_initrd},
+    {"cmdline", SECTION_VM, false, true, parse_cmdline},
+    {"on_reboot", SECTION_VM, false, false, parse_on_reboot},
+    {"on_crash", SECTION_VM, false, false, parse_on_crash},
+};
+
+/* ---- sections ---- */
+
+/* The section that ends here must have had all its required keys. */
+static bool end_section(struct parser *p)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(keys); i++) {
+        if (keys[i].section != p->section || !keys[i].required || (p->seen_keys & BIT(i)))
+            continue;
+        p->line_number = p->vm->line;
+        return fail(p, CONFIG_MISSING_KEY, 1, "VM '%s' has no '%s' line: add one", p->vm->name, keys[i].name);
+    }
+    return true;
+}
+
+static bool is_name_char(uint8_t c)
+{
+    return (c >= 'a' && c <= 'z') || is_digit(c) || c == '-';
+}
+
+static bool begin_vm(struct parser *p, struct span name, uint32_t column)
+{
+    struct config *config = p->config;
+    bool good = name.size > 0 && name.size < CONFIG_NAME_MAX;
+
+    for (size_t i = 0; good && i < name.size; i++)
+        good = is_name_char(name.data[i]);
+    if (!good)
+        return fail(p, CONFIG_BAD_VM_NAME, column,
+                    "'%s' cannot name a VM: use 1 to %u of the characters a-z, 0-9 and -, as in [vm web]",
+                    quoted(name).text, CONFIG_NAME_MAX - 1);
+    for (uint32_t i = 0; i < config->vm_count; i++)
+        if (span_equals(name, config->vms[i].name))
+            return fail(p, CONFIG_DUPLICATE_SECTION, column, "VM '%s' was described already (line %u)",
+                        config->vms[i].name, config->vms[i].line);
+    if (config->vm_count == CONFIG_MAX_VMS)
+        return fail(p, CONFIG_TOO_MANY_VMS, column, "there can be at most %u VMs", CONFIG_MAX_VMS);
+    p->vm = &config->vms[config->vm_count++];
+    memcpy(p->vm->name, name.data, name.size);
+    p->vm->line = p->line_number;
+    p->vm->on_reboot = ON_STOP_RESTART;
+    p->vm->on_crash = ON_STOP_STOP;
+    p->section = SECTION_VM;
+    return true;
+}
+
+static bool parse_section(struct parser *p, struct span text)
+{
+    uint32_t column = column_of(p, text.data);
+    size_t n = 0;
+
+    if (text.data[text.size - 1] != ']')
+        return fail(p, CONFIG_BAD_SECTION, column,
+                    "a section is one line in brackets, as in [machine] or [vm web]");
+    uint32_t number = p->line_number;
+    if (!end_section(p))
+        return false;
+    p->line_number = number;
+    p->seen_keys = 0;
+    struct span inner = trim((struct span){text.data + 1, text.size - 2});
+    while (n < inner.size && !is_blank(inner.data[n]))
+        n++;
+    struct span kind = {inner.data, n}, name = trim(skip(inner, n));
+    if (span_equals(kind, "vm"))
+        return begin_vm(p, name, name.size ? column_of(p, name.data) : column);
+    if (!span_equals(kind, "machine"))
+        return fail(p, CONFIG_UNKNOWN_SECTION, column, "there is no section [%s]: %s", quoted(inner).text,
+                    is_near_miss(kind, "machine") ? "did you mean [machine]?"
+                                                  : "there are [machine] and [vm NAME]");
+    if (name.size)
+        return fail(p, CONFIG_BAD_SECTION, column_of(p, name.data), "[machine] takes no name");
+    if (p->seen_machine)
+        return fail(p, CONFIG_DUPLICATE_SECTION, column, "there can be only one [machine] section");
+    p->seen_machine = true;
+    p->section = SECTION_MACHINE;
+    return true;
+}
+
+/* ---- lines ---- */
+
+static bool unknown_key(struct parser *p, struct span name, uint32_t column)
+{
+    const char *where = p->section == SECTION_VM ? "[vm NAME]" : "[machine]";
+
+    for (unsigned i = 0; i < ARRAY_SIZE(keys); i++)
+        if (span_equals(name, keys[i].name))
+            return fail(p, CONFIG_UNKNOWN_KEY, column, "'%s' belongs in a %s section, not here", keys[i].name,
+                        keys[i].section == SECTION_VM ? "[vm NAME]" : "[machine]");
+    for (unsigned i = 0; i < ARRAY_SIZE(keys); i++)
+        if (keys[i].section == p->section && is_near_miss(name, keys[i].name))
+            return fail(p, CONFIG_UNKNOWN_KEY, column, "there is no '%s' in a %s section: did you mean '%s'?",
+                        quoted(name).text, where, keys[i].name);
+    return fail(p, CONFIG_UNKNOWN_KEY, column, "there is no '%s' in a %s section: it takes %s",
+                quoted(name).text, where,
+                p->section == SECTION_VM ? "cpus, memory, kernel, initrd, cmdline, on_reboot and on_crash"
+                                         : "console and on_idle");
+}
+
+static const struct key *find_key(const struct parser *p, struct span name)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(keys); i++)
+        if (keys[i].section == p->section && span_equals(name, keys[i].name))
+            return &keys[i];
+    return NULL;
+}
+
+static bool parse_assignment(struct parser *p, struct span text)
+{
+    uint32_t column = column_of(p, text.data);
+    size_t n = 0;
+
+    while (n < text.size && text.data[n] != '=')
+        n++;
+    if (n == text.size)
+        return fail(p, CONFIG_NO_EQUALS, column, "'%s' is neither a [section] nor 'key = value'",
+                    quoted(text).text);
+    struct span name = trim((struct span){text.data, n});
+    if (p->section == SECTION_NONE)
+        return fail(p, CONFIG_KEY_OUTSIDE_SECTION, column,
+                    "'%s' stands before any section: begin with [machine] or [vm NAME]", quoted(name).text);
+    const struct key *key = find_key(p, name);
+    if (!key)
+        return unknown_key(p, name, column);
+    uint32_t bit = (uint32_t)BIT(key - keys);
+    if (p->seen_keys & bit)
+        return fail(p, CONFIG_DUPLICATE_KEY, column, "'%s' was given already in this section", key->name);
+    p->seen_keys |= bit;
+    struct span rest = skip(text, n + 1);
+    struct value value = {.key = key->name, .text = key->raw ? trim(rest) : without_comment(rest)};
+    value.column = column_of(p, value.text.size ? value.text.data : rest.data);
+    if (!value.text.size)
+        return fail(p, CONFIG_EMPTY_VALUE, value.column, "'%s' has no value%s", key->name,
+                    key->required ? "" : ": give it one, or leave the line out");
+    return key->parse(p, &value);
+}
+
+/* Length of the UTF-8 sequence at s (1 to 4), 0: not UTF-8. Overlong forms and surrogates are not (RFC 3629).
+ */
+static size_t utf8_length(struct span s)
+{
+    uint8_t c = s.data[0];
+    size_t n = c < 0x80 ? 1 : c < 0xc2 ? 0 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : c < 0xf5 ? 4 : 0;
+
+    if (n > s.size)
+        return 0;
+    for (size_t i = 1; i < n; i++)
+        if ((s.data[i] & 0xc0) != 0x80)
+            return 0;
+    if ((c == 0xe0 && s.data[1] < 0xa0) || (c == 0xed && s.data[1] > 0x9f) ||
+        (c == 0xf0 && s.data[1] < 0x90) || (c == 0xf4 && s.data[1] > 0x8f))
+        return 0;
+    return n;
+}
+
+/* Is the line of the form "cmdline = ..."? Its value may hold bytes of any character set. */
+static bool is_raw_line(const struct parser *p, struct span text)
+{
+    size_t n = 0;
+
+    while (n < text.size && text.data[n] != '=')
+        n++;
+    const struct key *key = find_key(p, trim((struct span){text.data, n}));
+    return key && key->raw;
+}
+
+static bool check_bytes(struct parser *p)
+{
+    bool raw = is_raw_line(p, trim(p->line));
+    size_t n;
+
+    for (struct span s = p->line; s.size; s = skip(s, n)) {
+        uint8_t c = s.data[0];
+        n = utf8_length(s);
+        if ((c < ' ' && c != '\t') || c == 0x7f)
+            return fail(p, CONFIG_BAD_BYTE, column_of(p, s.data),
+                        "a control character (0x%02x): is this a text file?", c);
+        if (!n && !raw)
+            return fail(p, CONFIG_BAD_BYTE, column_of(p, s.data),
+                        "byte 0x%02x is not UTF-8: save the file as UTF-8", c);
+        if (!n)
+            n = 1;
+    }
+    return true;
+}
+
+static bool parse_line(struct parser *p)
+{
+    if (p->line.size > CONFIG_LINE_MAX)
+        return fail(p, CONFIG_LINE_TOO_LONG, CONFIG_LINE_MAX + 1, "this line is longer than %u bytes",
+                    CONFIG_LINE_MAX);
+    if (!check_bytes(p))
+        return false;
+    struct span text = trim(p->line);
+    if (!text.size || text.data[0] == '#')
+        return true;
+    if (text.data[0] == '[')
+        return parse_section(p, without_comment(text));
+    return parse_assignment(p, text);
+}
+
+static struct span next_line(struct span *rest)
+{
+    struct span line = {rest->data, 0};
+
+    while (line.size < rest->size && rest->data[line.size] != '\n')
+        line.size++;
+    *rest = skip(*rest, line.size < rest->size ? line.size + 1 : line.size);
+    if (line.size && line.data[line.size - 1] == '\r')
+        line.size--;
+    return line;
+}
+
+enum status config_parse(struct span text, struct config *out, struct config_error *error)
+{
+    static const uint8_t bom[] = {0xef, 0xbb, 0xbf};
+    struct parser p = {.config = out, .error = error};
+
+    *out = (struct config){.console = CONSOLE_SERIAL, .on_idle = ON_IDLE_POWEROFF};
+    *error = (struct config_error){.rule = CONFIG_OK};
+    if (text.size > CONFIG_MAX_SIZE) {
+        fail(&p, CONFIG_TOO_BIG, 0, "the file is larger than %u KiB: is it really the configuration?",
+             CONFIG_MAX_SIZE >> 10);
+        return ERR_INVALID;
+    }
+    if (text.size >= sizeof(bom) && memcmp(text.data, bom, sizeof(bom)) == 0)
+        text = skip(text, sizeof(bom));
+    while (text.size) {
+        p.line = next_line(&text);
+        p.line_number++;
+        if (!parse_line(&p))
+            return ERR_INVALID;
+    }
+    if (!end_section(&p))
+        return ERR_INVALID;
+    p.line_number = 0;
+    if (!out->vm_count) {
+        fail(&p, CONFIG_NO_VM, 0, "no VM is described: add a [vm NAME] section");
+        return ERR_INVALID;
+    }
+    return STATUS_OK;
+}
+
+enum status config_check_machine(const struct config *config, uint32_t cpu_count, uint64_t free_memory,
+                                 struct config_error *error)
+{
+    struct parser p = {.error = error};
+    uint64_t left = free_memory;
+
+    *error = (struct config_error){.rule = CONFIG_OK};
+    for (uint32_t i = 0; i < config->vm_count; i++) {
+        const struct config_vm *vm = &config->vms[i];
+        uint64_t absent = cpu_count >= CONFIG_MAX_CPUS ? 0 : vm->cpus & ~(BIT(cpu_count) - 1);
+        if (absent) {
+            p.line_number = vm->cpus_line;
+            fail(&p, CONFIG_CPU_ABSENT, vm->cpus_column,
+                 "VM '%s' wants CPU %u, but this machine has %u CPU%s, numbered from 0: correct 'cpus'",
+                 vm->name, bits_highest(absent), cpu_count, cpu_count == 1 ? "" : "s");
+            return ERR_INVALID;
+        }
+        if (vm->memory > left) {
+            p.line_number = vm->memory_line;
+            fail(&p, CONFIG_MEMORY_ABSENT, vm->memory_column,
+                 "VM '%s' wants %lu MiB of memory, but this machine has only %lu MiB left for it: lower "
+                 "'memory'",
+                 vm->name, (unsigned long)(vm->memory >> 20), (unsigned long)(left >> 20));
+            return ERR_INVALID;
+        }
+        left -= vm->memory;
+    }
+    return STATUS_OK;
+}
+
+const char *config_rule_name(enum config_rule rule)
+{
+    static const char *const names[] = {
+        [CONFIG_OK] = "OK",
+        [CONFIG_TOO_BIG] = "TOO_BIG",
+        [CONFIG_BAD_BYTE] = "BAD_BYTE",
+        [CONFIG_LINE_TOO_LONG] = "LINE_TOO_LONG",
+        [CONFIG_BAD_SECTION] = "BAD_SECTION",
+        [CONFIG_UNKNOWN_SECTION] = "UNKNOWN_SECTION",
+        [CONFIG_DUPLICATE_SECTION] = "DUPLICATE_SECTION",
+        [CONFIG_BAD_VM_NAME] = "BAD_VM_NAME",
+        [CONFIG_TOO_MANY_VMS] = "TOO_MANY_VMS",
+        [CONFIG_KEY_OUTSIDE_SECTION] = "KEY_OUTSIDE_SECTION",
+        [CONFIG_NO_EQUALS] = "NO_EQUALS",
+        [CONFIG_UNKNOWN_KEY] = "UNKNOWN_KEY",
+        [CONFIG_DUPLICATE_KEY] = "DUPLICATE_KEY",
+        [CONFIG_EMPTY_VALUE] = "EMPTY_VALUE",
+        [CONFIG_VALUE_TOO_LONG] = "VALUE_TOO_LONG",
+        [CONFIG_BAD_CHOICE] = "BAD_CHOICE",
+        [CONFIG_BAD_SIZE] = "BAD_SIZE",
+        [CONFIG_MEMORY_TOO_SMALL] = "MEMORY_TOO_SMALL",
+        [CONFIG_MEMORY_TOO_LARGE] = "MEMORY_TOO_LARGE",
+        [CONFIG_MEMORY_UNALIGNED] = "MEMORY_UNALIGNED",
+        [CONFIG_BAD_CPU_LIST] = "BAD_CPU_LIST",
+        [CONFIG_CPU_OUT_OF_RANGE] = "CPU_OUT_OF_RANGE",
+        [CONFIG_CPU_TWICE_IN_LIST] = "CPU_TWICE_IN_LIST",
+        [CONFIG_TOO_MANY_CPUS] = "TOO_MANY_CPUS",
+        [CONFIG_CPU_TAKEN] = "CPU_TAKEN",
+        [CONFIG_BAD_PATH] = "BAD_PATH",
+        [CONFIG_MISSING_KEY] = "MISSING_KEY",
+        [CONFIG_NO_VM] = "NO_VM",
+        [CONFIG_CPU_ABSENT] = "CPU_ABSENT",
+        [CONFIG_MEMORY_ABSENT] = "MEMORY_ABSENT",
+    };
+    STATIC_ASSERT(ARRAY_SIZE(names) == CONFIG_RULE_COUNT, "one name for each rule");
+    return (unsigned)rule < CONFIG_RULE_COUNT ? names[rule] : "?";
+}
