@@ -17,7 +17,7 @@ struct pic_chip {
     uint8_t vector_base; /* bits 7:3 */
     uint8_t lowest;      /* the input with the lowest priority, 0..7 */
     uint8_t init_step;   /* 0 = operating; else enum pic_init_step, the word that comes next */
-    bool initialized;    /* has seen a complete ICW sequence */
+    bool initialized;    /* the last ICW sequence is complete: interrupts may be requested */
     bool need_icw4, single;
     bool auto_eoi, rotate_auto_eoi, special_mask, special_nested;
     bool read_isr, poll;

@@ -15,18 +15,22 @@ struct pit_counter {
     uint8_t control; /* bits 5:0 of the last control word: RW, mode, BCD */
     uint8_t mode;    /* 0..5 */
     bool gate;
-    bool armed;               /* a count is in the counting element and counts (or is held by the gate) */
-    bool held;                /* the gate stops counting: `elapsed` is frozen */
-    bool reload_waits;        /* `reload` comes into force at the end of the (half) period, modes 2 and 3 */
+    bool has_count;           /* a count was written since the control word */
+    bool null_count;          /* ... and is not yet in the counting element */
+    bool armed;               /* counts, or would if the gate let it; otherwise OUT rests */
+    bool held;                /* does not count: `elapsed` is frozen */
+    bool reload_waits;        /* modes 2 and 3: `reload` comes into force at tick `reload_at` ... */
+    bool reload_low_half;     /* ... with the low half of mode 3's period */
     bool write_msb, read_msb; /* the next byte of a two-byte access is the high one */
     bool status_latched;
     uint8_t latch_bytes; /* bytes of `latch` still to be read; 0 = not latched */
     uint8_t status;
     uint8_t write_low; /* first byte of a two-byte count */
     uint16_t latch;
-    uint32_t reload;  /* count register, 1..65536 (BCD: ..16665 for invalid digits) */
-    uint32_t count;   /* initial count in force */
-    uint64_t start;   /* tick at which `count` was or will be loaded; may lie "before" 0, modulo 2^64 */
+    uint32_t reload; /* count register, 1..65536 (BCD: ..16665 with digits beyond 9) */
+    uint32_t count;  /* initial count in force */
+    uint64_t start;  /* tick at which `count` was or will be loaded; may lie "before" 0, modulo 2^64 */
+    uint64_t reload_at;
     uint64_t elapsed; /* ticks counted when `held` */
 };
 
