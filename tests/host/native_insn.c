@@ -1,0 +1,93 @@
+#include "tests/host/native_insn.h"
+
+#include <cpuid.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define CODE_SIZE       4096u
+#define FLAG_RESERVED_1 2u
+#define FLAG_IF         0x200u
+
+/* Read and written by the assembly below, which has no register to spare for pointers. */
+static __attribute__((used)) uint64_t native_regs[17]; /* ModRM order, then RFLAGS */
+static __attribute__((used)) uint64_t native_code;
+
+void native_enter(void);
+extern const char native_return[];
+
+__asm__(".text\n"
+        "native_enter:\n"
+        "    push %rbx\n    push %rbp\n    push %r12\n    push %r13\n    push %r14\n    push %r15\n"
+        "    push native_regs+128(%rip)\n    popfq\n"
+        "    mov native_regs+0(%rip), %rax\n    mov native_regs+8(%rip), %rcx\n"
+        "    mov native_regs+16(%rip), %rdx\n    mov native_regs+24(%rip), %rbx\n"
+        "    mov native_regs+40(%rip), %rbp\n    mov native_regs+48(%rip), %rsi\n"
+        "    mov native_regs+56(%rip), %rdi\n    mov native_regs+64(%rip), %r8\n"
+        "    mov native_regs+72(%rip), %r9\n    mov native_regs+80(%rip), %r10\n"
+        "    mov native_regs+88(%rip), %r11\n    mov native_regs+96(%rip), %r12\n"
+        "    mov native_regs+104(%rip), %r13\n    mov native_regs+112(%rip), %r14\n"
+        "    mov native_regs+120(%rip), %r15\n"
+        "    jmp *native_code(%rip)\n"
+        "native_return:\n"
+        "    mov %rax, native_regs+0(%rip)\n    mov %rcx, native_regs+8(%rip)\n"
+        "    mov %rdx, native_regs+16(%rip)\n    mov %rbx, native_regs+24(%rip)\n"
+        "    mov %rbp, native_regs+40(%rip)\n    mov %rsi, native_regs+48(%rip)\n"
+        "    mov %rdi, native_regs+56(%rip)\n    mov %r8, native_regs+64(%rip)\n"
+        "    mov %r9, native_regs+72(%rip)\n    mov %r10, native_regs+80(%rip)\n"
+        "    mov %r11, native_regs+88(%rip)\n    mov %r12, native_regs+96(%rip)\n"
+        "    mov %r13, native_regs+104(%rip)\n    mov %r14, native_regs+112(%rip)\n"
+        "    mov %r15, native_regs+120(%rip)\n"
+        "    pushfq\n    pop native_regs+128(%rip)\n    cld\n"
+        "    pop %r15\n    pop %r14\n    pop %r13\n    pop %r12\n    pop %rbp\n    pop %rbx\n"
+        "    ret\n");
+
+bool native_insn_run(struct span bytes, struct insn_regs *regs)
+{
+    static const uint8_t jump_back[6] = {0xff, 0x25, 0, 0, 0, 0}; /* jmp *0(%rip), the target follows */
+    static uint8_t *code;
+    uint64_t target = (uint64_t)(uintptr_t)native_return;
+
+    if (!code) {
+        void *p =
+            mmap(NULL, CODE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (p == MAP_FAILED)
+            return false;
+        code = p;
+    }
+    memcpy(code, bytes.data, bytes.size);
+    memcpy(code + bytes.size, jump_back, sizeof(jump_back));
+    memcpy(code + bytes.size + sizeof(jump_back), &target, sizeof(target));
+    native_code = (uint64_t)(uintptr_t)code;
+    memcpy(native_regs, regs->gpr, sizeof(regs->gpr));
+    native_regs[16] = (regs->rflags & (NATIVE_STATUS_FLAGS | 0x400u)) | FLAG_RESERVED_1 | FLAG_IF;
+    native_enter();
+    memcpy(regs->gpr, native_regs, sizeof(regs->gpr));
+    regs->rflags = (regs->rflags & ~(uint64_t)NATIVE_STATUS_FLAGS) | (native_regs[16] & NATIVE_STATUS_FLAGS);
+    return true;
+}
+
+bool native_insn_supported(const struct insn *insn)
+{
+    unsigned eax, ebx, ecx, edx;
+    if (insn->op != INSN_MOVBE)
+        return true;
+    return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && ecx & bit_MOVBE;
+}
+
+uint64_t native_insn_defined_flags(const struct insn *insn)
+{
+    switch (insn->op) {
+    case INSN_AND:
+    case INSN_OR:
+    case INSN_XOR:
+    case INSN_TEST:
+        return NATIVE_STATUS_FLAGS & ~0x10u;
+    case INSN_BT:
+    case INSN_BTS:
+    case INSN_BTR:
+    case INSN_BTC:
+        return 0x41u; /* CF is set, ZF is kept */
+    default:
+        return NATIVE_STATUS_FLAGS;
+    }
+}
