@@ -118,11 +118,32 @@ struct vmx_raw {
 /* Exit qualification of I/O instructions, SDM table 28-5, bit 4: INS or OUTS. */
 #define VMX_IO_STRING (1u << 4)
 
+/* How vmx_decode() reads the snapshot of a reason. */
+enum vmx_shape {
+    VMX_SHAPE_PLAIN, /* nothing beyond the kind */
+    VMX_SHAPE_INSN,  /* an instruction: its length */
+    VMX_SHAPE_EXCEPTION,
+    VMX_SHAPE_INTERRUPT,
+    VMX_SHAPE_SIPI,
+    VMX_SHAPE_TASK_SWITCH,
+    VMX_SHAPE_INVLPG,
+    VMX_SHAPE_CR,
+    VMX_SHAPE_DR,
+    VMX_SHAPE_IO,
+    VMX_SHAPE_APIC_ACCESS,
+    VMX_SHAPE_APIC_WRITE,
+    VMX_SHAPE_APIC_EOI,
+    VMX_SHAPE_EPT_VIOLATION,
+    VMX_SHAPE_EPT_MISCONFIG,
+    VMX_SHAPE_NOTIFY,
+    VMX_SHAPE_ENTRY_FAILURE,
+};
+
 /* The half of the exit table that the exit path reads; the words are in struct vmx_reason_row. */
 struct vmx_reason_shape {
     uint8_t needs; /* enum vmx_need */
     uint8_t kind;  /* enum exit_kind */
-    uint8_t shape; /* private to vmx_decode.c */
+    uint8_t shape; /* enum vmx_shape */
 };
 extern const struct vmx_reason_shape vmx_reason_shapes[VMX_REASON_COUNT];
 #define VMX_NEED_EVERYTHING 0x7fu
@@ -175,6 +196,7 @@ const char *vmx_reason_name(uint32_t basic_reason);
 /* One row of the exit table, for reports and docs/exits.md; NULL: the SDM does not know the reason. */
 struct vmx_reason_row {
     const char *name;     /* as in the SDM's appendix C, in capitals */
+    const char *kind;     /* the enum exit_kind it decodes to, as text: "EXIT_CPUID" */
     const char *handling; /* how it is handled, or why it cannot occur with our controls */
 };
 const struct vmx_reason_row *vmx_reason_row(uint32_t basic_reason);
