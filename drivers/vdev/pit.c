@@ -239,10 +239,6 @@ static uint8_t read_counter(struct pit_counter *c, uint64_t tick)
 
 static void write_control(struct pit_counter *c, uint8_t value, uint64_t tick)
 {
-    if (CONTROL_RW(value) == RW_LATCH) {
-        latch_count(c, tick);
-        return;
-    }
     advance(c, tick);
     stop(c, tick);
     c->control = value & CONTROL_KEPT;
@@ -297,6 +293,7 @@ static void set_line(struct pit *pit, bool level)
 static void schedule(struct pit *pit, uint64_t tick)
 {
     struct pit_counter *c = &pit->counter[0];
+    advance(c, tick);
     pit->next_edge = next_rise(c, tick);
     if (pit->next_edge == VDEV_NEVER) {
         vdev_set_timer(&pit->dev, VDEV_NEVER);
@@ -314,7 +311,6 @@ static void signal_edges(struct pit *pit, uint64_t tick)
         return;
     set_line(pit, false);
     set_line(pit, true);
-    advance(&pit->counter[0], tick);
     schedule(pit, tick);
 }
 
@@ -346,6 +342,10 @@ static void write_port(struct pit *pit, uint64_t port, uint8_t value)
     unsigned select = port == PIT_CONTROL_PORT ? CONTROL_SELECT(value) : (unsigned)(port - PIT_PORT);
     if (select == SELECT_READ_BACK) {
         read_back(pit, value, tick);
+        return;
+    }
+    if (port == PIT_CONTROL_PORT && CONTROL_RW(value) == RW_LATCH) {
+        latch_count(&pit->counter[select], tick);
         return;
     }
     if (select == 0)
