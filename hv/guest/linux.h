@@ -17,7 +17,6 @@ struct linux_image {
     uint64_t pref_address; /* where the kernel wants to run */
     uint64_t init_size;    /* bytes it needs there */
     uint64_t alignment;    /* power of two */
-    bool relocatable;
     uint64_t initrd_max;  /* last byte an initrd may occupy */
     uint32_t cmdline_max; /* bytes without the terminating NUL */
     uint32_t header_size; /* bytes in `header` */
