@@ -162,7 +162,8 @@ static uint8_t read_rbr(struct uart *u)
     uint8_t byte = u->rx[u->rx_head];
     if (u->rx_count == 0)
         return byte;
-    u->rx_head = (u->rx_head + 1) % UART_FIFO_SIZE;
+    if (u->fcr & FCR_ENABLE) /* otherwise the holding register keeps the byte */
+        u->rx_head = (u->rx_head + 1) % UART_FIFO_SIZE;
     if (--u->rx_count == 0)
         u->lsr &= (uint8_t)~LSR_DR;
     restart_timeout(u);
