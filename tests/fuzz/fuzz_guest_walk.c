@@ -13,6 +13,8 @@ struct world {
     uint8_t memory[PAGES * 4096];
     uint64_t written_bits; /* all bits that cmpxchg has changed */
     unsigned swaps;
+    gpa_t leaf;     /* the plain walker's last entry */
+    bool leaf_only; /* no other entry was made dirty */
     bool interfere; /* another CPU changes the first entry that is to be marked */
 };
 
@@ -48,6 +50,8 @@ static enum status world_cmpxchg(void *ctx, gpa_t at, uint64_t old, uint64_t new
         return ERR_EXISTS;
     w->written_bits |= old ^ new_value;
     w->swaps++;
+    if ((old ^ new_value) & 0x40 && at.v != w->leaf.v)
+        w->leaf_only = false;
     memcpy(w->memory + at.v, &new_value, size);
     return STATUS_OK;
 }
@@ -134,6 +138,7 @@ static enum walk_status plain_walk(struct world *w, const struct walk_paging *p,
         size_t size = lma || pae ? 8 : 4;
         uint64_t at = table + ((va >> level->shift) & ((1u << level->bits) - 1)) * size;
         e = 0;
+        w->leaf = gpa(at);
         if (!world_read(w, gpa(at), &e, size))
             return WALK_NO_MEMORY;
         if (!(e & 1))
@@ -178,9 +183,11 @@ static void fill(struct world *w, const struct walk_paging *p, uint64_t va, cons
         for (unsigned i = 0; i < (narrow ? 2u : 4u); i++) {
             uint64_t index = narrow ? (va >> shifts32[i]) & 1023 : (va >> shifts64[i]) & 511;
             uint64_t control = take(data, size, 2);
-            uint64_t e = (control & 0xfff) | (uint64_t)((control >> 12) & 7) << 12;
-            if (control & 0x8000) /* any bits at all, for addresses, keys, reserved bits, XD */
-                e ^= take(data, size, 8);
+            uint64_t e = ((control & 0xfff) ^ 0x67) | (uint64_t)((control >> 12) & 7) << 12;
+            if (control & 0x8000) { /* two bits more, for addresses, keys, reserved bits, XD */
+                e ^= 1ull << (take(data, size, 1) & 63);
+                e ^= 1ull << (take(data, size, 1) & 63);
+            }
             memcpy(w->memory + page * 4096 + index * (narrow ? 4 : 8), &e, narrow ? 4 : 8);
         }
 }
@@ -209,6 +216,7 @@ static void check_walk(struct world *w, const struct walk_paging *p, const struc
     check((w->written_bits & ~0x60ull) == 0, "only accessed and dirty flags are written");
     check(s == WALK_OK || w->swaps == 0, "a fault writes nothing");
     check(r->access == WALK_WRITE || !(w->written_bits & 0x40), "dirty on writes only");
+    check(w->leaf_only, "only the leaf gets dirty");
     w->swaps = 0;
     check(guest_walk(&use, p, r, &again) == u && w->swaps == 0, "marked once is marked");
 }
@@ -244,6 +252,11 @@ static void check_segment(const uint8_t **data, size_t *size)
                       .access = (uint32_t)take(data, size, 3)};
     uint64_t offset = take(data, size, mode == GUEST_MODE_LONG ? 8 : 4),
              length = take(data, size, 1) % 16 + 1;
+    uint64_t near = take(data, size, 1);
+    if (near & 1) /* an access around the limit, the canonical border, or 2^16 */
+        offset = (near & 2 ? seg.limit : near & 4 ? 1ull << 47 : 0xffff) + (near >> 4) - 8;
+    if (mode != GUEST_MODE_LONG)
+        offset &= 0xffffffff;
     bool allowed = true;
     for (uint64_t i = 0; i < length; i++)
         allowed &= byte_allowed(mode, name, &seg, offset + i, access);
@@ -317,6 +330,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     }
     memset(&w, 0, sizeof(w));
+    w.leaf_only = true;
     uint64_t bits = take(&data, &size, 2);
     struct walk_paging p = {.cr0 = 1 | BIT_OF(bits, 0) << 16 | (uint64_t) !!(bits & 0xf000) << 31,
                             .cr4 = BIT_OF(bits, 1) << 4 | BIT_OF(bits, 2) << 5 | BIT_OF(bits, 3) << 20 |
