@@ -2,6 +2,7 @@
 #include "arch/x86/layout.h"
 
 #define LOW_MEMORY_END ((uint64_t)1 << 20)
+#define FOUR_GIB       ((uint64_t)1 << 32)
 #define TSC_HZ_MIN     1000000ull /* 1 MHz: an emulator can be slow, zero would divide */
 
 static bool is_page_aligned(uint64_t v)
@@ -64,6 +65,8 @@ static const char *check_own_memory(const struct boot_info *info)
     if (info->pool_size != LAYOUT_POOL_SIZE || !is_page_aligned(info->pool_hpa) ||
         !lies_in(info, info->pool_hpa, info->pool_size, BOOT_REGION_BULKHEAD))
         return "the pool is not in memory marked as Bulkhead's";
+    if (info->pool_hpa + info->pool_size > FOUR_GIB)
+        return "the pool lies above 4 GiB, where CPUs that start in 32-bit mode cannot load CR3 from";
     if (!is_page_aligned(info->pool_used) || info->pool_used > info->pool_size)
         return "more of the pool is used than there is";
     if (!is_page_aligned(info->cr3) || info->cr3 < info->pool_hpa ||
