@@ -130,7 +130,7 @@ class Machine:
             "display_library: nogui",
             "romimage: file=%s" % firmware(),
             "megs: %d" % memory,
-            "cpu: model=%s, count=%d, ips=%d, reset_on_triple_fault=1, ignore_bad_msrs=0, msrs=\"%s\""
+            "cpu: model=%s, count=%d, ips=%d, reset_on_triple_fault=0, ignore_bad_msrs=0, msrs=\"%s\""
             % (cpu_model, cpus, ips, MSRS),
             "pci: enabled=1, chipset=i440fx",
             "vgaromimage: file=\"%s\"" % self._vga_rom(),
