@@ -155,9 +155,10 @@ static enum status check_numbers(const struct linux_image *image, uint64_t file_
                   (image->pref_address & PAGE_MASK) == 0;
     bool aligned = image->alignment >= PAGE_SIZE && (image->alignment & (image->alignment - 1)) == 0;
     if (!placed || !aligned || declared <= ENTRY_64 || declared > image->init_size) {
-        fmt_format(why, why_size,
-                   "the kernel's header is damaged: preferred address 0x%lx, alignment 0x%lx, %lu bytes of %lu",
-                   image->pref_address, image->alignment, declared, image->init_size);
+        fmt_format(
+            why, why_size,
+            "the kernel's header is damaged: preferred address 0x%lx, alignment 0x%lx, %lu bytes of %lu",
+            image->pref_address, image->alignment, declared, image->init_size);
         return ERR_INVALID;
     }
     return STATUS_OK;
@@ -254,10 +255,11 @@ static enum status place_initrd(const struct linux_image *image, const struct gu
         return STATUS_OK;
     }
     char a[24], b[24], c[24];
-    fmt_format(
-        why, why_size,
-        "the initrd does not fit: it has %s, beside the kernel %s are free (VM memory %s, initrd below 0x%lx)",
-        size_text(a, size), size_text(b, above > below ? above : below), size_text(c, layout->memory), end);
+    fmt_format(why, why_size,
+               "the initrd does not fit: it has %s, beside the kernel %s are free (VM memory %s, initrd "
+               "below 0x%lx)",
+               size_text(a, size), size_text(b, above > below ? above : below), size_text(c, layout->memory),
+               end);
     return ERR_RANGE;
 }
 

@@ -17,9 +17,9 @@ struct linux_image {
     uint64_t pref_address; /* where the kernel wants to run */
     uint64_t init_size;    /* bytes it needs there */
     uint64_t alignment;    /* power of two */
-    uint64_t initrd_max;  /* last byte an initrd may occupy */
-    uint32_t cmdline_max; /* bytes without the terminating NUL */
-    uint32_t header_size; /* bytes in `header` */
+    uint64_t initrd_max;   /* last byte an initrd may occupy */
+    uint32_t cmdline_max;  /* bytes without the terminating NUL */
+    uint32_t header_size;  /* bytes in `header` */
     uint8_t header[LINUX_SETUP_MAX];
 };
 
