@@ -25,7 +25,7 @@ enum rw { RW_LATCH = 0, RW_LOW = 1, RW_HIGH = 2, RW_BOTH = 3 };
 
 /* A guest can program periods down to 1.7 us. Interrupts closer together than this are merged: they could not
  * all be served, and the timer must not be all that a CPU does. */
-#define MIN_INTERVAL_NS 10000u
+#define MIN_INTERVAL_TICKS 12u /* 10 us */
 
 static struct pit *pit_of(struct vdev *dev)
 {
@@ -299,9 +299,10 @@ static void schedule(struct pit *pit, uint64_t tick)
         vdev_set_timer(&pit->dev, VDEV_NEVER);
         return;
     }
-    uint64_t deadline = vdev_ticks_to_ns(pit->next_edge, PIT_HZ);
-    uint64_t soonest = vdev_ticks_to_ns(tick, PIT_HZ) + MIN_INTERVAL_NS;
-    vdev_set_timer(&pit->dev, is_periodic(c) && deadline < soonest ? soonest : deadline);
+    uint64_t due = pit->next_edge;
+    if (is_periodic(c) && due < pit->quiet_until)
+        due = pit->quiet_until;
+    vdev_set_timer(&pit->dev, vdev_ticks_to_ns(due, PIT_HZ));
 }
 
 /* Signals the edges of OUT0 up to `tick`; however many were missed, they are one interrupt. */
@@ -311,6 +312,7 @@ static void signal_edges(struct pit *pit, uint64_t tick)
         return;
     set_line(pit, false);
     set_line(pit, true);
+    pit->quiet_until = tick + MIN_INTERVAL_TICKS;
     schedule(pit, tick);
 }
 
@@ -414,6 +416,7 @@ static void pit_reset(struct vdev *dev)
     pit->port_b = 0;
     pit->line = false;
     pit->next_edge = VDEV_NEVER;
+    pit->quiet_until = 0;
     vdev_set_timer(dev, VDEV_NEVER);
     vdev_set_irq(dev, PIT_IRQ, false);
 }

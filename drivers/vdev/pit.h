@@ -37,9 +37,10 @@ struct pit_counter {
 struct pit {
     struct vdev dev;
     struct pit_counter counter[3];
-    uint8_t port_b;     /* bits 3:0 of port 0x61 */
-    bool line;          /* level of IRQ 0 */
-    uint64_t next_edge; /* tick of OUT0's next rising edge, VDEV_NEVER = none */
+    uint8_t port_b;       /* bits 3:0 of port 0x61 */
+    bool line;            /* level of IRQ 0 */
+    uint64_t next_edge;   /* tick of OUT0's next rising edge, VDEV_NEVER = none */
+    uint64_t quiet_until; /* tick before which no periodic edge is signalled, see pit.c */
 };
 
 extern const struct vdev_ops pit_ops;
