@@ -1,5 +1,5 @@
 /* The loader's own parts, all of which talk to the firmware. Everything that can be decided without it is in
- * the pure modules beside (elf, memmap, handover, preflight, clock). */
+ * the pure modules beside (elf, memmap, handover, preflight, boot_clock). */
 #pragma once
 
 #include <efi.h>

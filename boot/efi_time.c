@@ -1,10 +1,10 @@
-#include "boot/clock.h"
+#include "boot/boot_clock.h"
 #include "boot/efi_cpu.h"
 #include "boot/efi_loader.h"
 
 #define SAMPLES       8u
-#define PM_TICKS      (CLOCK_PM_TIMER_HZ / 20) /* 50 ms */
-#define PM_READS_MAX  10000000u                /* then the timer is taken for dead */
+#define PM_TICKS      (BOOT_CLOCK_PM_TIMER_HZ / 20) /* 50 ms */
+#define PM_READS_MAX  10000000u                     /* then the timer is taken for dead */
 #define STALL_US      10000u
 #define STALL_ROUNDS  5u
 #define US_PER_SECOND 1000000u
@@ -65,11 +65,11 @@ static uint64_t measure_with_pm_timer(void)
     if (!find_pm_timer(&pm))
         return 0;
     uint64_t tsc = sample(&pm, &begin);
-    while (clock_pm_ticks(begin, pm_read(&pm), pm.is_32bit) < PM_TICKS)
+    while (boot_clock_pm_ticks(begin, pm_read(&pm), pm.is_32bit) < PM_TICKS)
         if (++reads == PM_READS_MAX)
             return 0;
     uint64_t delta = sample(&pm, &end) - tsc;
-    return clock_hz(delta, clock_pm_ticks(begin, end, pm.is_32bit), CLOCK_PM_TIMER_HZ);
+    return boot_clock_hz(delta, boot_clock_pm_ticks(begin, end, pm.is_32bit), BOOT_CLOCK_PM_TIMER_HZ);
 }
 
 /* Stall lasts at least as long as asked for: the shortest is the truest. */
@@ -84,12 +84,12 @@ static uint64_t measure_with_stall(void)
         uint64_t took = efi_rdtsc() - before;
         best = took < best ? took : best;
     }
-    return clock_hz(best, STALL_US, US_PER_SECOND);
+    return boot_clock_hz(best, STALL_US, US_PER_SECOND);
 }
 
 uint64_t efi_tsc_hz(enum boot_tsc_source *source)
 {
-    struct clock_cpuid c = {.max_leaf = efi_cpuid(0).eax};
+    struct boot_clock_cpuid c = {.max_leaf = efi_cpuid(0).eax};
     struct efi_cpuid r;
 
     if (c.max_leaf >= 0x15) {
@@ -103,7 +103,7 @@ uint64_t efi_tsc_hz(enum boot_tsc_source *source)
     uint64_t measured = measure_with_pm_timer();
     if (!measured)
         measured = measure_with_stall();
-    return clock_tsc_hz(&c, measured, source);
+    return boot_clock_tsc_hz(&c, measured, source);
 }
 
 struct boot_wall_clock efi_wall_clock(void)
@@ -114,13 +114,14 @@ struct boot_wall_clock efi_wall_clock(void)
     if (EFI_ERROR(efi_st->RuntimeServices->GetTime(&t, NULL)))
         return clock;
     clock.tsc_at = efi_rdtsc();
-    struct clock_calendar calendar = {.year = t.Year,
-                                      .month = t.Month,
-                                      .day = t.Day,
-                                      .hour = t.Hour,
-                                      .minute = t.Minute,
-                                      .second = t.Second,
-                                      .utc_offset = t.TimeZone == EFI_UNSPECIFIED_TIMEZONE ? 0 : t.TimeZone};
-    clock.valid = clock_unix_seconds(&calendar, &clock.unix_seconds) == STATUS_OK;
+    struct boot_clock_calendar calendar = {.year = t.Year,
+                                           .month = t.Month,
+                                           .day = t.Day,
+                                           .hour = t.Hour,
+                                           .minute = t.Minute,
+                                           .second = t.Second,
+                                           .utc_offset =
+                                               t.TimeZone == EFI_UNSPECIFIED_TIMEZONE ? 0 : t.TimeZone};
+    clock.valid = boot_clock_unix_seconds(&calendar, &clock.unix_seconds) == STATUS_OK;
     return clock;
 }

@@ -1,4 +1,4 @@
-#include "boot/clock.h"
+#include "boot/boot_clock.h"
 
 #define AGREEMENT      64u   /* 1 part in 64 */
 #define YEAR_MIN       1998u /* EFI_TIME begins there */
@@ -12,7 +12,7 @@ static bool agrees(uint64_t claimed, uint64_t measured)
 }
 
 /* SDM volume 3, section "Determining the Processor Base Frequency"; CPUID leaf 15H. */
-static uint64_t hz_from_leaf_15(const struct clock_cpuid *c)
+static uint64_t hz_from_leaf_15(const struct boot_clock_cpuid *c)
 {
     uint64_t denominator = c->leaf_15[0], numerator = c->leaf_15[1], crystal = c->leaf_15[2];
 
@@ -21,7 +21,8 @@ static uint64_t hz_from_leaf_15(const struct clock_cpuid *c)
     return crystal * numerator / denominator;
 }
 
-uint64_t clock_tsc_hz(const struct clock_cpuid *cpuid, uint64_t measured_hz, enum boot_tsc_source *source)
+uint64_t boot_clock_tsc_hz(const struct boot_clock_cpuid *cpuid, uint64_t measured_hz,
+                           enum boot_tsc_source *source)
 {
     uint64_t hz = hz_from_leaf_15(cpuid);
 
@@ -36,12 +37,12 @@ uint64_t clock_tsc_hz(const struct clock_cpuid *cpuid, uint64_t measured_hz, enu
     return cpuid->max_leaf >= 0x16 ? cpuid->leaf_16_eax * 1000000ull : 0;
 }
 
-uint32_t clock_pm_ticks(uint32_t from, uint32_t to, bool is_32bit)
+uint32_t boot_clock_pm_ticks(uint32_t from, uint32_t to, bool is_32bit)
 {
     return (to - from) & (is_32bit ? 0xffffffffu : 0xffffffu);
 }
 
-uint64_t clock_hz(uint64_t delta, uint64_t ticks, uint64_t hz)
+uint64_t boot_clock_hz(uint64_t delta, uint64_t ticks, uint64_t hz)
 {
     /* delta * hz / ticks without overflow: whole part first, then the remainder (< ticks). */
     return delta / ticks * hz + delta % ticks * hz / ticks;
@@ -58,7 +59,7 @@ static unsigned days_in_month(unsigned year, unsigned month)
     return days[month - 1] + (month == 2 && is_leap(year) ? 1u : 0u);
 }
 
-enum status clock_unix_seconds(const struct clock_calendar *t, uint64_t *out)
+enum status boot_clock_unix_seconds(const struct boot_clock_calendar *t, uint64_t *out)
 {
     uint64_t days = 0;
 
