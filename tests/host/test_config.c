@@ -1,0 +1,341 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "hv/config.h"
+
+static struct config config;
+static struct config_error error;
+
+/* Parses a copy of exactly the right size, so that the address sanitizer sees one byte too far. */
+static enum status parse_bytes(const char *text, size_t size)
+{
+    uint8_t *copy = malloc(size ? size : 1);
+    memcpy(copy, text, size);
+    enum status s = config_parse((struct span){copy, size}, &config, &error);
+    free(copy);
+    return s;
+}
+
+static enum status parse(const char *text)
+{
+    return parse_bytes(text, strlen(text));
+}
+
+#define VM "[vm web]\ncpus = 0\nmemory = 64M\nkernel = vmlinuz\n"
+
+static void test_full_example(void **state)
+{
+    const char *text = "# a comment\n"
+                       "\n"
+                       "[machine]\n"
+                       "console = serial        # later: screen\n"
+                       "on_idle = stay\n"
+                       "[vm web]\n"
+                       "cpus = 0-1,3\n"
+                       "memory = 384M\n"
+                       "kernel = boot/vmlinuz\n"
+                       "initrd = initrd.img\n"
+                       "cmdline = console=ttyS0 root=#1 # not a comment\n"
+                       "on_reboot = stop     # restart | stop\n"
+                       "on_crash = restart\n";
+    assert_int_equal(parse(text), STATUS_OK);
+    assert_int_equal(error.rule, CONFIG_OK);
+    assert_int_equal(config.console, CONSOLE_SERIAL);
+    assert_int_equal(config.on_idle, ON_IDLE_STAY);
+    assert_int_equal(config.vm_count, 1);
+    const struct config_vm *vm = &config.vms[0];
+    assert_string_equal(vm->name, "web");
+    assert_int_equal(vm->cpus, 0xb);
+    assert_int_equal(vm->memory, 384ull << 20);
+    assert_string_equal(vm->kernel, "boot/vmlinuz");
+    assert_string_equal(vm->initrd, "initrd.img");
+    assert_string_equal(vm->cmdline, "console=ttyS0 root=#1 # not a comment");
+    assert_int_equal(vm->on_reboot, ON_STOP_STOP);
+    assert_int_equal(vm->on_crash, ON_STOP_RESTART);
+    assert_int_equal(vm->line, 6);
+    assert_int_equal(vm->cpus_line, 7);
+    assert_int_equal(vm->cpus_column, 8);
+    assert_int_equal(vm->memory_line, 8);
+    assert_int_equal(vm->memory_column, 10);
+    assert_int_equal(vm->kernel_line, 9);
+    assert_int_equal(vm->kernel_column, 10);
+    assert_int_equal(vm->initrd_line, 10);
+    assert_int_equal(vm->initrd_column, 10);
+}
+
+static void test_defaults(void **state)
+{
+    assert_int_equal(parse(VM), STATUS_OK);
+    assert_int_equal(config.console, CONSOLE_SERIAL);
+    assert_int_equal(config.on_idle, ON_IDLE_POWEROFF);
+    assert_string_equal(config.vms[0].initrd, "");
+    assert_string_equal(config.vms[0].cmdline, "");
+    assert_int_equal(config.vms[0].initrd_line, 0);
+    assert_int_equal(config.vms[0].on_reboot, ON_STOP_RESTART);
+    assert_int_equal(config.vms[0].on_crash, ON_STOP_STOP);
+}
+
+static void test_accepted_forms(void **state)
+{
+    static const char *const good[] = {
+        "\xef\xbb\xbf" VM,                                                               /* byte order mark */
+        "[vm web]\r\ncpus = 0\r\nmemory = 64M\r\nkernel = vmlinuz\r\n",                  /* CRLF */
+        "[vm web]\ncpus=0\nmemory=64M\nkernel=vmlinuz",                                  /* no last newline */
+        "\t[ vm  web ]\t# x\n  cpus\t=\t0 \n memory = 65536K\n kernel = a b.c#d\t# e\n", /* blanks */
+        "[vm web]\ncpus = 0\nmemory = 65536k\nkernel = vmlinuz\n#\n   #x\n",
+        VM "cmdline = \xff\xfe latin \xe4\n",            /* any bytes in cmdline */
+        VM "# \xc3\xa4 \xe2\x82\xac \xf0\x9f\x98\x80\n", /* UTF-8 */
+        VM "[machine]\n",
+        VM "[vm b]\ncpus = 1 , 2-3\nmemory = 67108864\nkernel = vmlinuz\n",
+        VM "[vm b]\ncpus = 48-63\nmemory = 1024G\nkernel = vmlinuz\n",
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
+        if (parse(good[i]) != STATUS_OK)
+            fail_msg("case %zu: %s", i, error.message);
+        assert_int_equal(config.vms[0].cpus, 1);
+        assert_int_equal(config.vms[0].memory, 64ull << 20);
+    }
+}
+
+/* Every rule, with position and the part of the message that helps. */
+static const struct bad {
+    enum config_rule rule;
+    uint32_t line, column;
+    const char *text, *message;
+} bad[] = {
+    {CONFIG_BAD_BYTE, 1, 3, "# \x01\n", "control character (0x01)"},
+    {CONFIG_BAD_BYTE, 1, 2, "a\rb = 1\n", "control character"},
+    {CONFIG_BAD_BYTE, 5, 12, VM "cmdline = a\x7f\n", "control character"},
+    {CONFIG_BAD_BYTE, 1, 3, "# \xff\n", "not UTF-8"},
+    {CONFIG_BAD_BYTE, 1, 3, "# \xc0\x80\n", "not UTF-8"},     /* overlong */
+    {CONFIG_BAD_BYTE, 1, 3, "# \xe0\x80\x80\n", "not UTF-8"}, /* overlong */
+    {CONFIG_BAD_BYTE, 1, 3, "# \xed\xa0\x80\n", "not UTF-8"}, /* surrogate */
+    {CONFIG_BAD_BYTE, 1, 3, "# \xf0\x80\x80\x80\n", "not UTF-8"},
+    {CONFIG_BAD_BYTE, 1, 3, "# \xf4\x90\x80\x80\n", "not UTF-8"},
+    {CONFIG_BAD_BYTE, 1, 3, "# \xe2\x82", "not UTF-8"}, /* cut */
+    {CONFIG_BAD_BYTE, 1, 3, "# \xe2\x82x\n", "not UTF-8"},
+    {CONFIG_BAD_SECTION, 1, 1, "[vm web\n", "one line in brackets"},
+    {CONFIG_BAD_SECTION, 1, 1, "[vm web] x\n", "one line in brackets"},
+    {CONFIG_BAD_SECTION, 1, 1, "[", "one line in brackets"},
+    {CONFIG_BAD_SECTION, 1, 10, "[machine x]\n", "takes no name"},
+    {CONFIG_UNKNOWN_SECTION, 2, 3, "\n  [machin]\n", "did you mean [machine]?"},
+    {CONFIG_UNKNOWN_SECTION, 1, 1, "[disk a]\n", "[machine] and [vm NAME]"},
+    {CONFIG_UNKNOWN_SECTION, 1, 1, "[]\n", "there is no section []"},
+    {CONFIG_UNKNOWN_SECTION, 1, 1, "[averyveryverylongname]\n", "there is no section"},
+    {CONFIG_DUPLICATE_SECTION, 2, 1, "[machine]\n[machine]\n", "only one [machine]"},
+    {CONFIG_DUPLICATE_SECTION, 5, 5, VM "[vm web]\n", "'web' was described already (line 1)"},
+    {CONFIG_BAD_VM_NAME, 1, 1, "[vm]\n", "as in [vm web]"},
+    {CONFIG_BAD_VM_NAME, 1, 5, "[vm Web]\n", "'Web' cannot name a VM"},
+    {CONFIG_BAD_VM_NAME, 1, 5, "[vm a b]\n", "a-z, 0-9 and -"},
+    {CONFIG_BAD_VM_NAME, 1, 5, "[vm a2345678901234567890123456789012]\n", "1 to 31"},
+    {CONFIG_KEY_OUTSIDE_SECTION, 1, 1, "cpus = 1\n", "'cpus' stands before any section"},
+    {CONFIG_NO_EQUALS, 2, 1, "[machine]\nconsole serial\n", "neither a [section] nor 'key = value'"},
+    {CONFIG_UNKNOWN_KEY, 2, 1, "[vm a]\nmemmory = 1G\n", "did you mean 'memory'?"},
+    {CONFIG_UNKNOWN_KEY, 2, 1, "[vm a]\nmeomry = 1G\n", "did you mean 'memory'?"},
+    {CONFIG_UNKNOWN_KEY, 2, 2, "[vm a]\n cpu = 1\n", "did you mean 'cpus'?"},
+    {CONFIG_UNKNOWN_KEY, 2, 1, "[vm a]\nKernel = 1\n", "did you mean 'kernel'?"},
+    {CONFIG_UNKNOWN_KEY, 2, 1, "[vm a]\nvcpus_of_the_machine = 1\n", "it takes cpus, memory"},
+    {CONFIG_UNKNOWN_KEY, 2, 1, "[machine]\nx = 1\n", "it takes console and on_idle"},
+    {CONFIG_UNKNOWN_KEY, 2, 1, "[machine]\nmemory = 1G\n", "'memory' belongs in a [vm NAME] section"},
+    {CONFIG_UNKNOWN_KEY, 2, 1, "[vm a]\non_idle = stay\n", "'on_idle' belongs in a [machine] section"},
+    {CONFIG_UNKNOWN_KEY, 2, 1, "[machine]\n= 1\n", "there is no ''"},
+    {CONFIG_DUPLICATE_KEY, 5, 1, VM "memory = 64M\n", "'memory' was given already"},
+    {CONFIG_EMPTY_VALUE, 2, 7, "[vm a]\ncpus =\n", "'cpus' has no value"},
+    {CONFIG_EMPTY_VALUE, 2, 7, "[vm a]\ncpus = # 1\n", "'cpus' has no value"},
+    {CONFIG_EMPTY_VALUE, 5, 10, VM "cmdline = \n", "leave the line out"},
+    {CONFIG_BAD_CHOICE, 2, 11, "[machine]\non_idle = halt\n", "use poweroff, reboot or stay"},
+    {CONFIG_BAD_CHOICE, 2, 11, "[machine]\nconsole = screen\n", "not available yet"},
+    {CONFIG_BAD_CHOICE, 2, 11, "[machine]\nconsole = Serial\n", "use serial"},
+    {CONFIG_BAD_CHOICE, 5, 13, VM "on_reboot = poweroff\n", "use stop or restart"},
+    {CONFIG_BAD_CHOICE, 5, 12, VM "on_crash = stopp\n", "use stop or restart"},
+    {CONFIG_BAD_SIZE, 2, 10, "[vm a]\nmemory = 512MB\n", "'512MB' is not a size"},
+    {CONFIG_BAD_SIZE, 2, 10, "[vm a]\nmemory = M\n", "as in memory = 512M"},
+    {CONFIG_BAD_SIZE, 2, 10, "[vm a]\nmemory = -1\n", "not a size"},
+    {CONFIG_BAD_SIZE, 2, 10, "[vm a]\nmemory = 1.5G\n", "whole number"},
+    {CONFIG_BAD_SIZE, 2, 10, "[vm a]\nmemory = 0x40M\n", "not a size"},
+    {CONFIG_BAD_SIZE, 2, 10, "[vm a]\nmemory = 64 M\n", "not a size"},
+    {CONFIG_BAD_SIZE, 2, 10, "[vm a]\nmemory = 18446744073709551616\n", "not a size"}, /* 2^64 */
+    {CONFIG_BAD_SIZE, 2, 10, "[vm a]\nmemory = 17179869184G\n", "not a size"},         /* 2^34 G = 2^64 */
+    {CONFIG_MEMORY_TOO_SMALL, 2, 10, "[vm a]\nmemory = 512\n", "is an M missing?"},
+    {CONFIG_MEMORY_TOO_SMALL, 2, 10, "[vm a]\nmemory = 62M\n", "at least 64M"},
+    {CONFIG_MEMORY_TOO_LARGE, 2, 10, "[vm a]\nmemory = 1025G\n", "at most 1024G"},
+    {CONFIG_MEMORY_TOO_LARGE, 2, 10, "[vm a]\nmemory = 17179869183G\n", "at most 1024G"},
+    {CONFIG_MEMORY_UNALIGNED, 2, 10, "[vm a]\nmemory = 65M\n", "'65M' is not one, 64M is"},
+    {CONFIG_BAD_CPU_LIST, 2, 8, "[vm a]\ncpus = all\n", "'all' is not a CPU"},
+    {CONFIG_BAD_CPU_LIST, 2, 10, "[vm a]\ncpus = 0,,1\n", "as in cpus = 0-1,3"},
+    {CONFIG_BAD_CPU_LIST, 2, 10, "[vm a]\ncpus = 0,\n", "not a CPU"},
+    {CONFIG_BAD_CPU_LIST, 2, 8, "[vm a]\ncpus = 3-1\n", "runs backwards"},
+    {CONFIG_BAD_CPU_LIST, 2, 8, "[vm a]\ncpus = 1-\n", "not a CPU"},
+    {CONFIG_BAD_CPU_LIST, 2, 8, "[vm a]\ncpus = 0 - 1\n", "not a CPU"},
+    {CONFIG_BAD_CPU_LIST, 2, 8, "[vm a]\ncpus = 1 2\n", "not a CPU"},
+    {CONFIG_BAD_CPU_LIST, 2, 8, "[vm a]\ncpus = 99999999999999999999\n", "not a CPU"},
+    {CONFIG_CPU_OUT_OF_RANGE, 2, 8, "[vm a]\ncpus = 64\n", "from 0 to 63"},
+    {CONFIG_CPU_OUT_OF_RANGE, 2, 8, "[vm a]\ncpus = 0-18446744073709551615\n", "from 0 to 63"},
+    {CONFIG_CPU_TWICE_IN_LIST, 2, 12, "[vm a]\ncpus = 0-2,1\n", "CPU 1 is in this list already"},
+    {CONFIG_TOO_MANY_CPUS, 2, 8, "[vm a]\ncpus = 0-16\n", "at most 16 CPUs, these are 17"},
+    {CONFIG_CPU_TAKEN, 6, 10, VM "[vm b]\ncpus = 1,0\n", "CPU 0 belongs to VM 'web' already (line 2)"},
+    {CONFIG_BAD_PATH, 2, 10, "[vm a]\nkernel = /boot/vmlinuz\n", "absolute path"},
+    {CONFIG_BAD_PATH, 2, 10, "[vm a]\nkernel = ../vmlinuz\n", "'.' or '..'"},
+    {CONFIG_BAD_PATH, 2, 10, "[vm a]\nkernel = ./vmlinuz\n", "'.' or '..'"},
+    {CONFIG_BAD_PATH, 2, 10, "[vm a]\nkernel = a/../b\n", "'.' or '..'"},
+    {CONFIG_BAD_PATH, 2, 10, "[vm a]\nkernel = boot\\vmlinuz\n", "backslash"},
+    {CONFIG_BAD_PATH, 2, 10, "[vm a]\nkernel = a//b\n", "empty part"},
+    {CONFIG_BAD_PATH, 2, 10, "[vm a]\nkernel = a/\n", "empty part"},
+    {CONFIG_BAD_PATH, 2, 10, "[vm a]\nkernel = \"vmlinuz\"\n", "cannot store"},
+    {CONFIG_BAD_PATH, 2, 10, "[vm a]\nkernel = c:vmlinuz\n", "cannot store"},
+    {CONFIG_BAD_PATH, 2, 10, "[vm a]\nkernel = k\xc3\xa4se\n", "not printable ASCII"},
+    {CONFIG_BAD_PATH, 5, 10, VM "initrd = a\tb\n", "not printable ASCII"},
+    {CONFIG_MISSING_KEY, 1, 1, "[vm a]\n", "VM 'a' has no 'cpus' line"},
+    {CONFIG_MISSING_KEY, 1, 1, "[vm a]\ncpus = 1\n[vm b]\n", "VM 'a' has no 'memory' line"},
+    {CONFIG_MISSING_KEY, 1, 1, "[vm a]\ncpus = 1\nmemory = 64M\n[machine]\n", "VM 'a' has no 'kernel' line"},
+    {CONFIG_NO_VM, 0, 0, "", "add a [vm NAME] section"},
+    {CONFIG_NO_VM, 0, 0, "[machine]\n", "add a [vm NAME] section"},
+};
+
+static void expect_bad(const char *text, size_t size, const struct bad *b)
+{
+    enum status s = parse_bytes(text, size);
+    if (s != ERR_INVALID || error.rule != b->rule || error.line != b->line || error.column != b->column ||
+        !strstr(error.message, b->message))
+        fail_msg("wanted %s at %u:%u with \"%s\", got %s at %u:%u: %s", config_rule_name(b->rule), b->line,
+                 b->column, b->message, config_rule_name(error.rule), error.line, error.column,
+                 error.message);
+}
+
+static void test_each_rule(void **state)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+        expect_bad(bad[i].text, strlen(bad[i].text), &bad[i]);
+}
+
+static void test_nul_byte(void **state)
+{
+    const struct bad b = {CONFIG_BAD_BYTE, 1, 3, NULL, "control character (0x00)"};
+    expect_bad("# \0\n", 4, &b);
+}
+
+static void test_sizes_of_things(void **state)
+{
+    static char text[CONFIG_MAX_SIZE + 1];
+    const struct bad too_big = {CONFIG_TOO_BIG, 0, 0, NULL, "larger than 64 KiB"};
+    memset(text, '\n', sizeof(text));
+    expect_bad(text, sizeof(text), &too_big);
+    const struct bad no_vm = {CONFIG_NO_VM, 0, 0, NULL, ""};
+    expect_bad(text, sizeof(text) - 1, &no_vm);
+
+    const struct bad too_long = {CONFIG_LINE_TOO_LONG, 1, CONFIG_LINE_MAX + 1, NULL, "longer than 2048"};
+    memset(text, '#', CONFIG_LINE_MAX + 1);
+    expect_bad(text, CONFIG_LINE_MAX + 1, &too_long);
+    expect_bad(text, CONFIG_LINE_MAX, &no_vm);
+
+    int n = sprintf(text, VM "cmdline = ");
+    memset(text + n, 'x', CONFIG_CMDLINE_MAX);
+    const struct bad cmdline = {CONFIG_VALUE_TOO_LONG, 5, 11, NULL, "1024 bytes, at most 1023"};
+    expect_bad(text, (size_t)n + CONFIG_CMDLINE_MAX, &cmdline);
+    assert_int_equal(parse_bytes(text, (size_t)n + CONFIG_CMDLINE_MAX - 1), STATUS_OK);
+    assert_int_equal(strlen(config.vms[0].cmdline), CONFIG_CMDLINE_MAX - 1);
+
+    n = sprintf(text, VM "initrd = ");
+    memset(text + n, 'x', CONFIG_PATH_MAX);
+    const struct bad path = {CONFIG_VALUE_TOO_LONG, 5, 10, NULL, "128 characters, at most 127"};
+    expect_bad(text, (size_t)n + CONFIG_PATH_MAX, &path);
+    assert_int_equal(parse_bytes(text, (size_t)n + CONFIG_PATH_MAX - 1), STATUS_OK);
+    assert_int_equal(strlen(config.vms[0].initrd), CONFIG_PATH_MAX - 1);
+}
+
+static void test_many_vms(void **state)
+{
+    static char text[4096];
+    size_t n = 0;
+    for (int i = 0; i <= CONFIG_MAX_VMS; i++)
+        n += (size_t)sprintf(text + n, "[vm v%d]\ncpus = %d\nmemory = 64M\nkernel = k\n", i, i);
+    const struct bad b = {CONFIG_TOO_MANY_VMS, 4 * CONFIG_MAX_VMS + 1, 5, NULL, "at most 9 VMs"};
+    expect_bad(text, n, &b);
+    *strstr(text, "[vm v9]") = 0;
+    assert_int_equal(parse(text), STATUS_OK);
+    assert_int_equal(config.vm_count, CONFIG_MAX_VMS);
+    assert_string_equal(config.vms[8].name, "v8");
+    assert_int_equal(config.vms[8].cpus, 1 << 8);
+}
+
+static void test_long_quotes_are_cut(void **state)
+{
+    assert_int_equal(parse("[vm a]\nmemory = aaaaaaaaaabbbbbbbbbbccccccccccdddddddddde\n"), ERR_INVALID);
+    assert_non_null(strstr(error.message, "'aaaaaaaaaabbbbbbbbbbccccccccccdddddddddd...'"));
+    assert_int_equal(parse("[vm a]\nmemory = aaaaaaaaaabbbbbbbbbbccccccccccdddddddddd\n"), ERR_INVALID);
+    assert_non_null(strstr(error.message, "'aaaaaaaaaabbbbbbbbbbccccccccccdddddddddd'"));
+    assert_int_equal(parse("[vm a]\nmemory = \xc3\xa4\n"), ERR_INVALID);
+    assert_non_null(strstr(error.message, "'?"
+                                          "?'"));
+}
+
+static void test_machine(void **state)
+{
+    assert_int_equal(parse(VM "[vm b]\ncpus = 1,3\nmemory = 128M\nkernel = k\n"), STATUS_OK);
+    assert_int_equal(config_check_machine(&config, 4, 192ull << 20, &error), STATUS_OK);
+    assert_int_equal(config_check_machine(&config, 64, UINT64_MAX, &error), STATUS_OK);
+    assert_int_equal(config_check_machine(&config, 100, UINT64_MAX, &error), STATUS_OK);
+    assert_int_equal(error.rule, CONFIG_OK);
+
+    assert_int_equal(config_check_machine(&config, 3, 192ull << 20, &error), ERR_INVALID);
+    assert_int_equal(error.rule, CONFIG_CPU_ABSENT);
+    assert_int_equal(error.line, 6);
+    assert_int_equal(error.column, 8);
+    assert_non_null(strstr(error.message, "VM 'b' wants CPU 3, but this machine has 3 CPUs"));
+    assert_int_equal(config_check_machine(&config, 1, 192ull << 20, &error), ERR_INVALID);
+    assert_non_null(strstr(error.message, "has 1 CPU, "));
+
+    assert_int_equal(config_check_machine(&config, 4, (192ull << 20) - 1, &error), ERR_INVALID);
+    assert_int_equal(error.rule, CONFIG_MEMORY_ABSENT);
+    assert_int_equal(error.line, 7);
+    assert_int_equal(error.column, 10);
+    assert_non_null(
+        strstr(error.message, "VM 'b' wants 128 MiB of memory, but this machine has only 127 MiB"));
+}
+
+static void test_rule_names(void **state)
+{
+    for (int i = 0; i < CONFIG_RULE_COUNT; i++) {
+        assert_non_null(config_rule_name((enum config_rule)i));
+        for (int j = 0; j < i; j++)
+            assert_string_not_equal(config_rule_name((enum config_rule)i),
+                                    config_rule_name((enum config_rule)j));
+    }
+    assert_string_equal(config_rule_name(CONFIG_CPU_TAKEN), "CPU_TAKEN");
+    assert_string_equal(config_rule_name(CONFIG_RULE_COUNT), "?");
+}
+
+/* Each rule of the enumeration is raised by some test above. */
+static void test_every_rule_has_a_case(void **state)
+{
+    uint64_t elsewhere = 1ull << CONFIG_OK | 1ull << CONFIG_TOO_BIG | 1ull << CONFIG_LINE_TOO_LONG |
+                         1ull << CONFIG_VALUE_TOO_LONG | 1ull << CONFIG_TOO_MANY_VMS |
+                         1ull << CONFIG_CPU_ABSENT | 1ull << CONFIG_MEMORY_ABSENT;
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+        elsewhere |= 1ull << bad[i].rule;
+    assert_int_equal(elsewhere, (1ull << CONFIG_RULE_COUNT) - 1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_full_example),
+        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_accepted_forms),
+        cmocka_unit_test(test_each_rule),
+        cmocka_unit_test(test_nul_byte),
+        cmocka_unit_test(test_sizes_of_things),
+        cmocka_unit_test(test_many_vms),
+        cmocka_unit_test(test_long_quotes_are_cut),
+        cmocka_unit_test(test_machine),
+        cmocka_unit_test(test_rule_names),
+        cmocka_unit_test(test_every_rule_has_a_case),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
