@@ -19,15 +19,22 @@ struct cpu {
 
 /* What hv/ asks of the host's processor; arch/x86/host_hw.c answers, tests/host fakes it. */
 uint64_t host_tsc(void);
+/* The CPU we are on. */
+struct cpu *host_cpu(void);
 /* Makes `target` leave its guest, or wake from idle. Cheap, asynchronous, callable from any CPU. */
 void host_kick(const struct cpu *target);
 /* Sleeps until a kick, or until the TSC reaches `until` (UINT64_MAX: no limit). May return early. */
 void host_idle(uint64_t until);
+/* A host interrupt or NMI arrived while a guest ran (already acknowledged): ends it at the APIC. */
+void host_handle_interrupt(uint8_t vector);
+void host_handle_nmi(void);
 /* Ends everything: powers the machine off or resets it by every means known. Does not return. */
 void host_poweroff(void) __attribute__((noreturn));
 void host_reboot(void) __attribute__((noreturn));
 /* A pointer through which this CPU reaches one page of physical memory until its next call with this slot. */
-#define HOST_WINDOWS 2u
+#define HOST_WINDOWS       2u
+#define HOST_WINDOW_GUEST 0u /* guest memory: hv/gmem.c */
+#define HOST_WINDOW_FILE  1u /* pristine images and firmware tables */
 void *host_window(hpa_t page, unsigned slot);
 /* The host found itself broken: prints everything it knows and stops the machine. */
 void host_panic(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));

@@ -169,6 +169,7 @@ enum stop_reason {
 struct exit_result {
     uint8_t action; /* enum exit_action */
     uint8_t stop;   /* enum stop_reason */
+    uint8_t length; /* ADVANCE: bytes of the instruction where the exit did not tell; 0 = exit->insn_len */
     bool event_has_error;
     uint8_t event_type;
     uint8_t event_vector;
@@ -178,6 +179,10 @@ struct exit_result {
 static inline struct exit_result exit_advance(void)
 {
     return (struct exit_result){.action = ACTION_ADVANCE};
+}
+static inline struct exit_result exit_advance_by(uint8_t length)
+{
+    return (struct exit_result){.action = ACTION_ADVANCE, .length = length};
 }
 static inline struct exit_result exit_retry(void)
 {

@@ -4,6 +4,7 @@
 #include "drivers/vdev/lapic.h"
 #include "hv/cpu.h"
 #include "hv/cpuid_policy.h"
+#include "hv/events.h"
 #include "hv/exit.h"
 #include "hv/msr_policy.h"
 #include "hv/recorder.h"
@@ -19,8 +20,7 @@ enum vcpu_request {
     VCPU_REQ_INIT = 1 << 2,
     VCPU_REQ_SIPI = 1 << 3,   /* vector in sipi_vector */
     VCPU_REQ_STOP = 1 << 4,   /* leave the run loop: the VM is stopping */
-    VCPU_REQ_CONSOLE = 1 << 5,
-    VCPU_REQ_REINJECT = 1 << 6, /* `vectoring` or `pending_fault` holds an event */
+    VCPU_REQ_NMI = 1 << 5,
 };
 
 /* Lifetimes: C = constant after vm_create, O = touched only by the CPU that runs the vCPU, A = atomic. */
@@ -34,13 +34,9 @@ struct vcpu {
     struct cpu *cpu;   /* C (dedicated). where it runs */
     uint32_t id;       /* C. index in the VM, initial APIC ID */
 
-    struct event vectoring;     /* O. interrupted delivery, to be done again */
-    struct event pending_fault; /* O. to be injected by order of a handler */
-    uint32_t nmi_pending;       /* A */
-    uint8_t sipi_vector;        /* A. written before VCPU_REQ_SIPI */
-    bool wait_for_sipi;         /* O */
-    bool halted;                /* O. mirrors the activity state */
+    struct events_state events; /* O. what waits to be delivered */
     bool intr_window, nmi_window; /* O. what the hardware was asked for */
+    uint8_t sipi_vector;        /* A. written before VCPU_REQ_SIPI is set */
 
     uint64_t deadline_tsc; /* O. host TSC of the next thing to do by time, UINT64_MAX = none */
     uint64_t tsc_offset;   /* O. guest TSC = host TSC + offset */
@@ -80,5 +76,5 @@ void vcpu_start_sipi(struct vcpu *vcpu, uint8_t vector);
 /* Recomputes deadline_tsc from the APIC timer, the VM's device timers (vCPU 0) and the console's poll. */
 void vcpu_update_deadline(struct vcpu *vcpu);
 
-/* Marks the vCPU as halted or running in hardware and in software. */
+/* HLT, or its end: in hardware and in software. */
 void vcpu_set_halted(struct vcpu *vcpu, bool halted);

@@ -1,6 +1,6 @@
 /* A virtual machine.
  *
- * Lock order (outer first): vm->life, vm->devices, console, log, pool. vm->life guards the VM's state machine, vm->devices every
+ * Lock order (outer first): vm->life, vm->devices, log, console, pool. vm->life guards the VM's state machine, vm->devices every
  * struct vdev of the VM, interrupt routing, and the device timers. The local APIC has no lock: see drivers/vdev/lapic.h. */
 #pragma once
 
@@ -17,6 +17,7 @@
 #include "hv/bus.h"
 #include "hv/config.h"
 #include "hv/gmem.h"
+#include "hv/guest/linux.h"
 #include "hv/lib/lock.h"
 #include "hv/vcpu.h"
 
@@ -35,7 +36,7 @@ struct platform {
     struct ioapic ioapic;
     struct pci_host pci;
     struct vdev_env env;
-    uint64_t next_timer_ns; /* earliest deadline of all devices. devices lock */
+    uint64_t next_timer_tsc; /* A. host TSC of the earliest device deadline, UINT64_MAX = none */
 };
 
 struct vm {
@@ -57,6 +58,9 @@ struct vm {
     struct cpuid_table cpuid; /* C */
     uint64_t xcr0_allowed;    /* C */
 
+    struct linux_entry entry;      /* C while running. how vCPU 0 begins */
+    struct linux_image image;      /* C */
+    struct linux_plan plan;        /* C */
     uint64_t start_tsc;  /* C while running: host TSC when the VM's time was 0 */
     int64_t start_wall;  /* C while running: UTC seconds at that moment */
 
@@ -69,7 +73,7 @@ struct vm {
 
 /* Interrupt lines and messages (hv/irq.c); all under vm->devices. */
 void irq_set_line(struct vm *vm, unsigned line, bool level);
-void irq_deliver(struct vm *vm, uint32_t dest, bool logical, uint8_t mode, uint8_t vector, bool level);
+bool irq_deliver(struct vm *vm, uint32_t dest, bool logical, uint8_t mode, uint8_t vector, bool level);
 void irq_send_ipi(struct vcpu *from, const struct lapic_ipi *ipi);
 
 /* Devices (hv/platform.c). */
@@ -79,9 +83,12 @@ void platform_reset(struct vm *vm);
 void platform_run_timers(struct vm *vm);
 
 /* Life (hv/vm.c). */
-enum status vm_create(struct vm *vm, uint32_t id);
-/* Loads pristine images and resets every vCPU; then the CPUs may run it. */
-enum status vm_start(struct vm *vm);
+/* Everything a VM needs, once: memory, nested tables, vCPUs, devices. ERR_* with a sentence in `why`. */
+enum status vm_create(struct vm *vm, uint32_t id, char *why, size_t why_size);
+/* Loads the pristine images, resets the devices, and gives the vCPUs to their CPUs. */
+enum status vm_start(struct vm *vm, char *why, size_t why_size);
+/* Sets a vCPU that has just been loaded to the state it begins with. */
+void vm_begin_vcpu(struct vcpu *vcpu);
 /* The first reason wins; every vCPU leaves its loop. Any CPU. */
 void vm_stop(struct vm *vm, enum stop_reason why);
 /* A vCPU has left its loop; the last one decides what becomes of the VM. */

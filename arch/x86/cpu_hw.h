@@ -96,6 +96,15 @@ static inline uint64_t cpu_xgetbv(uint32_t index)
     __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(index));
     return ((uint64_t)hi << 32) | lo;
 }
+/* Protection-key rights; 0 where CR4.PKE is off. */
+static inline uint32_t cpu_rdpkru(void)
+{
+    uint32_t value, zero;
+    if (!(cpu_read_cr4() & (1ull << 22)))
+        return 0;
+    __asm__ volatile("rdpkru" : "=a"(value), "=d"(zero) : "c"(0));
+    return value;
+}
 static inline void cpu_xsave64(void *area, uint64_t mask)
 {
     __asm__ volatile("xsave64 (%0)" ::"r"(area), "a"((uint32_t)mask), "d"((uint32_t)(mask >> 32)) : "memory");

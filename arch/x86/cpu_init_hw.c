@@ -22,6 +22,8 @@
 #define CPUID_7_EBX_SMEP (1u << 7)
 #define CPUID_7_EBX_SMAP (1u << 20)
 #define CPUID_7_ECX_UMIP (1u << 2)
+#define CPUID_7_ECX_PKU  (1u << 3)
+#define CPUID_1_ECX_XSAVE (1u << 26)
 
 extern void entry_load_segments(const void *gdtr, uint16_t code, uint16_t data, uint16_t tss);
 
@@ -99,7 +101,9 @@ void cpu_init_load(struct cpu *cpu)
         cr4 |= CR4_SMAP;
     if (seven.ecx & CPUID_7_ECX_UMIP)
         cr4 |= CR4_UMIP;
-    if (cpu_cpuid(1, 0).ecx & (1u << 26))
+    if (seven.ecx & CPUID_7_ECX_PKU)
+        cr4 |= CR4_PKE; /* no effect on us, who have no user pages; RDPKRU wants it */
+    if (cpu_cpuid(1, 0).ecx & CPUID_1_ECX_XSAVE)
         cr4 |= CR4_OSXSAVE;
     cpu_write_cr4(cr4);
     cpu_write_cr0(CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_PG);

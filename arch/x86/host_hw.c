@@ -1,20 +1,53 @@
 /* What hv/cpu.h asks of the processor. */
+#include "arch/x86/host.h"
 #include "arch/x86/apic.h"
+#include "arch/x86/cpu.h"
 #include "arch/x86/cpu_hw.h"
 #include "arch/x86/cpu_init.h"
 #include "arch/x86/hostpt.h"
 #include "arch/x86/layout.h"
+#include "arch/x86/smp.h"
+#include "arch/x86/traps.h"
+#include "arch/x86/virt.h"
 #include "hv/console.h"
 #include "hv/cpu.h"
+#include "hv/lib/log.h"
+#include "hv/lib/string.h"
+
+#define PIC_MASTER_MASK 0x21u
+#define PIC_SLAVE_MASK  0xa1u
+
+extern void entry_switch_stack(uint64_t stack_top, void (*function)(void *), void *argument) __attribute__((noreturn));
 
 uint64_t host_tsc(void)
 {
     return cpu_rdtsc();
 }
 
+struct cpu *host_cpu(void)
+{
+    return cpu_this();
+}
+
 void host_kick(const struct cpu *target)
 {
     apic_send_fixed(target->apic_id, HOST_VECTOR_KICK);
+}
+
+void host_handle_interrupt(uint8_t vector)
+{
+    if (vector == HOST_VECTOR_SPURIOUS)
+        return; /* SDM volume 3, "Spurious Interrupt": no EOI */
+    if (vector != HOST_VECTOR_KICK && vector != HOST_VECTOR_TIMER)
+        log_line(LOG_WARN, "core", "CPU %u: unexpected interrupt, vector %u: ignored", cpu_this()->index, vector);
+    apic_eoi();
+}
+
+void host_handle_nmi(void)
+{
+    if (traps_panicking())
+        traps_stop_machine();
+    log_line(LOG_WARN, "core", "CPU %u: host NMI ignored", cpu_this()->index);
 }
 
 void host_idle(uint64_t until)
@@ -42,25 +75,110 @@ void *host_window(hpa_t page, unsigned slot)
     return va;
 }
 
-/* The ways to end a machine, from the most civil on. The emulator's port is harmless elsewhere: nothing decodes it. */
-#define EMULATOR_SHUTDOWN_PORT 0x8900u
+enum status host_init(const struct boot_info *info, struct cpu *cpus, uint32_t count, const struct pt_env *env)
+{
+    hpa_t root = hpa(info->cr3);
+    for (uint32_t i = 0; i < count; i++) {
+        enum status s = cpu_init_prepare(&cpus[i], env, root);
+        if (s != STATUS_OK)
+            return s;
+    }
+    /* The loader's identity mapping of its last instructions is all there is in the lower half. */
+    env->table(env->ctx, root)[0] = 0;
+    traps_init();
+    cpu_init_load(&cpus[0]);
+    cpu_write_cr4(cpu_read_cr4() & ~CR4_PGE); /* flushes global entries too */
+    cpu_write_cr4(cpu_read_cr4() | CR4_PGE);
+    cpu_out8(PIC_MASTER_MASK, 0xff);
+    cpu_out8(PIC_SLAVE_MASK, 0xff);
+    enum status s = apic_init(env, root);
+    if (s == STATUS_OK)
+        apic_enable();
+    return s;
+}
+
+void host_run_on_own_stack(struct cpu *cpu, void (*function)(void *cpu))
+{
+    const struct cpu_hw *hw = cpu->hw;
+    entry_switch_stack(hw->stack_top, function, cpu);
+}
+
+uint32_t host_start_others(const struct boot_info *info, struct cpu *cpus, uint32_t count, const struct pt_env *env,
+                           void (*run)(struct cpu *cpu))
+{
+    return smp_start(info, cpus, count, env, run);
+}
+
+enum status host_read_physical(void *ctx, hpa_t addr, void *buf, size_t size)
+{
+    (void)ctx;
+    uint8_t *to = buf;
+    while (size) {
+        uint64_t room = PAGE_SIZE - (addr.v & PAGE_MASK);
+        size_t step = size < room ? size : (size_t)room;
+        const uint8_t *page = host_window(hpa(align_down(addr.v, PAGE_SIZE)), HOST_WINDOW_FILE);
+        memcpy(to, page + (addr.v & PAGE_MASK), step);
+        addr.v += step;
+        to += step;
+        size -= step;
+    }
+    return STATUS_OK;
+}
+
+/* The ways to end a machine, from the most civil on. */
+#define EMULATOR_SHUTDOWN_PORT 0x8900u /* Bochs: the word "Shutdown", byte by byte */
 #define RESET_CONTROL_PORT     0xcf9u
 #define KBD_PORT               0x64u
+#define PM1_SLP_EN             (1u << 13)
+#define PM1_SLP_TYP_SHIFT      10
+
+static struct acpi_fadt power;
+static bool has_power, is_emulator;
+
+void host_set_power(const struct acpi_fadt *fadt)
+{
+    is_emulator = fadt == NULL;
+    if (fadt)
+        power = *fadt;
+    has_power = fadt && fadt->has_s5;
+}
+
+static void enter_s5(const struct acpi_gas *control, uint8_t type)
+{
+    if (control->addr == 0 || control->space != ACPI_SPACE_IO || control->addr > 0xffff)
+        return;
+    uint16_t port = (uint16_t)control->addr;
+    uint16_t value = cpu_in16(port) & (uint16_t)~((7u << PM1_SLP_TYP_SHIFT) | PM1_SLP_EN);
+    cpu_out16(port, (uint16_t)(value | type << PM1_SLP_TYP_SHIFT | PM1_SLP_EN));
+}
+
+static void __attribute__((noreturn)) halt_for_ever(void)
+{
+    for (;;)
+        __asm__ volatile("cli; hlt");
+}
 
 void host_poweroff(void)
 {
     console_flush();
-    host_acpi_poweroff();
+    if (has_power) {
+        enter_s5(&power.pm1a_cnt, power.s5_typ_a);
+        enter_s5(&power.pm1b_cnt, power.s5_typ_b);
+    }
     static const char word[] = "Shutdown";
-    for (unsigned i = 0; i < sizeof(word) - 1; i++)
+    for (unsigned i = 0; is_emulator && i < sizeof(word) - 1; i++)
         cpu_out8(EMULATOR_SHUTDOWN_PORT, (uint8_t)word[i]);
-    for (;;)
-        __asm__ volatile("cli; hlt");
+    console_write("bulkhead: this machine cannot be switched off by software: please do it by hand\n");
+    console_flush();
+    halt_for_ever();
 }
 
 void host_reboot(void)
 {
     console_flush();
+    virt_cpu_stop(cpu_this());
+    if (has_power && power.has_reset && power.reset.space == ACPI_SPACE_IO)
+        cpu_out8((uint16_t)power.reset.addr, power.reset_value);
     cpu_out8(RESET_CONTROL_PORT, 0x02);
     cpu_out8(RESET_CONTROL_PORT, 0x06); /* full reset */
     cpu_out8(KBD_PORT, 0xfe);           /* the keyboard controller's pulse, where there is no 0xCF9 */
@@ -69,6 +187,5 @@ void host_reboot(void)
         uint64_t base;
     } __attribute__((packed)) empty = {0, 0};
     __asm__ volatile("lidt %0; int3" ::"m"(empty)); /* triple fault */
-    for (;;)
-        __asm__ volatile("cli; hlt");
+    halt_for_ever();
 }

@@ -14,3 +14,7 @@ struct trap_frame {
 void traps_init(void);
 /* Loads it on this CPU. */
 void traps_load(void);
+
+/* A panic is being reported: every other CPU is to stop at its next NMI. */
+bool traps_panicking(void);
+void traps_stop_machine(void) __attribute__((noreturn));

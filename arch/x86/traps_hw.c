@@ -5,7 +5,7 @@
 #include "arch/x86/cpu_hw.h"
 #include "arch/x86/cpu_init.h"
 #include "hv/console.h"
-#include "hv/lib/log.h"
+#include "hv/lib/fmt.h"
 
 #define IDT_VECTORS 256u
 #define STUB_SIZE   16u
@@ -77,7 +77,12 @@ static void print_stack(uint64_t rsp)
         panic_line("  [rsp+%02x] %016llx", i * 8, (unsigned long long)word[i]);
 }
 
-static void __attribute__((noreturn)) stop_machine(void)
+bool traps_panicking(void)
+{
+    return __atomic_load_n(&panicking, __ATOMIC_SEQ_CST);
+}
+
+void traps_stop_machine(void)
 {
     apic_broadcast_nmi(); /* the others halt in their NMI handler, or at their next NMI exit */
     console_flush();
@@ -109,7 +114,7 @@ static void __attribute__((noreturn)) panic_trap(const struct trap_frame *frame)
         print_stack(frame->rsp);
         panic_line("Please report this output. Reset the machine to start again.");
     }
-    stop_machine();
+    traps_stop_machine();
 }
 
 void host_panic(const char *format, ...)
@@ -124,29 +129,18 @@ void host_panic(const char *format, ...)
         print_stack((uint64_t)(uintptr_t)__builtin_frame_address(0));
         panic_line("Please report this output. Reset the machine to start again.");
     }
-    stop_machine();
+    traps_stop_machine();
 }
 
 void traps_handle(struct trap_frame *frame)
 {
     switch (frame->vector) {
-    case HOST_VECTOR_KICK:
-    case HOST_VECTOR_TIMER:
-        apic_eoi(); /* its purpose was to end host_idle() */
-        return;
-    case HOST_VECTOR_SPURIOUS:
-        return; /* SDM volume 3, "Spurious Interrupt": no EOI */
     case VECTOR_NMI:
-        if (__atomic_load_n(&panicking, __ATOMIC_SEQ_CST))
-            stop_machine();
-        log_line(LOG_WARN, "core", "CPU %u: host NMI at %llx, ignored", cpu_this()->index,
-                 (unsigned long long)frame->rip);
+        host_handle_nmi();
         return;
     default:
         if (frame->vector < 32)
             panic_trap(frame);
-        log_line(LOG_WARN, "core", "CPU %u: unexpected interrupt, vector %llu: ignored", cpu_this()->index,
-                 (unsigned long long)frame->vector);
-        apic_eoi();
+        host_handle_interrupt((uint8_t)frame->vector); /* its purpose was to end host_idle() */
     }
 }

@@ -20,6 +20,7 @@ enum virt_reg {
     VIRT_ACTIVITY,      /* enum virt_activity */
     VIRT_TSC_OFFSET,
     VIRT_PDPTE0, VIRT_PDPTE1, VIRT_PDPTE2, VIRT_PDPTE3, /* PAE paging's page-directory-pointer entries */
+    VIRT_CR2, VIRT_PKRU, /* live in the processor while the vCPU is loaded; PKRU is read-only */
     VIRT_EXIT_INFO, /* the last exit's qualification; read-only */
     VIRT_REG_COUNT
 };
@@ -77,6 +78,11 @@ void virt_run(struct vcpu *vcpu);
 /* CPUID of the host, and single MSRs that the policies want to see (0 when the MSR does not exist). */
 void virt_host_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t out[4]);
 uint64_t virt_host_arch_capabilities(void);
+/* What guests can be offered because the backend supports it. */
+struct virt_features {
+    bool spec_ctrl, rdtscp, invpcid;
+};
+struct virt_features virt_features(void);
 /* A debug exception with these DR6 bits is about to be delivered: merges them into the guest's DR6 and clears DR7.GD, as the
  * processor does (SDM volume 3, "Debug Exception (#DB)"). */
 void virt_debug_status(struct vcpu *vcpu, uint64_t bits);

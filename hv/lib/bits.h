@@ -29,3 +29,12 @@ static inline unsigned bits_highest(uint64_t v)
 {
     return 63u - (unsigned)__builtin_clzll(v);
 }
+
+/* Number of set bits. */
+static inline unsigned bits_count(uint64_t v)
+{
+    unsigned n = 0;
+    for (; v; v &= v - 1)
+        n++;
+    return n;
+}

@@ -15,8 +15,6 @@
 #define CPUID_EXT_EDX_RDTSCP            (1u << 27)
 #define CPUID_7_EDX_SPEC_CTRL           (1u << 26)
 #define CPUID_7_EDX_ARCH_CAPS           (1u << 29)
-#define FEATURE_CONTROL_LOCK            (1ull << 0)
-#define FEATURE_CONTROL_VMX_OUTSIDE_SMX (1ull << 2)
 
 struct vmx_host vmx_host;
 
@@ -135,4 +133,13 @@ uint64_t virt_host_arch_capabilities(void)
 {
     bool exists = cpu_cpuid(0, 0).eax >= 7 && (cpu_cpuid(7, 0).edx & CPUID_7_EDX_ARCH_CAPS);
     return exists ? cpu_rdmsr(MSR_IA32_ARCH_CAPABILITIES) : 0;
+}
+
+struct virt_features virt_features(void)
+{
+    return (struct virt_features){
+        .spec_ctrl = vmx_host.has_spec_ctrl,
+        .rdtscp = vmx_host.has_rdtscp && (vmx_host.controls.proc2 & PROC2_ENABLE_RDTSCP),
+        .invpcid = vmx_host.controls.proc2 & PROC2_ENABLE_INVPCID,
+    };
 }

@@ -29,6 +29,10 @@ static uint64_t get_special(struct vcpu *vcpu, enum virt_reg reg)
         return vmx_cr_guest_view(&v->cr4, vmcs_read(VMCS_GUEST_CR4), vmcs_read(VMCS_CR4_SHADOW));
     case VIRT_EFER:
         return vmcs_read(VMCS_GUEST_EFER);
+    case VIRT_CR2:
+        return cpu_read_cr2();
+    case VIRT_PKRU:
+        return cpu_rdpkru();
     default:
         host_panic("virt_get: register %d", reg);
     }
@@ -63,6 +67,9 @@ static void set_special(struct vcpu *vcpu, enum virt_reg reg, uint64_t value)
     case VIRT_EFER:
         vmcs_write(VMCS_GUEST_EFER, value);
         set_entry_controls(v, value & EFER_LMA ? v->entry | ENTRY_CTL_IA32E_GUEST : v->entry & ~ENTRY_CTL_IA32E_GUEST);
+        return;
+    case VIRT_CR2:
+        cpu_write_cr2(value);
         return;
     default:
         host_panic("virt_set: register %d", reg);
@@ -144,14 +151,13 @@ struct invalidation {
 };
 
 #define INVVPID_SINGLE 1ull
-#define INVVPID_ALL    2ull
 #define INVEPT_SINGLE  1ull
 #define INVEPT_ALL     2ull
 
 void virt_flush_linear(struct vcpu *vcpu)
 {
     struct invalidation d = {.first = vcpu->vm->id * VM_MAX_VCPUS + vcpu->id + 1, .second = 0};
-    uint64_t type = vmx_host.controls.invvpid_single ? INVVPID_SINGLE : INVVPID_ALL;
+    uint64_t type = INVVPID_SINGLE;
     bool failed;
     __asm__ volatile("invvpid %1, %2" : "=@ccbe"(failed) : "m"(d), "r"(type) : "memory");
     HOST_ASSERT(!failed);

@@ -1,0 +1,419 @@
+#include "hv/emulate.h"
+#include "arch/x86/cpu.h"
+#include "arch/x86/guest_walk.h"
+#include "arch/x86/insn.h"
+#include "arch/x86/msr.h"
+#include "arch/x86/virt.h"
+#include "hv/lib/bits.h"
+#include "hv/lib/log.h"
+#include "hv/lib/string.h"
+#include "hv/vm.h"
+
+/* Elements of a string instruction done per exit; then the guest re-enters, so that interrupts get their turn. */
+#define STRING_BATCH 1024u
+
+#define CPUID_EXT1_EDX_1G_PAGES (1u << 26)
+
+/* One instruction on its way. */
+struct emulation {
+    struct vcpu *vcpu;
+    struct walk_paging paging;
+    enum guest_mode mode;
+    bool user;
+    struct seg cs;
+    struct guest_insn code;
+    struct insn_regs regs;
+    /* Set when a step failed: what to answer. */
+    struct exit_result failure;
+};
+
+static bool read_entry(void *ctx, gpa_t at, void *entry, size_t size)
+{
+    struct emulation *e = ctx;
+    return gmem_read(&e->vcpu->vm->gmem, at, entry, size) == STATUS_OK;
+}
+
+static enum status swap_entry(void *ctx, gpa_t at, uint64_t old, uint64_t new_value, size_t size)
+{
+    struct emulation *e = ctx;
+    uint64_t found;
+    enum status s = gmem_cmpxchg(&e->vcpu->vm->gmem, at, (unsigned)size, old, new_value, &found);
+    if (s != STATUS_OK)
+        return s;
+    return found == old ? STATUS_OK : ERR_EXISTS;
+}
+
+/* Linear to guest-physical. False: e->failure says what to do. */
+static bool translate(struct emulation *e, gva_t linear, enum walk_access access, gpa_t *out)
+{
+    struct walk_env env = {.ctx = e, .read = read_entry, .cmpxchg = swap_entry};
+    struct walk_request request = {.linear = linear, .access = (uint8_t)access, .user = e->user};
+    struct walk_result result;
+    switch (guest_walk(&env, &e->paging, &request, &result)) {
+    case WALK_OK:
+        *out = result.address;
+        return true;
+    case WALK_FAULT:
+        virt_set(e->vcpu, VIRT_CR2, result.cr2.v);
+        e->failure = exit_inject_error(VECTOR_PF, result.error);
+        return false;
+    case WALK_NONCANONICAL:
+        e->failure = exit_inject_error(VECTOR_GP, 0);
+        return false;
+    case WALK_RETRY:
+        e->failure = exit_retry();
+        return false;
+    default:
+        log_line(LOG_ERROR, e->vcpu->vm->name, "vCPU %u: page table outside memory, entry at %llx, for linear %llx",
+                 e->vcpu->id, (unsigned long long)result.table.v, (unsigned long long)linear.v);
+        e->failure = exit_stop(STOP_BAD_INSTRUCTION);
+        return false;
+    }
+}
+
+static bool fetch_bytes(void *ctx, gva_t linear, void *bytes, size_t size)
+{
+    struct emulation *e = ctx;
+    gpa_t at;
+    if (!translate(e, linear, WALK_FETCH, &at))
+        return false;
+    if (gmem_read(&e->vcpu->vm->gmem, at, bytes, size) == STATUS_OK)
+        return true;
+    log_line(LOG_ERROR, e->vcpu->vm->name, "vCPU %u: code outside memory, at guest-physical %llx", e->vcpu->id,
+             (unsigned long long)at.v);
+    e->failure = exit_stop(STOP_BAD_INSTRUCTION);
+    return false;
+}
+
+static void stop_with_bytes(struct emulation *e, const char *why)
+{
+    char text[3 * INSN_MAX_LEN + 1] = "";
+    for (unsigned i = 0; i < e->code.count; i++) {
+        static const char digits[] = "0123456789abcdef";
+        text[3 * i] = digits[e->code.bytes[i] >> 4];
+        text[3 * i + 1] = digits[e->code.bytes[i] & 15];
+        text[3 * i + 2] = ' ';
+        text[3 * i + 3] = 0;
+    }
+    log_line(LOG_ERROR, e->vcpu->vm->name, "vCPU %u: cannot emulate the instruction at %llx: %s: %s", e->vcpu->id,
+             (unsigned long long)e->vcpu->rip, why, text);
+    e->failure = exit_stop(STOP_BAD_INSTRUCTION);
+}
+
+static void begin(struct emulation *e, struct vcpu *vcpu)
+{
+    uint64_t cr0 = virt_get(vcpu, VIRT_CR0);
+    uint64_t cr4 = virt_get(vcpu, VIRT_CR4);
+    uint64_t efer = virt_get(vcpu, VIRT_EFER);
+    uint64_t rflags = virt_get(vcpu, VIRT_RFLAGS);
+    e->vcpu = vcpu;
+    e->cs = virt_get_seg(vcpu, SEG_CS);
+    e->mode = guest_mode(cr0, efer, rflags, e->cs.access);
+    e->user = (virt_get_seg(vcpu, SEG_SS).access >> 5 & 3) == 3;
+    e->code.count = 0;
+    e->paging.cr0 = cr0;
+    e->paging.cr3 = virt_get(vcpu, VIRT_CR3);
+    e->paging.cr4 = cr4;
+    e->paging.efer = efer;
+    e->paging.rflags = rflags;
+    e->paging.pkru = cr4 & CR4_PKE ? (uint32_t)virt_get(vcpu, VIRT_PKRU) : 0;
+    e->paging.maxphyaddr = vcpu->vm->cpuid.phys_bits;
+    e->paging.has_1g = vcpu->vm->cpuid.ext[1].edx & CPUID_EXT1_EDX_1G_PAGES;
+    if ((cr4 & CR4_PAE) && !(efer & EFER_LMA)) {
+        for (unsigned i = 0; i < 4; i++)
+            e->paging.pdpte[i] = virt_get(vcpu, (enum virt_reg)(VIRT_PDPTE0 + i));
+    }
+    memcpy(e->regs.gpr, vcpu->gpr, sizeof(e->regs.gpr));
+    e->regs.gpr[RSP] = virt_get(vcpu, VIRT_RSP);
+    e->regs.rip = vcpu->rip;
+    e->regs.rflags = rflags;
+}
+
+/* Fetches and decodes the instruction at RIP. False: e->failure says what to do. */
+static bool fetch(struct emulation *e)
+{
+    struct guest_fetch env = {.ctx = e, .read = fetch_bytes};
+    uint64_t rip = e->vcpu->rip;
+    gva_t linear = gva(e->mode == GUEST_MODE_LONG ? rip : (uint32_t)(e->cs.base + rip));
+    uint64_t room = guest_code_room(e->mode, &e->cs, rip, INSN_MAX_LEN);
+    switch (guest_fetch_insn(&env, e->mode, guest_insn_mode(e->mode, e->cs.access), linear, room, &e->code)) {
+    case STATUS_OK:
+        return true;
+    case ERR_NOT_FOUND: /* fetch_bytes has set e->failure */
+        return false;
+    case ERR_RANGE:
+        e->failure = exit_inject_error(VECTOR_GP, 0);
+        return false;
+    case ERR_INVALID:
+        e->failure = exit_inject(VECTOR_UD);
+        return false;
+    default:
+        stop_with_bytes(e, "not an instruction that Bulkhead emulates");
+        return false;
+    }
+}
+
+/* Puts the registers back and steps over the instruction, or only puts them back. */
+static struct exit_result finish(struct emulation *e, bool done)
+{
+    struct vcpu *vcpu = e->vcpu;
+    if (e->regs.gpr[RSP] != virt_get(vcpu, VIRT_RSP))
+        virt_set(vcpu, VIRT_RSP, e->regs.gpr[RSP]);
+    memcpy(vcpu->gpr, e->regs.gpr, sizeof(vcpu->gpr));
+    if (e->regs.rflags != e->paging.rflags)
+        virt_set(vcpu, VIRT_RFLAGS, e->regs.rflags);
+    return done ? exit_advance_by(e->code.insn.length) : exit_retry();
+}
+
+void emulate_mmio_access(struct vcpu *vcpu, struct io_req *req)
+{
+    struct vm *vm = vcpu->vm;
+    uint64_t apic = req->addr - lapic_mmio_base(&vcpu->lapic).v;
+    if (apic < LAPIC_PAGE_SIZE && lapic_mmio_enabled(&vcpu->lapic)) {
+        if (req->write)
+            lapic_mmio_write(&vcpu->lapic, (uint32_t)apic, req->size, (uint32_t)req->value);
+        else
+            req->value = lapic_mmio_read(&vcpu->lapic, (uint32_t)apic, req->size);
+        return;
+    }
+    struct vdev *dev = bus_find_mmio(&vm->bus, req->addr);
+    if (dev) {
+        spin_lock(&vm->devices);
+        dev->ops->access(dev, req);
+        spin_unlock(&vm->devices);
+        return;
+    }
+    if (!req->write)
+        req->value = vdev_all_ones(req->size);
+    if (bus_mmio_first(&vm->bus, req->addr))
+        log_line(LOG_DEBUG, vm->name, "vCPU %u: %s of %u bytes at guest-physical %llx: nothing there", vcpu->id,
+                 req->write ? "write" : "read", req->size, (unsigned long long)req->addr);
+}
+
+/* Data between the instruction and one place in guest-physical memory: RAM or a device. */
+static void access_physical(struct emulation *e, gpa_t at, unsigned size, bool write, uint64_t *value)
+{
+    const struct gmem *g = &e->vcpu->vm->gmem;
+    enum status s = write ? gmem_write(g, at, value, size) : gmem_read(g, at, value, size);
+    if (s == STATUS_OK)
+        return;
+    struct io_req req = {.addr = at.v, .size = (uint8_t)size, .write = write, .value = *value};
+    emulate_mmio_access(e->vcpu, &req);
+    if (!write)
+        *value = bits_low_bytes(req.value, size);
+}
+
+/* An access by linear address, checked and translated first, byte by byte where it crosses a page. */
+static bool access_linear(struct emulation *e, gva_t linear, unsigned size, bool write, uint64_t *value)
+{
+    enum walk_access kind = write ? WALK_WRITE : WALK_READ;
+    gpa_t first, second;
+    uint64_t in_page = PAGE_SIZE - (linear.v & PAGE_MASK);
+    if (!translate(e, linear, kind, &first))
+        return false;
+    if (in_page >= size) {
+        if (!write)
+            *value = 0;
+        access_physical(e, first, size, write, value);
+        return true;
+    }
+    if (!translate(e, guest_linear_add(e->mode, linear, in_page), kind, &second))
+        return false;
+    uint64_t result = 0;
+    for (unsigned i = 0; i < size; i++) {
+        uint64_t byte = *value >> (8 * i) & 0xff;
+        access_physical(e, i < in_page ? gpa(first.v + i) : gpa(second.v + (i - in_page)), 1, write, &byte);
+        result |= (byte & 0xff) << (8 * i);
+    }
+    if (!write)
+        *value = result;
+    return true;
+}
+
+/* Segmentation of a memory operand. */
+static bool linear_of(struct emulation *e, enum seg_name name, uint64_t offset, unsigned size, bool write,
+                      gva_t *linear)
+{
+    struct seg seg = virt_get_seg(e->vcpu, name);
+    uint8_t vector = guest_linear(e->mode, name, &seg, offset, size, write ? WALK_WRITE : WALK_READ, linear);
+    if (vector)
+        e->failure = exit_inject_error(vector, 0);
+    return vector == 0;
+}
+
+/* MOVS, STOS, LODS, CMPS, SCAS: one element. */
+static bool string_element(struct emulation *e)
+{
+    const struct insn *in = &e->code.insn;
+    uint64_t value = bits_low_bytes(e->regs.gpr[RAX], in->opsize), other = 0;
+    bool has_source = in->op == INSN_MOVS || in->op == INSN_LODS || in->op == INSN_CMPS;
+    bool stores = in->op == INSN_MOVS || in->op == INSN_STOS;
+    gva_t source = gva(0), target = gva(0);
+    if (has_source &&
+        !linear_of(e, (enum seg_name)in->segment, insn_effective_offset(in, &e->regs), in->opsize, false, &source))
+        return false;
+    if (in->op != INSN_LODS && !linear_of(e, SEG_ES, insn_string_di(in, &e->regs), in->opsize, stores, &target))
+        return false;
+    gpa_t probe;
+    if (stores && has_source && !translate(e, target, WALK_WRITE, &probe)) /* reading a device is not repeatable */
+        return false;
+    if (has_source && !access_linear(e, source, in->opsize, false, &value))
+        return false;
+    if (stores && !access_linear(e, target, in->opsize, true, &value))
+        return false;
+    if (in->op == INSN_CMPS || in->op == INSN_SCAS) {
+        if (!access_linear(e, target, in->opsize, false, &other))
+            return false;
+        insn_string_compare(in, &e->regs, value, other);
+    }
+    if (in->op == INSN_LODS) {
+        struct insn_operand accumulator = {.kind = INSN_REG, .size = in->opsize, .reg = RAX};
+        insn_reg_write(&accumulator, &e->regs, value);
+    }
+    return true;
+}
+
+static bool port_element(struct emulation *e, uint16_t port)
+{
+    const struct insn *in = &e->code.insn;
+    struct io_req req = {.addr = port, .size = in->opsize > 4 ? 4 : in->opsize, .write = in->op == INSN_OUTS};
+    gva_t linear;
+    gpa_t probe;
+    if (req.write) {
+        if (!linear_of(e, (enum seg_name)in->segment, insn_effective_offset(in, &e->regs), req.size, false, &linear) ||
+            !access_linear(e, linear, req.size, false, &req.value))
+            return false;
+        emulate_port_access(e->vcpu, &req);
+        return true;
+    }
+    if (!linear_of(e, SEG_ES, insn_string_di(in, &e->regs), req.size, true, &linear) ||
+        !translate(e, linear, WALK_WRITE, &probe)) /* reading a device is not repeatable */
+        return false;
+    emulate_port_access(e->vcpu, &req);
+    return access_linear(e, linear, req.size, true, &req.value);
+}
+
+/* Runs a string instruction for a batch. What was done before a fault stays done, as on the CPU. */
+static struct exit_result run_string(struct emulation *e, bool io)
+{
+    const struct insn *in = &e->code.insn;
+    uint16_t port = (uint16_t)e->regs.gpr[RDX];
+    if (insn_string_count(in, &e->regs) == 0)
+        return finish(e, true);
+    for (unsigned i = 0; i < STRING_BATCH; i++) {
+        if (!(io ? port_element(e, port) : string_element(e))) {
+            struct exit_result failure = e->failure;
+            finish(e, false);
+            return failure;
+        }
+        insn_string_advance(in, &e->regs, 1);
+        if (!insn_string_continues(in, &e->regs))
+            return finish(e, true);
+    }
+    return finish(e, false);
+}
+
+/* PUSH m and POP m with the operand in a device. */
+static struct exit_result run_stack(struct emulation *e, gva_t operand)
+{
+    const struct insn *in = &e->code.insn;
+    unsigned size = in->opsize;
+    struct seg ss = virt_get_seg(e->vcpu, SEG_SS);
+    unsigned width = e->mode == GUEST_MODE_LONG ? 8 : (ss.access & SEG_ACCESS_DB) ? 4 : 2;
+    bool push = in->op == INSN_PUSH;
+    uint64_t old = e->regs.gpr[RSP], value = 0;
+    uint64_t moved = bits_low_bytes(push ? old - size : old + size, width);
+    gva_t stack;
+    if (!linear_of(e, SEG_SS, push ? moved : bits_low_bytes(old, width), size, push, &stack) ||
+        !access_linear(e, push ? operand : stack, size, false, &value) ||
+        !access_linear(e, push ? stack : operand, size, true, &value))
+        return e->failure;
+    e->regs.gpr[RSP] = width == 8 ? moved : (old & ~(((uint64_t)1 << (8 * width)) - 1)) | moved;
+    return finish(e, true);
+}
+
+/* Everything with one memory operand. */
+static struct exit_result run_plain(struct emulation *e, const struct exit *exit, gva_t linear)
+{
+    const struct insn *in = &e->code.insn;
+    unsigned size = insn_memory_size(in);
+    bool reads = insn_reads_memory(in), writes = insn_writes_memory(in);
+    uint64_t in_value = 0, out_value = 0;
+    const struct exit_nested *n = &exit->u.nested;
+
+    /* The exit already translated the address when it is the very access that faulted, with the same right. Otherwise (a
+     * second page, a changed instruction, read-modify-write) the tables are walked again. */
+    bool same = n->linear_valid && !n->during_walk && n->linear.v == linear.v &&
+                (linear.v & PAGE_MASK) + size <= PAGE_SIZE && reads != writes && writes == n->write;
+    gpa_t probe;
+    if (reads && writes && !translate(e, linear, WALK_WRITE, &probe)) /* before a read with side effects */
+        return e->failure;
+    if (reads) {
+        if (same)
+            access_physical(e, n->address, size, false, &in_value);
+        else if (!access_linear(e, linear, size, false, &in_value))
+            return e->failure;
+    }
+    if (insn_execute(in, &e->regs, in_value, &out_value) != STATUS_OK) {
+        stop_with_bytes(e, insn_op_name((enum insn_op)in->op));
+        return e->failure;
+    }
+    if (writes) {
+        if (same)
+            access_physical(e, n->address, size, true, &out_value);
+        else if (!access_linear(e, linear, size, true, &out_value))
+            return e->failure;
+    }
+    return finish(e, true);
+}
+
+struct exit_result emulate_mmio(struct vcpu *vcpu, const struct exit *exit)
+{
+    struct emulation e;
+    begin(&e, vcpu);
+    if (!fetch(&e))
+        return e.failure;
+    const struct insn *in = &e.code.insn;
+    if (in->op == INSN_INS || in->op == INSN_OUTS)
+        return run_string(&e, true);
+    if (insn_is_string(in))
+        return run_string(&e, false);
+    gva_t linear;
+    if (!insn_memory_size(in)) /* the code changed under us: let the guest run what is there now */
+        return exit_retry();
+    if (!linear_of(&e, (enum seg_name)in->segment, insn_effective_offset(in, &e.regs), insn_memory_size(in),
+                   insn_writes_memory(in), &linear))
+        return e.failure;
+    if (in->op == INSN_PUSH || in->op == INSN_POP)
+        return run_stack(&e, linear);
+    return run_plain(&e, exit, linear);
+}
+
+struct exit_result emulate_string_io(struct vcpu *vcpu)
+{
+    struct emulation e;
+    begin(&e, vcpu);
+    if (!fetch(&e))
+        return e.failure;
+    if (e.code.insn.op != INSN_INS && e.code.insn.op != INSN_OUTS) /* the code changed under us */
+        return exit_retry();
+    return run_string(&e, true);
+}
+
+size_t emulate_peek_code(struct vcpu *vcpu, uint8_t *bytes, size_t size)
+{
+    struct emulation e;
+    struct walk_env env = {.ctx = &e, .read = read_entry};
+    size_t count = 0;
+    begin(&e, vcpu);
+    for (; count < size; count++) {
+        uint64_t at = vcpu->rip + count;
+        struct walk_request request = {.linear = gva(e.mode == GUEST_MODE_LONG ? at : (uint32_t)(e.cs.base + at)),
+                                       .access = WALK_READ};
+        struct walk_result result;
+        if (guest_walk(&env, &e.paging, &request, &result) != WALK_OK ||
+            gmem_read(&vcpu->vm->gmem, result.address, bytes + count, 1) != STATUS_OK)
+            break;
+    }
+    return count;
+}

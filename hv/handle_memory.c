@@ -1,0 +1,24 @@
+/* Nested-paging exits. Guest RAM is mapped completely and with all rights, so what faults is a device, or nothing. */
+#include "hv/emulate.h"
+#include "hv/exit_table.h"
+#include "hv/lib/log.h"
+#include "hv/vm.h"
+
+struct exit_result handle_nested_fault(struct vcpu *vcpu, const struct exit *exit)
+{
+    const struct exit_nested *n = &exit->u.nested;
+    if (n->fetch || n->during_walk) {
+        log_line(LOG_ERROR, vcpu->vm->name, "vCPU %u: %s at guest-physical %llx, where no memory is", vcpu->id,
+                 n->fetch ? "code was fetched" : "a page table was looked for", (unsigned long long)n->address.v);
+        return exit_stop(STOP_BAD_INSTRUCTION);
+    }
+    return emulate_mmio(vcpu, exit);
+}
+
+/* Only a table entry that we wrote wrongly explains this. The VM is lost, the host is not. */
+struct exit_result handle_nested_misconfig(struct vcpu *vcpu, const struct exit *exit)
+{
+    log_line(LOG_ERROR, vcpu->vm->name, "vCPU %u: EPT misconfiguration at guest-physical %llx", vcpu->id,
+             (unsigned long long)exit->u.nested.address.v);
+    return exit_stop(STOP_GUEST_MEMORY);
+}

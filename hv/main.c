@@ -1,0 +1,180 @@
+/* Start-up order, and nothing else. */
+#include "arch/x86/host.h"
+#include "arch/x86/layout.h"
+#include "arch/x86/virt.h"
+#include "drivers/acpi/acpi.h"
+#include "drivers/uart_hw.h"
+#include "hv/clock.h"
+#include "hv/console.h"
+#include "hv/core.h"
+#include "hv/lib/log.h"
+#include "hv/lib/string.h"
+
+#define MIB(bytes) ((unsigned long long)((bytes) >> 20))
+
+struct core core;
+static uint64_t start_tsc;
+
+static void log_to_console(void *ctx, enum log_level level, const char *line)
+{
+    (void)ctx;
+    (void)level;
+    console_write(line);
+    console_write("\n");
+}
+
+static uint64_t log_now_us(void)
+{
+    return clock_ticks_to_ns(host_tsc() - start_tsc) / 1000;
+}
+
+int64_t core_wall_seconds(void)
+{
+    const struct boot_wall_clock *wall = &core.info->wall;
+    uint64_t since = clock_ticks_to_ns(host_tsc() - wall->tsc_at) / 1000000000u;
+    return (int64_t)((wall->valid ? wall->unix_seconds : 0) + since);
+}
+
+void core_vm_stopped(void)
+{
+    for (uint32_t i = 0; i < core.info->config.vm_count; i++) {
+        struct vm *vm = core.vms[i];
+        if (vm && __atomic_load_n(&vm->state, __ATOMIC_ACQUIRE) != VM_STOPPED)
+            return;
+    }
+    switch (core.info->config.on_idle) {
+    case ON_IDLE_POWEROFF:
+        log_line(LOG_INFO, "core", "every VM has stopped: powering off");
+        host_poweroff();
+    case ON_IDLE_REBOOT:
+        log_line(LOG_INFO, "core", "every VM has stopped: rebooting the machine");
+        host_reboot();
+    default:
+        log_line(LOG_INFO, "core", "every VM has stopped: idle (on_idle = stay)");
+    }
+}
+
+/* The processors after the first begin here, each on its own stack. */
+static void run_ap(struct cpu *cpu)
+{
+    enum status s = virt_cpu_start(cpu);
+    if (s != STATUS_OK) {
+        log_line(LOG_ERROR, "core", "CPU %u: VMX cannot be switched on: %s", cpu->index, status_name(s));
+        for (;;)
+            host_idle(UINT64_MAX);
+    }
+    __atomic_store_n(&cpu->online, 1, __ATOMIC_RELEASE);
+    sched_run(cpu);
+}
+
+static void find_power_controls(void)
+{
+    static struct acpi_tables tables; /* boot CPU only; too large for the stack */
+    static struct acpi_fadt fadt;
+    struct acpi_reader reader = {.read = host_read_physical};
+    if (core.info->rsdp_hpa == 0) {
+        host_set_power(NULL);
+        return;
+    }
+    enum status s = acpi_open(&tables, &reader, hpa(core.info->rsdp_hpa));
+    if (s == STATUS_OK)
+        s = acpi_read_fadt(&tables, &fadt);
+    if (s == STATUS_OK)
+        host_set_power(&fadt);
+    else
+        log_line(LOG_WARN, "core", "the firmware's ACPI tables are not usable (%s): power-off may not work",
+                 status_name(s));
+}
+
+static void create_vms(void)
+{
+    char why[200];
+    const struct config *config = &core.info->config;
+    for (uint32_t i = 0; i < config->vm_count; i++) {
+        struct vm *vm = pool_alloc_pages(&core.pool, (sizeof(struct vm) + PAGE_SIZE - 1) / PAGE_SIZE);
+        if (!vm)
+            host_panic("Bulkhead's own memory is used up: %llu KiB for %u VMs", MIB(core.info->pool_size << 10),
+                       config->vm_count);
+        core.vms[i] = vm;
+        if (vm_create(vm, i, why, sizeof(why)) != STATUS_OK) {
+            log_line(LOG_ERROR, config->vms[i].name, "cannot be created: %s", why);
+            vm->state = VM_STOPPED;
+            continue;
+        }
+        log_line(LOG_INFO, vm->name, "%u vCPUs, %llu MiB", vm->vcpu_count, MIB(vm->config->memory));
+    }
+}
+
+static void start_vms(void)
+{
+    char why[200];
+    for (uint32_t i = 0; i < core.info->config.vm_count; i++) {
+        struct vm *vm = core.vms[i];
+        if (vm->state == VM_STOPPED)
+            continue;
+        if (vm_start(vm, why, sizeof(why)) != STATUS_OK) {
+            log_line(LOG_ERROR, vm->name, "cannot be started: %s", why);
+            vm->state = VM_STOPPED;
+        }
+    }
+    console_attach(core.vms[0]);
+    log_line(LOG_INFO, "core", "ready after %llu thousand TSC ticks; own memory: %llu KiB used, %llu KiB free",
+             (unsigned long long)(host_tsc() - start_tsc) / 1000,
+             (unsigned long long)(core.info->core_size + core.info->pool_size) / 1024 -
+                 (unsigned long long)pool_pages_free(&core.pool) * 4,
+             (unsigned long long)pool_pages_free(&core.pool) * 4);
+    core_vm_stopped(); /* when none could be started */
+}
+
+/* The boot CPU goes on here, on its own guarded stack. */
+static void run_boot_cpu(void *argument)
+{
+    char why[200];
+    struct cpu *cpu = argument;
+    if (virt_init(&core.pool, why, sizeof(why)) != STATUS_OK)
+        host_panic("%s", why);
+    enum status s = virt_cpu_start(cpu);
+    if (s != STATUS_OK)
+        host_panic("VMX cannot be switched on: %s", status_name(s));
+    cpu->online = 1;
+    uint32_t online = host_start_others(core.info, core.cpus, core.cpu_count, &core.pt_env, run_ap);
+    log_line(online == core.cpu_count ? LOG_INFO : LOG_WARN, "core", "%u of %u CPUs in VMX operation", online,
+             core.cpu_count);
+    find_power_controls();
+    pmem_init(&core.pmem, core.info->regions, core.info->region_count);
+    create_vms();
+    start_vms();
+    sched_run(cpu);
+}
+
+void core_main(struct boot_info *info)
+{
+    const char *why = NULL;
+    start_tsc = host_tsc();
+    console_init(uart_hw_init());
+    core.info = info;
+    if (boot_info_check(info, &why) != STATUS_OK)
+        host_panic("the loader's hand-over is broken: %s", why);
+    clock_init(info->tsc_hz);
+    log_set_clock(log_now_us);
+    log_set_sink(log_to_console, NULL);
+    log_set_level(LOG_INFO);
+    log_line(LOG_INFO, "core", "Bulkhead's core is running: %u CPUs, TSC at %llu kHz", info->cpu_count,
+             (unsigned long long)info->tsc_hz / 1000);
+
+    enum status s = pool_init(&core.pool, (void *)(uintptr_t)LAYOUT_POOL_VA, hpa(info->pool_hpa), info->pool_size,
+                              info->pool_used);
+    if (s != STATUS_OK)
+        host_panic("Bulkhead's own memory is not usable: %s", status_name(s));
+    pool_pt_env(&core.pool, &core.pt_env);
+    core.cpu_count = info->cpu_count;
+    for (uint32_t i = 0; i < core.cpu_count; i++) {
+        core.cpus[i].index = i;
+        core.cpus[i].apic_id = info->cpus[i].apic_id;
+    }
+    core.cpus[0].polls_console = true;
+    s = host_init(info, core.cpus, core.cpu_count, &core.pt_env);
+    if (s != STATUS_OK)
+        host_panic("the processors' tables cannot be set up: %s", status_name(s));
+    host_run_on_own_stack(&core.cpus[0], run_boot_cpu);
+}

@@ -1,0 +1,215 @@
+/* The PC around a VM's CPUs: which devices there are, in which order they start, where they answer. */
+#include "hv/clock.h"
+#include "hv/console.h"
+#include "hv/guest/layout.h"
+#include "hv/lib/log.h"
+#include "hv/vm.h"
+
+
+static struct vm *vm_of(void *ctx)
+{
+    return ctx;
+}
+
+static void env_set_irq(void *ctx, unsigned line, bool level)
+{
+    irq_set_line(ctx, line, level);
+}
+
+static uint64_t env_now_ns(void *ctx)
+{
+    return vm_now_ns(ctx);
+}
+
+static void env_console_put(void *ctx, uint8_t byte)
+{
+    (void)ctx;
+    console_put(byte);
+}
+
+static enum status env_gmem_read(void *ctx, gpa_t addr, void *buf, size_t size)
+{
+    return gmem_read(&vm_of(ctx)->gmem, addr, buf, size);
+}
+
+static enum status env_gmem_write(void *ctx, gpa_t addr, const void *buf, size_t size)
+{
+    return gmem_write(&vm_of(ctx)->gmem, addr, buf, size);
+}
+
+static void env_power(void *ctx, enum vdev_power what)
+{
+    vm_stop(ctx, what == VDEV_POWEROFF ? STOP_POWEROFF : STOP_REBOOT);
+}
+
+static int64_t env_wall_seconds(void *ctx)
+{
+    const struct vm *vm = ctx;
+    return vm->start_wall + (int64_t)(vm_now_ns(vm) / 1000000000u);
+}
+
+/* The devices in start-up order; the PIC and IOAPIC come first because others raise lines at reset. */
+struct platform_row {
+    size_t offset;
+    const struct vdev_ops *ops;
+};
+#define ROW(member, device_ops)                                                                              \
+    {                                                                                                        \
+        offsetof(struct platform, member), &(device_ops)                                                     \
+    }
+static const struct platform_row rows[] = {
+    ROW(pic.dev, pic_ops),
+    ROW(ioapic.dev, ioapic_ops),
+    ROW(pit.dev, pit_ops),
+    ROW(rtc.dev, rtc_ops),
+    ROW(kbd.dev, kbd_ops),
+    ROW(uart.dev, uart_ops),
+    ROW(acpi_pm.dev, acpi_pm_ops),
+    ROW(sysctl.dev, sysctl_ops),
+    ROW(pci.ports, pci_host_port_ops),
+};
+
+static struct vdev *row_device(struct platform *p, const struct platform_row *row)
+{
+    return (struct vdev *)((char *)p + row->offset);
+}
+
+/* Where each device answers. */
+struct platform_ports {
+    size_t offset;
+    uint16_t first, count;
+};
+#define PORTS(member, first, count)                                                                          \
+    {                                                                                                        \
+        offsetof(struct platform, member), first, count                                                      \
+    }
+static const struct platform_ports ports[] = {
+    PORTS(pic.dev, PIC_MASTER_PORT, 2),
+    PORTS(pic.dev, PIC_SLAVE_PORT, 2),
+    PORTS(pic.dev, PIC_ELCR_PORT, 2),
+    PORTS(pit.dev, PIT_PORT, PIT_PORT_COUNT),
+    PORTS(pit.dev, PIT_PORT_B, 1),
+    PORTS(rtc.dev, RTC_INDEX_PORT, 2),
+    PORTS(kbd.dev, KBD_DATA_PORT, 1),
+    PORTS(kbd.dev, KBD_COMMAND_PORT, 1),
+    PORTS(uart.dev, UART_COM1_PORT, UART_PORT_COUNT),
+    PORTS(acpi_pm.dev, ACPI_PM_BASE, ACPI_PM_PORT_COUNT),
+    PORTS(acpi_pm.dev, ACPI_PM_SMI_CMD_PORT, 2),
+    PORTS(sysctl.dev, SYSCTL_POST_PORT, 1),
+    PORTS(sysctl.dev, SYSCTL_PORT_A, 1),
+    PORTS(sysctl.dev, SYSCTL_DELAY_PORT, 1),
+    PORTS(sysctl.dev, SYSCTL_RESET_PORT, 1),
+    PORTS(pci.ports, PCI_HOST_PORT_ADDRESS, 1),
+    PORTS(pci.ports, PCI_HOST_PORT_ADDRESS + 2, 2),
+    PORTS(pci.ports, PCI_HOST_PORT_DATA, 4),
+};
+
+/* The earliest deadline of all devices, as the host's TSC, for vCPU 0. */
+static void update_next_timer(struct vm *vm)
+{
+    struct platform *p = &vm->platform;
+    uint64_t next = VDEV_NEVER;
+    for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {
+        const struct vdev *dev = row_device(p, &rows[i]);
+        if (dev->deadline_ns < next)
+            next = dev->deadline_ns;
+    }
+    uint64_t tsc = UINT64_MAX;
+    if (next != VDEV_NEVER) /* one tick late rather than early: now_ns() must have reached the deadline */
+        tsc = vm->start_tsc + clock_ns_to_ticks(next) + clock_ns_to_ticks(1) + 1;
+    __atomic_store_n(&p->next_timer_tsc, tsc, __ATOMIC_RELAXED);
+}
+
+static void env_set_timer(void *ctx, struct vdev *dev, uint64_t deadline_ns)
+{
+    struct vm *vm = ctx;
+    if (dev->deadline_ns == deadline_ns)
+        return;
+    dev->deadline_ns = deadline_ns;
+    update_next_timer(vm);
+    if (vm->state == VM_RUNNING)
+        vcpu_request(vm->vcpus[0], VCPU_REQ_TIMER);
+}
+
+void platform_run_timers(struct vm *vm)
+{
+    struct platform *p = &vm->platform;
+    spin_lock(&vm->devices);
+    uint64_t now = vm_now_ns(vm);
+    for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {
+        struct vdev *dev = row_device(p, &rows[i]);
+        if (dev->deadline_ns <= now) {
+            dev->deadline_ns = VDEV_NEVER;
+            dev->ops->timer(dev, now);
+        }
+    }
+    update_next_timer(vm);
+    spin_unlock(&vm->devices);
+}
+
+static bool deliver_message(void *ctx, uint8_t dest, bool logical, uint8_t mode, uint8_t vector, bool level)
+{
+    return irq_deliver(ctx, dest, logical, mode, vector, level);
+}
+
+static void pic_output_changed(void *ctx, bool level)
+{
+    if (level)
+        vcpu_request(vm_of(ctx)->vcpus[0], VCPU_REQ_EVENT);
+}
+
+enum status platform_init(struct vm *vm)
+{
+    struct platform *p = &vm->platform;
+    p->env = (struct vdev_env){
+        .ctx = vm,
+        .set_irq = env_set_irq,
+        .now_ns = env_now_ns,
+        .set_timer = env_set_timer,
+        .gmem_read = env_gmem_read,
+        .gmem_write = env_gmem_write,
+        .console_put = env_console_put,
+        .power = env_power,
+        .wall_seconds = env_wall_seconds,
+    };
+    p->uart.base = UART_COM1_PORT;
+    p->uart.irq = UART_COM1_IRQ;
+    p->uart.to_console = true;
+    p->pic.output_changed = pic_output_changed;
+    p->pic.output_ctx = vm;
+    p->next_timer_tsc = UINT64_MAX;
+    ioapic_connect(&p->ioapic, deliver_message, vm);
+    pci_host_setup(&p->pci, GUEST_ECAM);
+    p->pci.ecam = (struct vdev){.ops = &pci_host_ecam_ops, .env = &p->env, .deadline_ns = VDEV_NEVER};
+    for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {
+        struct vdev *dev = row_device(p, &rows[i]);
+        *dev = (struct vdev){.ops = rows[i].ops, .env = &p->env, .deadline_ns = VDEV_NEVER};
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {
+        struct vdev *dev = row_device(p, &rows[i]);
+        dev->ops->init(dev);
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(ports); i++) {
+        struct vdev *dev = (struct vdev *)((char *)p + ports[i].offset);
+        enum status s = bus_add_ports(&vm->bus, ports[i].first, ports[i].count, dev);
+        if (s != STATUS_OK)
+            return s;
+    }
+    enum status s = bus_add_mmio(&vm->bus, IOAPIC_BASE, IOAPIC_SIZE, &p->ioapic.dev);
+    return s == STATUS_OK ? bus_add_mmio(&vm->bus, GUEST_ECAM, GUEST_ECAM_SIZE, &p->pci.ecam) : s;
+}
+
+void platform_reset(struct vm *vm)
+{
+    struct platform *p = &vm->platform;
+    spin_lock(&vm->devices);
+    for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {
+        struct vdev *dev = row_device(p, &rows[i]);
+        dev->ops->reset(dev);
+    }
+    uint64_t low = vm->plan.layout.low_end;
+    uint64_t high = vm->plan.layout.high_end > GUEST_FOUR_GIB ? vm->plan.layout.high_end - GUEST_FOUR_GIB : 0;
+    rtc_set_memory(&p->rtc, low, high);
+    update_next_timer(vm);
+    spin_unlock(&vm->devices);
+}

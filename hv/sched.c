@@ -1,0 +1,56 @@
+/* The scheduler's simplest policy: every vCPU has a CPU of its own. pick -> run -> account, for ever. */
+#include "arch/x86/virt.h"
+#include "hv/clock.h"
+#include "hv/console.h"
+#include "hv/core.h"
+#include "hv/report.h"
+
+#define POLLS_PER_SECOND 1000u
+
+static bool has_crashed(const struct vcpu *vcpu)
+{
+    switch (vcpu->stop) {
+    case STOP_NONE:
+    case STOP_POWEROFF:
+    case STOP_REBOOT:
+    case STOP_REQUESTED:
+        return false;
+    default:
+        return true;
+    }
+}
+
+static struct vcpu *pick(struct cpu *cpu)
+{
+    return __atomic_exchange_n(&cpu->assigned, NULL, __ATOMIC_ACQUIRE);
+}
+
+static void idle(struct cpu *cpu)
+{
+    uint64_t until = UINT64_MAX;
+    if (cpu->polls_console) {
+        console_poll();
+        until = host_tsc() + clock_hz() / POLLS_PER_SECOND;
+    }
+    host_idle(until);
+}
+
+void sched_run(struct cpu *cpu)
+{
+    for (;;) {
+        struct vcpu *vcpu = pick(cpu);
+        if (!vcpu) {
+            idle(cpu);
+            continue;
+        }
+        virt_vcpu_load(vcpu, cpu);
+        vm_begin_vcpu(vcpu);
+        virt_run(vcpu);
+        if (has_crashed(vcpu)) {
+            report_vcpu(vcpu);
+            vm_stop(vcpu->vm, vcpu->stop);
+        }
+        virt_vcpu_put(vcpu);
+        vm_vcpu_left(vcpu);
+    }
+}

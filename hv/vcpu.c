@@ -1,0 +1,265 @@
+/* What happens between an exit and the next entry. */
+#include "hv/vcpu.h"
+#include "arch/x86/cpu.h"
+#include "arch/x86/msr.h"
+#include "arch/x86/virt.h"
+#include "hv/clock.h"
+#include "hv/console.h"
+#include "hv/exit_table.h"
+#include "hv/lib/log.h"
+#include "hv/lib/string.h"
+#include "hv/vm.h"
+
+#define SHADOW_INTERRUPTS        (EVENTS_SHADOW_STI | EVENTS_SHADOW_MOV_SS)
+#define CONSOLE_POLLS_PER_SECOND 1000u
+#define NEVER                    UINT64_MAX
+
+void vcpu_request(struct vcpu *vcpu, enum vcpu_request request)
+{
+    uint32_t old = __atomic_fetch_or(&vcpu->requests, request, __ATOMIC_SEQ_CST);
+    /* While a request is unread, the CPU looks before it enters, or was kicked by who set it. */
+    if (old == 0 && vcpu->cpu != host_cpu())
+        host_kick(vcpu->cpu);
+}
+
+void vcpu_set_halted(struct vcpu *vcpu, bool halted)
+{
+    vcpu->events.activity = halted ? VIRT_HALTED : VIRT_ACTIVE;
+    virt_set(vcpu, VIRT_ACTIVITY, vcpu->events.activity);
+    vcpu_request(vcpu, VCPU_REQ_EVENT);
+}
+
+/* Guest TSC to host TSC; saturates instead of wrapping. */
+static uint64_t host_deadline(const struct vcpu *vcpu, uint64_t guest_tsc)
+{
+    if (guest_tsc == LAPIC_NEVER)
+        return NEVER;
+    int64_t offset = (int64_t)vcpu->tsc_offset;
+    if (offset > 0)
+        return guest_tsc > (uint64_t)offset ? guest_tsc - (uint64_t)offset : 0;
+    uint64_t host = guest_tsc + (uint64_t)-offset;
+    return host < guest_tsc ? NEVER : host;
+}
+
+void vcpu_update_deadline(struct vcpu *vcpu)
+{
+    uint64_t deadline = host_deadline(vcpu, lapic_deadline(&vcpu->lapic));
+    if (vcpu->id == 0) {
+        uint64_t devices = __atomic_load_n(&vcpu->vm->platform.next_timer_tsc, __ATOMIC_RELAXED);
+        if (devices < deadline)
+            deadline = devices;
+    }
+    if (vcpu->cpu->polls_console && vcpu->cpu->poll_tsc < deadline)
+        deadline = vcpu->cpu->poll_tsc;
+    vcpu->deadline_tsc = deadline;
+}
+
+/* Something's time has come. */
+static void run_timers(struct vcpu *vcpu, uint64_t now)
+{
+    if (host_deadline(vcpu, lapic_deadline(&vcpu->lapic)) <= now) {
+        lapic_timer_expired(&vcpu->lapic, now + vcpu->tsc_offset);
+        vcpu_request(vcpu, VCPU_REQ_EVENT);
+    }
+    if (vcpu->id == 0 && __atomic_load_n(&vcpu->vm->platform.next_timer_tsc, __ATOMIC_RELAXED) <= now)
+        platform_run_timers(vcpu->vm);
+    if (vcpu->cpu->polls_console && vcpu->cpu->poll_tsc <= now) {
+        vcpu->cpu->poll_tsc = now + clock_hz() / CONSOLE_POLLS_PER_SECOND;
+        console_poll();
+    }
+    vcpu_update_deadline(vcpu);
+}
+
+/* Takes what other CPUs asked for into the events' state. False: the VM is stopping. */
+static bool take_requests(struct vcpu *vcpu)
+{
+    uint32_t requests = __atomic_exchange_n(&vcpu->requests, 0, __ATOMIC_SEQ_CST);
+    struct events_state *s = &vcpu->events;
+    if (requests & VCPU_REQ_STOP)
+        return false;
+    if (requests & VCPU_REQ_TIMER)
+        vcpu_update_deadline(vcpu);
+    if (requests & VCPU_REQ_NMI)
+        s->pending |= EVENTS_NMI;
+    if (requests & VCPU_REQ_INIT)
+        s->pending = (s->pending & ~(uint32_t)EVENTS_SIPI) | EVENTS_INIT;
+    if (requests & VCPU_REQ_SIPI) {
+        s->pending |= EVENTS_SIPI;
+        s->sipi_vector = vcpu->sipi_vector;
+    }
+    return true;
+}
+
+/* What the hardware and the interrupt controllers say now. */
+static void refresh(struct vcpu *vcpu)
+{
+    struct events_state *s = &vcpu->events;
+    s->shadow = (uint8_t)virt_get(vcpu, VIRT_INTR_SHADOW);
+    s->interrupts_on = virt_get(vcpu, VIRT_RFLAGS) & RFLAGS_IF;
+    s->real_mode = !(virt_get(vcpu, VIRT_CR0) & CR0_PE);
+    s->pending_debug = virt_get(vcpu, VIRT_PENDING_DEBUG) != 0;
+    s->pending &= ~(uint32_t)(EVENTS_VECTOR | EVENTS_EXTINT);
+    int vector = lapic_pending(&vcpu->lapic);
+    if (vector >= 0) {
+        s->vector = (uint8_t)vector;
+        s->pending |= EVENTS_VECTOR;
+    }
+    if (vcpu->id == 0 && pic_output(&vcpu->vm->platform.pic) && lapic_accepts_extint(&vcpu->lapic))
+        s->pending |= EVENTS_EXTINT;
+}
+
+static void acknowledge(struct vcpu *vcpu, struct events_plan *plan)
+{
+    if (plan->source == EVENTS_FROM_APIC) {
+        lapic_take(&vcpu->lapic, plan->inject.vector);
+        vcpu->injected++;
+    } else if (plan->source == EVENTS_FROM_EXTINT) {
+        spin_lock(&vcpu->vm->devices);
+        plan->inject.vector = (uint8_t)pic_acknowledge(&vcpu->vm->platform.pic);
+        spin_unlock(&vcpu->vm->devices);
+        vcpu->injected++;
+    }
+}
+
+/* Carries out a plan that ends in an entry. */
+static void carry_out(struct vcpu *vcpu, struct events_plan *plan)
+{
+    struct events_state *s = &vcpu->events;
+    acknowledge(vcpu, plan);
+    if (plan->activity != s->activity)
+        virt_set(vcpu, VIRT_ACTIVITY, plan->activity);
+    if (plan->shadow != s->shadow)
+        virt_set(vcpu, VIRT_INTR_SHADOW, plan->shadow);
+    if (plan->inject.valid)
+        virt_inject(vcpu, &plan->inject);
+    if (plan->intr_window != vcpu->intr_window) {
+        virt_set_intr_window(vcpu, plan->intr_window);
+        vcpu->intr_window = plan->intr_window;
+    }
+    if (plan->nmi_window != vcpu->nmi_window) {
+        virt_set_nmi_window(vcpu, plan->nmi_window);
+        vcpu->nmi_window = plan->nmi_window;
+    }
+    events_commit(s, plan);
+    /* Interrupts that must wait are looked up again when their window opens or the controllers change. */
+    s->pending &= ~(uint32_t)(EVENTS_VECTOR | EVENTS_EXTINT);
+}
+
+/* A vCPU that waits for its start-up message sleeps in the host: the guest has nothing to execute. */
+static void wait_for_sipi(struct vcpu *vcpu)
+{
+    while (__atomic_load_n(&vcpu->requests, __ATOMIC_SEQ_CST) == 0) {
+        host_idle(vcpu->deadline_tsc);
+        uint64_t now = host_tsc();
+        if (now >= vcpu->deadline_tsc)
+            run_timers(vcpu, now);
+    }
+}
+
+static bool prepare_slow(struct vcpu *vcpu)
+{
+    for (;;) {
+        if (!take_requests(vcpu))
+            return false;
+        refresh(vcpu);
+        struct events_plan plan = events_decide(&vcpu->events);
+        switch (plan.action) {
+        case EVENTS_RESET:
+            events_commit(&vcpu->events, &plan);
+            vcpu_reset(vcpu, true);
+            continue;
+        case EVENTS_START:
+            events_commit(&vcpu->events, &plan);
+            vcpu_start_sipi(vcpu, vcpu->events.sipi_vector);
+            continue;
+        case EVENTS_TRIPLE_FAULT:
+            vcpu->stop = STOP_TRIPLE_FAULT;
+            vm_stop(vcpu->vm, STOP_TRIPLE_FAULT);
+            return false;
+        case EVENTS_WAIT:
+            if (plan.activity != VIRT_WAIT_SIPI)
+                break; /* HLT: the hardware waits, with all its exits */
+            events_commit(&vcpu->events, &plan);
+            wait_for_sipi(vcpu);
+            continue;
+        default:
+            break;
+        }
+        carry_out(vcpu, &plan);
+        return true;
+    }
+}
+
+bool vcpu_prepare_entry(struct vcpu *vcpu)
+{
+    uint64_t now = host_tsc();
+    if (__builtin_expect(now >= vcpu->deadline_tsc, 0))
+        run_timers(vcpu, now);
+    if (__builtin_expect((__atomic_load_n(&vcpu->requests, __ATOMIC_SEQ_CST) | vcpu->events.pending) == 0, 1))
+        return true;
+    return prepare_slow(vcpu);
+}
+
+/* The instruction is done: past it, out of its shadow, with its single-step trap (SDM volume 3, 26.3.3: these are the
+ * hypervisor's duty for instructions it completes). */
+static void advance(struct vcpu *vcpu, unsigned length)
+{
+    uint64_t rip = vcpu->rip + length;
+    if (__builtin_expect((rip ^ vcpu->rip) >> 32, 0)) {
+        bool in_64bit = (virt_get(vcpu, VIRT_EFER) & EFER_LMA) &&
+                        (virt_get_seg(vcpu, SEG_CS).access & SEG_ACCESS_L);
+        if (!in_64bit)
+            rip = (uint32_t)rip;
+    }
+    virt_set(vcpu, VIRT_RIP, rip);
+    uint64_t shadow = virt_get(vcpu, VIRT_INTR_SHADOW);
+    if (__builtin_expect(shadow & SHADOW_INTERRUPTS, 0))
+        virt_set(vcpu, VIRT_INTR_SHADOW, shadow & ~(uint64_t)SHADOW_INTERRUPTS);
+    uint64_t rflags = virt_get(vcpu, VIRT_RFLAGS);
+    if (__builtin_expect(rflags & (RFLAGS_TF | RFLAGS_RF), 0)) {
+        virt_set(vcpu, VIRT_RFLAGS, rflags & ~RFLAGS_RF);
+        if (rflags & RFLAGS_TF)
+            virt_set(vcpu, VIRT_PENDING_DEBUG, virt_get(vcpu, VIRT_PENDING_DEBUG) | DR6_BS);
+    }
+}
+
+bool vcpu_apply_result(struct vcpu *vcpu, const struct exit *exit, struct exit_result result)
+{
+    switch (result.action) {
+    case ACTION_ADVANCE:
+        advance(vcpu, result.length ? result.length : exit->insn_len);
+        return true;
+    case ACTION_RETRY:
+        return true;
+    case ACTION_INJECT:
+        vcpu->events.fault = (struct event){
+            .valid = true,
+            .type = result.event_type,
+            .vector = result.event_vector,
+            .has_error = result.event_has_error,
+            .error = result.event_error,
+            .insn_len = exit->insn_len,
+        };
+        vcpu->events.pending |= EVENTS_FAULT;
+        return true;
+    default:
+        vcpu->stop = (enum stop_reason)result.stop;
+        vcpu->last_exit = *exit;
+        vm_stop(vcpu->vm, vcpu->stop);
+        return false;
+    }
+}
+
+bool vcpu_handle_exit(struct vcpu *vcpu, const struct exit *exit)
+{
+    vcpu->exits[exit->kind]++;
+    if (__builtin_expect(exit->vectoring.valid, 0)) {
+        vcpu->events.vectoring = exit->vectoring;
+        vcpu->events.pending |= EVENTS_VECTORING;
+    }
+    if (__builtin_expect(exit->nmi_unblocked, 0))
+        vcpu->events.pending |= EVENTS_NMI_REBLOCK;
+    exit_handler handle = exit_table[exit->kind].handle;
+    struct exit_result result = handle ? handle(vcpu, exit) : exit_stop(STOP_UNHANDLED_EXIT);
+    return vcpu_apply_result(vcpu, exit, result) && vcpu_prepare_entry(vcpu);
+}

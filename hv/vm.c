@@ -1,0 +1,326 @@
+/* The life of a VM: created once, started from pristine images as often as it asks, stopped for a reason. */
+#include "hv/vm.h"
+#include "arch/x86/virt.h"
+#include "hv/clock.h"
+#include "hv/core.h"
+#include "hv/guest/acpi_build.h"
+#include "hv/lib/bits.h"
+#include "hv/lib/fmt.h"
+#include "hv/lib/log.h"
+#include "hv/lib/string.h"
+
+#define LOCAL_APIC_HZ(vm) ((vm)->cpuid.crystal_hz)
+
+uint64_t vm_now_ns(const struct vm *vm)
+{
+    return clock_ticks_to_ns(host_tsc() - vm->start_tsc);
+}
+
+/* ---- creating ---- */
+
+static void *gmem_window(void *ctx, hpa_t page)
+{
+    (void)ctx;
+    return host_window(page, HOST_WINDOW_GUEST);
+}
+
+static enum status create_memory(struct vm *vm, char *why, size_t why_size)
+{
+    struct pmem_extent extents[PMEM_MAX_EXTENTS];
+    uint32_t count;
+    struct guest_layout layout;
+    bool has_2m, has_1g;
+    enum status s = guest_layout_init(&layout, vm->config->memory);
+    if (s == STATUS_OK)
+        s = pmem_alloc(&core.pmem, vm->config->memory, extents, &count);
+    if (s != STATUS_OK) {
+        fmt_format(why, why_size, "no %llu MiB of memory for it (%s; %llu MiB are free)",
+                   (unsigned long long)(vm->config->memory >> 20), status_name(s),
+                   (unsigned long long)(pmem_free_bytes(&core.pmem) >> 20));
+        return s;
+    }
+    gmem_init(&vm->gmem, gmem_window, NULL);
+    s = guest_layout_fill(&layout, extents, count, &vm->gmem);
+    virt_page_sizes(&has_2m, &has_1g);
+    if (s == STATUS_OK)
+        s = ept_init(&vm->ept, &core.pt_env, has_2m, has_1g);
+    for (uint32_t i = 0; i < vm->gmem.count && s == STATUS_OK; i++) {
+        const struct gmem_extent *e = &vm->gmem.extents[i];
+        s = ept_map(&vm->ept, gpa(e->gpa), hpa(e->hpa), e->size, EPT_READ | EPT_WRITE | EPT_EXEC, EPT_WB);
+    }
+    if (s != STATUS_OK)
+        fmt_format(why, why_size, "its memory cannot be mapped: %s", status_name(s));
+    vm->plan.layout = layout;
+    return s;
+}
+
+static void capture_cpuid(uint32_t leaf, uint32_t subleaf, struct cpuid_regs *out)
+{
+    uint32_t r[4];
+    virt_host_cpuid(leaf, subleaf, r);
+    *out = (struct cpuid_regs){r[0], r[1], r[2], r[3]};
+}
+
+static void create_cpuid(struct vm *vm, uint32_t vcpu_count)
+{
+    static struct cpuid_host host; /* boot CPU only; too large for the stack */
+    struct xstate_layout layout;
+    uint64_t host_xcr0;
+    cpuid_host_capture(&host, capture_cpuid);
+    cpuid_host_xstate(&host, &layout, &host_xcr0);
+    struct virt_features features = virt_features();
+    struct cpuid_vm params = {
+        .vcpu_count = vcpu_count,
+        .tsc_hz = clock_hz(),
+        .xcr0_allowed = xstate_allowed(host_xcr0),
+        .xsaves = false, /* no supervisor state is switched */
+        .spec_ctrl = features.spec_ctrl,
+        .rdtscp = features.rdtscp,
+        .invpcid = features.invpcid,
+    };
+    vm->xcr0_allowed = params.xcr0_allowed;
+    cpuid_policy_build(&host, &params, &vm->cpuid);
+}
+
+static uint64_t lapic_now(void *ctx)
+{
+    const struct vcpu *vcpu = ctx;
+    return host_tsc() + vcpu->tsc_offset;
+}
+
+static void lapic_timer_changed(void *ctx)
+{
+    vcpu_update_deadline(ctx);
+}
+
+static void lapic_send(void *ctx, const struct lapic_ipi *ipi)
+{
+    irq_send_ipi(ctx, ipi);
+}
+
+static void lapic_ended(void *ctx, uint8_t vector)
+{
+    struct vcpu *vcpu = ctx;
+    spin_lock(&vcpu->vm->devices);
+    ioapic_eoi(&vcpu->vm->platform.ioapic, vector);
+    spin_unlock(&vcpu->vm->devices);
+}
+
+static void lapic_changed(void *ctx)
+{
+    vcpu_request(ctx, VCPU_REQ_EVENT);
+}
+
+static enum status create_vcpu(struct vm *vm, uint32_t id, struct cpu *cpu)
+{
+    struct vcpu *vcpu = pool_alloc_pages(&core.pool, (sizeof(struct vcpu) + PAGE_SIZE - 1) / PAGE_SIZE);
+    if (!vcpu)
+        return ERR_NO_MEMORY;
+    vcpu->vm = vm;
+    vcpu->id = id;
+    vcpu->cpu = cpu;
+    vcpu->deadline_tsc = UINT64_MAX;
+    vcpu->lapic_env = (struct lapic_env){
+        .ctx = vcpu,
+        .now_tsc = lapic_now,
+        .timer_changed = lapic_timer_changed,
+        .send_ipi = lapic_send,
+        .eoi = lapic_ended,
+        .state_changed = lapic_changed,
+    };
+    lapic_init(&vcpu->lapic, &vcpu->lapic_env, id, id == 0, LOCAL_APIC_HZ(vm), vm->cpuid.tsc_hz);
+    lapic_set_maxphyaddr(&vcpu->lapic, vm->cpuid.phys_bits);
+    vm->vcpus[id] = vcpu;
+    vm->vcpu_count = id + 1;
+    return virt_vcpu_create(vcpu);
+}
+
+static enum status create_vcpus(struct vm *vm, char *why, size_t why_size)
+{
+    uint32_t id = 0;
+    for (uint32_t i = 0; i < core.cpu_count; i++) {
+        if (!(vm->config->cpus >> i & 1))
+            continue;
+        if (!core.cpus[i].online) {
+            fmt_format(why, why_size, "CPU %u did not start", i);
+            return ERR_NOT_FOUND;
+        }
+        enum status s = id < VM_MAX_VCPUS ? create_vcpu(vm, id++, &core.cpus[i]) : ERR_RANGE;
+        if (s != STATUS_OK) {
+            fmt_format(why, why_size, "vCPU %u cannot be made: %s", id, status_name(s));
+            return s;
+        }
+    }
+    return STATUS_OK;
+}
+
+enum status vm_create(struct vm *vm, uint32_t id, char *why, size_t why_size)
+{
+    vm->id = id;
+    vm->config = &core.info->config.vms[id];
+    vm->name = vm->config->name;
+    create_cpuid(vm, bits_count(vm->config->cpus));
+    enum status s = create_memory(vm, why, why_size);
+    if (s == STATUS_OK)
+        s = create_vcpus(vm, why, why_size);
+    if (s != STATUS_OK)
+        return s;
+    s = platform_init(vm);
+    if (s != STATUS_OK)
+        fmt_format(why, why_size, "its devices cannot be placed: %s", status_name(s));
+    return s;
+}
+
+/* ---- starting ---- */
+
+/* A pristine file in host memory, seen through its own window. */
+static const void *map_file(void *ctx, uint64_t offset, size_t *length)
+{
+    const struct boot_file *file = ctx;
+    uint64_t at = file->hpa + offset;
+    const uint8_t *page = host_window(hpa(align_down(at, PAGE_SIZE)), HOST_WINDOW_FILE);
+    uint64_t room = PAGE_SIZE - (at & PAGE_MASK);
+    uint64_t left = file->size - offset;
+    *length = (size_t)(left < room ? left : room);
+    return page + (at & PAGE_MASK);
+}
+
+static enum status load_linux(struct vm *vm, char *why, size_t why_size)
+{
+    struct boot_file *kernel = &core.info->kernels[vm->id];
+    struct boot_file *initrd = &core.info->initrds[vm->id];
+    size_t head_size;
+    const uint8_t *head = map_file(kernel, 0, &head_size);
+    struct guest_layout layout = vm->plan.layout;
+    enum status s =
+        linux_parse_image((struct span){head, head_size}, kernel->size, &vm->image, why, why_size);
+    if (s == STATUS_OK)
+        s = linux_plan(&vm->image, &layout, initrd->size, str_length(vm->config->cmdline), &vm->plan,
+                       why, why_size);
+    if (s != STATUS_OK)
+        return s;
+
+    static uint8_t tables[ACPI_BUILD_SIZE]; /* guarded by core.loading; too large for the stack */
+    struct acpi_build params = {.vcpu_count = vm->vcpu_count, .base = gpa(GUEST_ACPI)};
+    struct acpi_built built;
+    struct linux_source sources[2] = {{.ctx = kernel, .size = kernel->size, .map = map_file},
+                                      {.ctx = initrd, .size = initrd->size, .map = map_file}};
+    memset(tables, 0, sizeof(tables));
+    s = acpi_build(&params, tables, sizeof(tables), &built);
+    if (s == STATUS_OK)
+        s = linux_load(&vm->plan, &vm->image, &vm->gmem, &sources[0], initrd->size ? &sources[1] : NULL,
+                       vm->config->cmdline, built.rsdp);
+    if (s == STATUS_OK)
+        s = gmem_write(&vm->gmem, params.base, tables, built.size);
+    if (s != STATUS_OK)
+        fmt_format(why, why_size, "its images cannot be loaded: %s", status_name(s));
+    linux_entry_state(&vm->plan, &vm->entry);
+    return s;
+}
+
+enum status vm_start(struct vm *vm, char *why, size_t why_size)
+{
+    spin_lock(&core.loading);
+    enum status s = load_linux(vm, why, why_size);
+    spin_unlock(&core.loading);
+    if (s != STATUS_OK)
+        return s;
+    vm->start_tsc = host_tsc();
+    vm->start_wall = core_wall_seconds();
+    platform_reset(vm);
+
+    spin_lock(&vm->life);
+    vm->stop = STOP_NONE;
+    vm->state = VM_RUNNING;
+    vm->vcpus_in_loop = vm->vcpu_count;
+    for (uint32_t i = 0; i < vm->vcpu_count; i++)
+        __atomic_store_n(&vm->vcpus[i]->requests, 0, __ATOMIC_SEQ_CST);
+    for (uint32_t i = 0; i < vm->vcpu_count; i++) {
+        struct cpu *cpu = vm->vcpus[i]->cpu;
+        __atomic_store_n(&cpu->assigned, vm->vcpus[i], __ATOMIC_RELEASE);
+        if (cpu != host_cpu())
+            host_kick(cpu);
+    }
+    spin_unlock(&vm->life);
+    return STATUS_OK;
+}
+
+/* The state that Linux's 64-bit boot protocol asks for. */
+static void apply_entry(struct vcpu *vcpu, const struct linux_entry *entry)
+{
+    static const enum seg_name data[] = {SEG_ES, SEG_SS, SEG_DS, SEG_FS, SEG_GS};
+    struct seg seg = {.limit = UINT32_MAX, .selector = LINUX_BOOT_DS, .access = 0xc093};
+    for (unsigned i = 0; i < ARRAY_SIZE(data); i++)
+        virt_set_seg(vcpu, data[i], &seg);
+    seg = (struct seg){.limit = UINT32_MAX, .selector = LINUX_BOOT_CS, .access = 0xa09b};
+    virt_set_seg(vcpu, SEG_CS, &seg);
+    virt_set(vcpu, VIRT_GDTR_BASE, entry->gdt_base);
+    virt_set(vcpu, VIRT_GDTR_LIMIT, entry->gdt_limit);
+    virt_set(vcpu, VIRT_CR3, entry->cr3);
+    virt_set(vcpu, VIRT_CR4, entry->cr4);
+    virt_set(vcpu, VIRT_CR0, entry->cr0);
+    virt_set(vcpu, VIRT_EFER, entry->efer);
+    virt_set(vcpu, VIRT_RFLAGS, entry->rflags);
+    virt_set(vcpu, VIRT_RSP, entry->rsp);
+    virt_set(vcpu, VIRT_RIP, entry->rip);
+    vcpu->gpr[RSI] = entry->rsi;
+}
+
+void vm_begin_vcpu(struct vcpu *vcpu)
+{
+    vcpu_reset(vcpu, false);
+    if (vcpu->id == 0)
+        apply_entry(vcpu, &vcpu->vm->entry);
+    vcpu_update_deadline(vcpu);
+}
+
+/* ---- stopping ---- */
+
+void vm_stop(struct vm *vm, enum stop_reason why)
+{
+    spin_lock(&vm->life);
+    bool first = vm->state == VM_RUNNING;
+    if (first) {
+        vm->state = VM_STOPPING;
+        vm->stop = why;
+    }
+    spin_unlock(&vm->life);
+    for (uint32_t i = 0; first && i < vm->vcpu_count; i++)
+        vcpu_request(vm->vcpus[i], VCPU_REQ_STOP);
+}
+
+static bool is_crash(enum stop_reason why)
+{
+    return why != STOP_POWEROFF && why != STOP_REBOOT && why != STOP_REQUESTED;
+}
+
+static bool wants_restart(const struct vm *vm)
+{
+    if (vm->stop == STOP_REBOOT)
+        return vm->config->on_reboot == ON_STOP_RESTART;
+    return is_crash(vm->stop) && vm->config->on_crash == ON_STOP_RESTART;
+}
+
+void vm_vcpu_left(struct vcpu *vcpu)
+{
+    struct vm *vm = vcpu->vm;
+    char why[160];
+    spin_lock(&vm->life);
+    bool last = --vm->vcpus_in_loop == 0;
+    spin_unlock(&vm->life);
+    if (!last)
+        return;
+    if (wants_restart(vm)) {
+        vm->restarts++;
+        log_line(LOG_INFO, vm->name, "%s: restarting from pristine images (restart %u)", stop_reason_name(vm->stop),
+                 vm->restarts);
+        if (vm_start(vm, why, sizeof(why)) == STATUS_OK)
+            return;
+        log_line(LOG_ERROR, vm->name, "cannot restart: %s", why);
+    }
+    spin_lock(&vm->life);
+    vm->state = VM_STOPPED;
+    spin_unlock(&vm->life);
+    log_line(is_crash(vm->stop) ? LOG_ERROR : LOG_INFO, vm->name, "stopped: %s", stop_reason_name(vm->stop));
+    core_vm_stopped();
+}
