@@ -467,6 +467,20 @@ void rtc_set_memory(struct rtc *r, uint64_t below_4g, uint64_t above_4g)
     r->cmos[CMOS_CHECKSUM + 1] = (uint8_t)sum;
 }
 
+/* Takes the time from the wall clock. Where the two agree, the clock runs on undisturbed: whole seconds are
+ * all that env->wall_seconds() knows, and every reset would lose or gain a part of one. */
+static void follow_wall_clock(struct rtc *r)
+{
+    uint64_t now_ns = vdev_now(&r->dev);
+    int64_t expected = r->dev.env->wall_seconds(r->dev.env->ctx) + r->guest_offset;
+    int64_t ahead = seconds_at(r, now_ns) - expected;
+    if (ahead < -1 || ahead > 1) {
+        r->base_ns = now_ns;
+        r->base_seconds = expected;
+    }
+    r->flags_tick = ticks_at(r, now_ns);
+}
+
 /* The battery keeps the time and the memory: a reset ends interrupts and restores the power-on format. */
 static void rtc_reset(struct vdev *dev)
 {
@@ -477,9 +491,7 @@ static void rtc_reset(struct vdev *dev)
     r->cmos[REG_B] = B_24H;
     r->cmos[REG_C] = 0;
     r->cmos[REG_D] = D_VRT;
-    r->base_ns = vdev_now(dev);
-    r->base_seconds = dev->env->wall_seconds(dev->env->ctx) + r->guest_offset;
-    r->flags_tick = 0;
+    follow_wall_clock(r);
     vdev_set_timer(dev, VDEV_NEVER);
     vdev_set_irq(dev, RTC_IRQ, false);
 }
@@ -492,6 +504,8 @@ static void rtc_init(struct vdev *dev)
     r->cmos[CMOS_EQUIPMENT] = EQUIPMENT;
     r->guest_offset = 0;
     r->weekday_skew = 0;
+    r->base_ns = vdev_now(dev);
+    r->base_seconds = dev->env->wall_seconds(dev->env->ctx);
     rtc_reset(dev);
 }
 
