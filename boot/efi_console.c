@@ -32,6 +32,12 @@ static EFI_GUID device_path_guid = DEVICE_PATH_PROTOCOL;
 
 static bool use_com1;
 
+/* Kept until the end, so that they stand below the report and not above it. */
+static struct {
+    size_t length;
+    char text[4 * TEXT_MAX];
+} failures;
+
 static void com1_wait(uint8_t bits)
 {
     for (unsigned i = 0; i < UART_SPINS && (efi_inb(COM1 + UART_LSR) & bits) != bits; i++)
@@ -148,16 +154,26 @@ void efi_print(const char *format, ...)
 
 EFI_STATUS efi_fail(EFI_STATUS status, const char *format, ...)
 {
-    char text[TEXT_MAX];
+    size_t room = sizeof(failures.text) - failures.length;
+    size_t n = fmt_format(failures.text + failures.length, room, "error: ");
     va_list args;
 
-    va_start(args, format);
-    fmt_vformat(text, sizeof(text), format, args);
-    va_end(args);
-    put_text("error: ");
-    put_text(text);
-    put_text("\n");
+    if (n < room) {
+        va_start(args, format);
+        n += fmt_vformat(failures.text + failures.length + n, room - n, format, args);
+        va_end(args);
+    }
+    if (n + 1 < room) {
+        failures.text[failures.length + n++] = '\n';
+        failures.text[failures.length + n] = 0;
+    }
+    failures.length += n < room ? n : room - 1;
     return status;
+}
+
+void efi_print_failures(void)
+{
+    put_text(failures.text);
 }
 
 const char *efi_status_text(EFI_STATUS status)

@@ -16,8 +16,9 @@ extern EFI_BOOT_SERVICES *efi_bs;
 /* efi_console.c: the firmware's console, and COM1 when that console is not on it. */
 void efi_console_init(void);
 void efi_print(const char *format, ...) __attribute__((format(printf, 1, 2)));
-/* Prints "error: ..." and a newline, answers `status`. */
+/* Notes down "error: ..." for efi_print_failures, answers `status`. */
 EFI_STATUS efi_fail(EFI_STATUS status, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void efi_print_failures(void);
 const char *efi_status_text(EFI_STATUS status);
 /* Waits for a key, at most so many seconds. */
 void efi_console_wait(unsigned seconds);

@@ -105,7 +105,8 @@ static EFI_STATUS preflight(uint64_t available)
     efi_preflight_print(rows, count);
     efi_print("\n");
     if (!preflight_passed(rows, count))
-        return efi_fail(EFI_UNSUPPORTED, "something that Bulkhead needs is missing: see MISSING above");
+        return efi_fail(EFI_UNSUPPORTED,
+                        "this machine lacks something that Bulkhead needs: see MISSING above");
     return EFI_SUCCESS;
 }
 
@@ -298,6 +299,7 @@ EFI_STATUS efi_main(EFI_HANDLE image, EFI_SYSTEM_TABLE *st)
     efi_bs->SetWatchdogTimer(0, 0, 0, NULL); /* else the firmware restarts the machine after five minutes */
     EFI_STATUS s = prepare();
     if (EFI_ERROR(s)) {
+        efi_print_failures();
         efi_print("\nBulkhead does not start. Back to the firmware in %u seconds, or at a key.\n",
                   RETURN_SECONDS);
         efi_console_wait(RETURN_SECONDS);
