@@ -1,8 +1,10 @@
 """The emulator: obtaining an optimised Bochs, describing a machine to it, and running it."""
+import ctypes
 import glob
 import hashlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -75,7 +77,13 @@ def _build_in(work):
 
 
 def find():
-    """(path, has_debugger) of the emulator to use, or None."""
+    """(path, has_debugger) of the emulator to use, or None. BULKHEAD_BOCHS names another one, built without the
+    debugger: for instance one without the rig's patches."""
+    other = os.environ.get("BULKHEAD_BOCHS")
+    if other:
+        if not os.access(other, os.X_OK):
+            raise ui.Failure("BULKHEAD_BOCHS=%s is not a program" % other)
+        return other, False
     if os.path.exists(built_path()):
         return built_path(), False
     packaged = shutil.which("bochs")
@@ -89,6 +97,12 @@ def firmware():
     raise ui.Failure("no UEFI firmware at %s: run scripts/setup (package ovmf)" % FIRMWARE[0])
 
 
+def end_with_parent():
+    """In a child, before it runs its program: if the parent is killed, this ends too."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
 class Machine:
     """One run of Bochs. Its first serial port is `console`, a connected socket (bytes both ways).
 
@@ -96,9 +110,9 @@ class Machine:
     guest's receiver is empty."""
 
     def __init__(self, image, cpus=1, memory=1024, cpu_model=CPU_MODEL, log=None, verbose=False, ips=IPS,
-                 pace=False, extra=()):
+                 pace=False, extra_msrs=None):
         """memory in MiB; `log` is Bochs' own log; verbose: also why a VM entry failed (slower); pace: emulated
-        time does not run ahead of real time while the machine is idle."""
+        time does not run ahead of real time while the machine is idle; extra_msrs: a file such as MSRS."""
         found = find()
         if not found:
             raise ui.Failure("there is no Bochs: run scripts/setup")
@@ -111,7 +125,7 @@ class Machine:
         listener.listen(1)
         rc_path = os.path.join(self.directory, "bochsrc")
         with open(rc_path, "w", encoding="utf-8") as file:
-            file.write(self._rc(listener.getsockname()[1], cpus, memory, cpu_model, verbose, ips, pace, extra))
+            file.write(self._rc(listener.getsockname()[1], cpus, memory, cpu_model, verbose, ips, pace, extra_msrs))
         argv = [binary, "-q", "-f", rc_path]
         if has_debugger:  # Debian's build stops at a prompt: this script continues it
             start = os.path.join(self.directory, "start")
@@ -121,17 +135,17 @@ class Machine:
         self._remove_stale_lock()
         self.output = open(os.path.join(self.directory, "stdout"), "w+b")
         self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=self.output,
-                                        stderr=subprocess.STDOUT, start_new_session=True)
+                                        stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=end_with_parent)
         self.console = self._accept(listener)
 
-    def _rc(self, port, cpus, memory, cpu_model, verbose, ips, pace, extra):
+    def _rc(self, port, cpus, memory, cpu_model, verbose, ips, pace, extra_msrs):
         lines = [
             "config_interface: textconfig",
             "display_library: nogui",
             "romimage: file=%s" % firmware(),
             "megs: %d" % memory,
-            "cpu: model=%s, count=%d, ips=%d, reset_on_triple_fault=0, ignore_bad_msrs=0, msrs=\"%s\""
-            % (cpu_model, cpus, ips, MSRS),
+            "cpu: model=%s, count=%d, ips=%d, reset_on_triple_fault=0, ignore_bad_msrs=0%s"
+            % (cpu_model, cpus, ips, ", msrs=\"%s\"" % extra_msrs if extra_msrs else ""),
             "pci: enabled=1, chipset=i440fx",
             "vgaromimage: file=\"%s\"" % self._vga_rom(),
             "vga: extension=none, update_freq=1",
@@ -148,7 +162,7 @@ class Machine:
             "info: action=ignore",
             "debug: action=ignore",
         ]
-        return "\n".join([*lines, *extra]) + "\n"
+        return "\n".join(lines) + "\n"
 
     def _vga_rom(self):
         """Bochs insists on a video BIOS; the UEFI firmware has no use for one. An option ROM that returns."""

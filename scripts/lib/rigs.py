@@ -64,7 +64,8 @@ class KvmMachine:
              "-device", "ide-hd,drive=disk", "-device", "intel-iommu,intremap=on,aw-bits=48",
              "-chardev", "socket,id=console,host=127.0.0.1,port=%d" % port, "-serial", "chardev:console",
              "-monitor", "none"],
-            stdin=subprocess.DEVNULL, stdout=self.output, stderr=subprocess.STDOUT, start_new_session=True)
+            stdin=subprocess.DEVNULL, stdout=self.output, stderr=subprocess.STDOUT, start_new_session=True,
+            preexec_fn=bochs.end_with_parent)
         self.console = self._accept(listener)
 
     def _accept(self, listener):

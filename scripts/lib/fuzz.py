@@ -1,0 +1,66 @@
+"""Fuzzing: every fuzzer of tests/fuzz for a while, from its seeds and from what earlier runs found."""
+import concurrent.futures
+import glob
+import os
+import re
+import shutil
+import subprocess
+
+import build
+import ui
+import unit
+
+SEEDS = os.path.join(ui.ROOT, "tests", "fuzz", "seeds")
+CRASHES = os.path.join(build.BUILD, "fuzz-crashes")
+
+
+def _seconds():
+    text = os.environ.get("FUZZ_SECONDS", "60")
+    if not text.isdigit() or int(text) == 0:
+        raise ui.Failure("FUZZ_SECONDS=%s is not a positive number" % text)
+    return int(text)
+
+
+def _one(results, binary, seconds):
+    name = os.path.basename(binary)
+    short = name.removeprefix("fuzz_")
+    corpus = os.path.join(build.BUILD, "fuzz-corpus", short)
+    os.makedirs(corpus, exist_ok=True)
+    inputs = [corpus] + [path for path in (os.path.join(SEEDS, short), os.path.join(SEEDS, name))
+                         if os.path.isdir(path)]
+    prefix = os.path.join(CRASHES, short + "-")
+    try:
+        done = subprocess.run([binary, "-max_total_time=%d" % seconds, "-timeout=20", "-rss_limit_mb=2048",
+                               "-print_final_stats=1", "-artifact_prefix=" + prefix, *inputs],
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              timeout=3 * seconds + 120, check=False)
+        output, status = done.stdout.decode("utf-8", "replace"), done.returncode
+    except subprocess.TimeoutExpired:
+        output, status = "it did not stop when its time was up", -1
+    runs = re.search(r"number_of_executed_units: (\d+)", output)
+    coverage = re.findall(r"cov: (\d+)", output)
+    if status == 0:
+        # Nothing executed would pass for ever: count it as a failure.
+        results.check(bool(runs and int(runs.group(1)) > 1), "fuzz " + short, "%d s, %s runs, %s edges" % (
+            seconds, runs.group(1) if runs else "no", coverage[-1] if coverage else "no"))
+        return
+    kept = re.search(r"Test unit written to (\S+)", output)
+    lines = "\n".join(output.splitlines()[-40:])
+    results.check(False, "fuzz " + short, "input kept in %s\n%s" % (kept.group(1) if kept else "no file", lines))
+
+
+def run(results, jobs):
+    seconds = _seconds()
+    if not glob.glob(os.path.join(ui.ROOT, "tests", "fuzz", "fuzz_*.c")):
+        results.skip("fuzz", "there are no fuzzers")
+        return
+    where = unit.configure("clang")
+    with ui.step("building the fuzzers"):
+        build.ninja((), where, what="the host build with clang")
+    sources = sorted(glob.glob(os.path.join(ui.ROOT, "tests", "fuzz", "fuzz_*.c")))
+    shutil.rmtree(CRASHES, ignore_errors=True)
+    os.makedirs(CRASHES)
+    binaries = [os.path.join(where, "tests", os.path.basename(source)[:-2]) for source in sources]
+    ui.say("%d fuzzers, %d s each, %d at a time" % (len(binaries), seconds, jobs))
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(lambda binary: _one(results, binary, seconds), binaries))

@@ -1,0 +1,205 @@
+"""The rig: boots an image in the emulator and talks to its console. Test cases are functions in rig_*.py that take a
+Report and a Boot; one boot serves many checks."""
+import os
+import re
+import shutil
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "scripts", "lib"))
+
+# pylint: disable=wrong-import-position
+import bochs
+import build
+import guests
+import image
+import make_image
+import ui
+
+LOGS = os.path.join(build.BUILD, "rig-logs")
+WORK = os.path.join(build.BUILD, "rig")
+LEFT_TO_FIRMWARE = r"BdsDxe: failed to start|Shell>|BdsDxe: No bootable option"
+MARK = "rig:$((6*7)):"  # what is typed; what the shell prints is "rig:42:", so the echo of a command is not taken for it
+
+
+class Timeout(Exception):
+    """The console did not show what was waited for, or the machine ended first."""
+
+
+class Boot:
+    """One machine, from power-on to its end. Everything the console shows is kept in build/rig-logs/NAME.log."""
+
+    def __init__(self, name, image_path, cpus=1, memory=640, cpu_model=bochs.CPU_MODEL, verbose=True, extra_msrs=None):
+        os.makedirs(LOGS, exist_ok=True)
+        self.name = name
+        self.transcript_path = os.path.join(LOGS, name + ".log")
+        self.transcript = open(self.transcript_path, "wb")
+        self.emulator_log = os.path.join(LOGS, name + ".bochs.log")
+        self.started = time.monotonic()
+        self.text = ""       # all that was shown, without escape sequences and carriage returns
+        self.at = 0          # up to here it was looked at by expect()
+        self._raw = b""
+        self.machine = bochs.Machine(image_path, cpus, memory, cpu_model, log=self.emulator_log, verbose=verbose,
+                                     extra_msrs=extra_msrs)
+        self.machine.console.settimeout(0.5)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, trace):
+        self.close()
+
+    def close(self):
+        self.machine.close()
+        self.transcript.close()
+
+    def _read(self):
+        """Takes what the console has; False when the machine has ended."""
+        try:
+            data = self.machine.console.recv(65536)
+        except TimeoutError:
+            return True
+        except OSError:
+            data = b""
+        if not data:
+            return False
+        self.transcript.write(data)
+        self.transcript.flush()
+        self._raw += data
+        # An escape sequence may be cut in two by the reads: keep its beginning for the next time.
+        keep = re.search(rb"\x1b[^A-Za-z]{0,12}\Z", self._raw)
+        whole, self._raw = (self._raw[:keep.start()], self._raw[keep.start():]) if keep else (self._raw, b"")
+        plain = re.sub(rb"\x1b\[[0-9;?=]*[A-Za-z]|\x1b[()][A-Z0-9]|\r", b"", whole)
+        self.text += plain.decode("utf-8", "replace")
+        return True
+
+    def seen(self, pattern):
+        """True if the pattern was shown at any time so far."""
+        return re.search(pattern, self.text, re.M) is not None
+
+    def expect(self, pattern, timeout):
+        """Waits (wall time) until the pattern appears after what was matched before; returns the match. A number at
+        a line's end needs its newline in the pattern: the rest of it may not have arrived yet."""
+        end = time.monotonic() + timeout
+        while True:
+            match = re.compile(pattern, re.M).search(self.text, self.at)
+            if match:
+                self.at = match.end()
+                return match
+            if time.monotonic() > end:
+                raise Timeout("no %r within %d s; the last lines:\n%s" % (pattern, timeout, self.last_lines()))
+            if not self._read():
+                raise Timeout("the machine ended before %r; the last lines:\n%s\n%s"
+                              % (pattern, self.last_lines(), self.machine.tail(4)))
+
+    def last_lines(self, count=8):
+        return "\n".join("    | " + line for line in self.text.rstrip().splitlines()[-count:])
+
+    def send(self, line):
+        self.machine.console.sendall(line.encode() + b"\n")
+
+    def run(self, command, timeout=30):
+        """Runs a shell command in the guest and returns (its output, its exit status)."""
+        self.send("echo %sbegin; %s; echo %s$?" % (MARK, command, MARK))
+        match = self.expect(r"^rig:42:begin\n((?s:.*?))rig:42:(\d+)\n", timeout)
+        return match.group(1), int(match.group(2))
+
+    def output(self, command, timeout=30):
+        return self.run(command, timeout)[0].strip()
+
+    def wait_off(self, timeout):
+        """True if the machine powers off by itself within `timeout` seconds."""
+        end = time.monotonic() + timeout
+        while self._read():
+            if time.monotonic() > end:
+                return False
+        try:
+            self.machine.process.wait(10)
+        except Exception:  # pylint: disable=broad-except
+            return False
+        return self.machine.powered_off()
+
+    def seconds(self):
+        return time.monotonic() - self.started
+
+
+def directory(name):
+    """An empty directory for the files of one test."""
+    path = os.path.join(WORK, name)
+    shutil.rmtree(path, ignore_errors=True)
+    os.makedirs(path)
+    return path
+
+
+CONFIG = """[machine]
+console = serial
+on_idle = poweroff
+
+[vm linux]
+cpus = %(cpus)s
+memory = %(memory)s
+kernel = vmlinuz
+initrd = initrd.img
+cmdline = %(cmdline)s
+on_reboot = %(on_reboot)s
+"""
+
+
+def linux_image(name, kernel, cpus=1, memory="256M", cmdline="console=ttyS0,115200", on_reboot="restart"):
+    """An image with one VM that boots one of Debian's kernels to the busybox shell."""
+    where = directory(name)
+    config = os.path.join(where, "bulkhead.conf")
+    with open(config, "w", encoding="utf-8") as file:
+        file.write(CONFIG % {"cpus": "0-%d" % (cpus - 1) if cpus > 1 else "0", "memory": memory, "cmdline": cmdline,
+                             "on_reboot": on_reboot})
+    link(guests.kernel(kernel), os.path.join(where, "vmlinuz"))
+    link(guests.initramfs(os.path.join(WORK, "initrd.img")), os.path.join(where, "initrd.img"))
+    out = os.path.join(where, "disk.img")
+    make_image.make(config, out, efi=build.LOADER, check=False)
+    return out
+
+
+def link(source, target):
+    """The same file under another name, without a copy."""
+    if os.path.lexists(target):
+        os.unlink(target)
+    os.symlink(source, target)
+
+
+def ticks(boot, pattern, timeout):
+    """The number that the pattern's group finds on the console."""
+    return int(boot.expect(pattern, timeout).group(1))
+
+
+def native_loader():
+    """Builds the application that boots a kernel without a hypervisor (tests/rig/native)."""
+    source = os.path.join(ui.ROOT, "tests", "rig", "native", "native_boot.c")
+    os.makedirs(WORK, exist_ok=True)
+    stem = os.path.join(WORK, "native_boot")
+    lib = next(path for path in ("/usr/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu/gnuefi")
+               if os.path.exists(os.path.join(path, "crt0-efi-x86_64.o")))
+    ui.command(["gcc", "-std=gnu17", "-O2", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Werror",
+                "-isystem", "/usr/include/efi", "-isystem", "/usr/include/efi/x86_64", "-DGNU_EFI_USE_MS_ABI",
+                "-fpic", "-ffreestanding", "-fno-stack-protector", "-fno-strict-aliasing", "-fshort-wchar",
+                "-mno-red-zone", "-maccumulate-outgoing-args", "-c", source, "-o", stem + ".o"])
+    ui.command(["ld", "-nostdlib", "-znocombreloc", "-znoexecstack", "--no-warn-rwx-segments", "-shared", "-Bsymbolic",
+                "-T", os.path.join(lib, "elf_x86_64_efi.lds"), "-L", lib, os.path.join(lib, "crt0-efi-x86_64.o"),
+                stem + ".o", "-o", stem + ".so", "-lefi", "-lgnuefi"])
+    ui.command(["objcopy", "-j", ".text", "-j", ".sdata", "-j", ".data", "-j", ".dynamic", "-j", ".dynsym", "-j",
+                ".rel*", "-j", ".rela*", "-j", ".reloc", "--target", "efi-app-x86_64", stem + ".so", stem + ".efi"])
+    return stem + ".efi"
+
+
+def native_boot_ticks(kernel, cmdline, memory=640, timeout=180):
+    """Emulated instructions from the kernel's entry to /init without a hypervisor, on one CPU. The firmware there has
+    no ACPI tables and CPUID overstates the TSC's frequency, so the kernel is told."""
+    where = directory("native-" + kernel)
+    command_line = os.path.join(where, "cmdline")
+    with open(command_line, "w", encoding="ascii") as file:
+        file.write("%s tsc_early_khz=%d\n" % (cmdline, bochs.IPS // 1000))
+    disk = os.path.join(where, "disk.img")
+    image.write(disk, [("EFI/BOOT/BOOTX64.EFI", native_loader()), ("vmlinuz", guests.kernel(kernel)),
+                       ("initrd.img", guests.initramfs(os.path.join(WORK, "initrd.img"))), ("cmdline", command_line)])
+    with Boot("native-" + kernel, disk, memory=memory, verbose=False, extra_msrs=bochs.MSRS) as boot:
+        start = ticks(boot, r"^bulkhead-native: start tsc=(\d+)\n", timeout)
+        return ticks(boot, r"^bulkhead-guest: init tsc=(\d+)\n", timeout) - start
