@@ -100,7 +100,10 @@ static EFI_STATUS preflight(uint64_t available)
     in.memory_free = available;
     in.memory_needed = memory_needed();
     loader.info.has_dmar = in.has_dmar;
-    efi_print("\nPreflight: %s\n", in.brand[0] ? in.brand : "unnamed CPU");
+    const char *brand = in.brand;
+    while (*brand == ' ') /* some are right-aligned */
+        brand++;
+    efi_print("\nPreflight: %s\n", *brand ? brand : "unnamed CPU");
     size_t count = preflight_check(&in, rows);
     efi_preflight_print(rows, count);
     efi_print("\n");
