@@ -4,9 +4,6 @@
 #include "arch/x86/msr.h"
 #include "arch/x86/vmx/vmcs.h"
 
-/* Control fields with a 32-bit allowed-0/allowed-1 pair. */
-enum set { SET_PIN, SET_PROC, SET_PROC2, SET_EXIT, SET_ENTRY, SET_COUNT };
-
 enum want {
     WANT_ON,       /* required */
     WANT_OPTIONAL, /* on where the processor has it */
@@ -15,7 +12,7 @@ enum want {
 };
 
 struct control_row {
-    uint8_t set;  /* enum set */
+    uint8_t set;  /* enum vmx_control_set */
     uint8_t want; /* enum want */
     uint32_t mask;
     const char *name;
@@ -24,72 +21,77 @@ struct control_row {
 
 /* Every control that Bulkhead has an opinion of; all others stay clear. */
 static const struct control_row control_rows[] = {
-    {SET_PIN, WANT_ON, PIN_EXTERNAL_INTERRUPT_EXITING, "external-interrupt exiting",
+    {VMX_SET_PIN, WANT_ON, PIN_EXTERNAL_INTERRUPT_EXITING, "external-interrupt exiting",
      "the host's interrupts would be delivered to the guest"},
-    {SET_PIN, WANT_ON, PIN_NMI_EXITING, "NMI exiting", "the host's NMIs would be delivered to the guest"},
-    {SET_PIN, WANT_ON, PIN_VIRTUAL_NMIS, "virtual NMIs", "a guest's NMI blocking could not be tracked"},
-    {SET_PIN, WANT_ON, PIN_PREEMPTION_TIMER, "VMX-preemption timer",
+    {VMX_SET_PIN, WANT_ON, PIN_NMI_EXITING, "NMI exiting", "the host's NMIs would be delivered to the guest"},
+    {VMX_SET_PIN, WANT_ON, PIN_VIRTUAL_NMIS, "virtual NMIs", "a guest's NMI blocking could not be tracked"},
+    {VMX_SET_PIN, WANT_ON, PIN_PREEMPTION_TIMER, "VMX-preemption timer",
      "a guest could not be interrupted at a given time, so it would have no timer"},
 
-    {SET_PROC, WANT_ON, PROC_ACTIVATE_SECONDARY, "activate secondary controls",
+    {VMX_SET_PROC, WANT_ON, PROC_ACTIVATE_SECONDARY, "activate secondary controls",
      "the processor is too old: it has neither EPT nor unrestricted guest"},
-    {SET_PROC, WANT_ON, PROC_HLT_EXITING, "HLT exiting", "a halted guest would keep its CPU"},
-    {SET_PROC, WANT_ON, PROC_USE_MSR_BITMAPS, "use MSR bitmaps",
+    {VMX_SET_PROC, WANT_ON, PROC_HLT_EXITING, "HLT exiting", "a halted guest would keep its CPU"},
+    {VMX_SET_PROC, WANT_ON, PROC_USE_MSR_BITMAPS, "use MSR bitmaps",
      "MSR accesses could not be filtered one by one"},
-    {SET_PROC, WANT_ON, PROC_USE_IO_BITMAPS, "use I/O bitmaps", "port accesses could not be filtered"},
-    {SET_PROC, WANT_ON, PROC_MOV_DR_EXITING, "MOV-DR exiting", "debug registers could not be isolated"},
-    {SET_PROC, WANT_ON, PROC_CR8_LOAD_EXITING, "CR8-load exiting",
+    {VMX_SET_PROC, WANT_ON, PROC_USE_IO_BITMAPS, "use I/O bitmaps", "port accesses could not be filtered"},
+    {VMX_SET_PROC, WANT_ON, PROC_MOV_DR_EXITING, "MOV-DR exiting", "debug registers could not be isolated"},
+    {VMX_SET_PROC, WANT_ON, PROC_CR8_LOAD_EXITING, "CR8-load exiting",
      "a guest's CR8 would change the priority of the host's interrupts"},
-    {SET_PROC, WANT_ON, PROC_CR8_STORE_EXITING, "CR8-store exiting", "a guest would read the host's CR8"},
-    {SET_PROC, WANT_ON, PROC_USE_TSC_OFFSETTING, "use TSC offsetting",
+    {VMX_SET_PROC, WANT_ON, PROC_CR8_STORE_EXITING, "CR8-store exiting", "a guest would read the host's CR8"},
+    {VMX_SET_PROC, WANT_ON, PROC_USE_TSC_OFFSETTING, "use TSC offsetting",
      "a guest's TSC could not start at its own value"},
-    {SET_PROC, WANT_ON, PROC_MWAIT_EXITING, "MWAIT exiting",
+    {VMX_SET_PROC, WANT_ON, PROC_MWAIT_EXITING, "MWAIT exiting",
      "a guest could put the CPU to sleep past its timer"},
-    {SET_PROC, WANT_ON, PROC_MONITOR_EXITING, "MONITOR exiting",
+    {VMX_SET_PROC, WANT_ON, PROC_MONITOR_EXITING, "MONITOR exiting",
      "a guest could use MONITOR, which it is not offered"},
-    {SET_PROC, WANT_ON, PROC_RDPMC_EXITING, "RDPMC exiting",
+    {VMX_SET_PROC, WANT_ON, PROC_RDPMC_EXITING, "RDPMC exiting",
      "a guest could read the host's performance counters"},
-    {SET_PROC, WANT_TOGGLED, PROC_INTERRUPT_WINDOW_EXITING, "interrupt-window exiting",
+    {VMX_SET_PROC, WANT_TOGGLED, PROC_INTERRUPT_WINDOW_EXITING, "interrupt-window exiting",
      "a pending interrupt could not wait until the guest can take it"},
-    {SET_PROC, WANT_TOGGLED, PROC_NMI_WINDOW_EXITING, "NMI-window exiting",
+    {VMX_SET_PROC, WANT_TOGGLED, PROC_NMI_WINDOW_EXITING, "NMI-window exiting",
      "a pending NMI could not wait until the guest can take it"},
-    {SET_PROC, WANT_OFF, PROC_CR3_LOAD_EXITING, "CR3-load exiting off",
+    {VMX_SET_PROC, WANT_OFF, PROC_CR3_LOAD_EXITING, "CR3-load exiting off",
      "every MOV to CR3 of a guest costs an exit"},
-    {SET_PROC, WANT_OFF, PROC_CR3_STORE_EXITING, "CR3-store exiting off",
+    {VMX_SET_PROC, WANT_OFF, PROC_CR3_STORE_EXITING, "CR3-store exiting off",
      "every MOV from CR3 of a guest costs an exit"},
 
-    {SET_PROC2, WANT_ON, PROC2_ENABLE_EPT, "enable EPT", "guest memory could not be isolated"},
-    {SET_PROC2, WANT_ON, PROC2_ENABLE_VPID, "enable VPID", "every exit would flush the TLB"},
-    {SET_PROC2, WANT_ON, PROC2_UNRESTRICTED_GUEST, "unrestricted guest",
+    {VMX_SET_PROC2, WANT_ON, PROC2_ENABLE_EPT, "enable EPT", "guest memory could not be isolated"},
+    {VMX_SET_PROC2, WANT_ON, PROC2_ENABLE_VPID, "enable VPID", "every exit would flush the TLB"},
+    {VMX_SET_PROC2, WANT_ON, PROC2_UNRESTRICTED_GUEST, "unrestricted guest",
      "guests could not run in real mode or without paging, and so could not start"},
-    {SET_PROC2, WANT_ON, PROC2_WBINVD_EXITING, "WBINVD exiting",
+    {VMX_SET_PROC2, WANT_ON, PROC2_WBINVD_EXITING, "WBINVD exiting",
      "a guest could flush the caches of everybody"},
-    {SET_PROC2, WANT_OPTIONAL, PROC2_ENABLE_RDTSCP, "enable RDTSCP", "guests are not offered RDTSCP"},
-    {SET_PROC2, WANT_OPTIONAL, PROC2_ENABLE_INVPCID, "enable INVPCID", "guests are not offered INVPCID"},
-    {SET_PROC2, WANT_OPTIONAL, PROC2_ENABLE_XSAVES, "enable XSAVES/XRSTORS", "guests are not offered XSAVES"},
-    {SET_PROC2, WANT_OPTIONAL, PROC2_ENCLS_EXITING, "ENCLS exiting", "the processor has no SGX to hide"},
-    {SET_PROC2, WANT_OPTIONAL, PROC2_ENCLV_EXITING, "ENCLV exiting", "the processor has no SGX to hide"},
-    {SET_PROC2, WANT_OPTIONAL, PROC2_BUS_LOCK_DETECTION, "VMM bus-lock detection",
+    {VMX_SET_PROC2, WANT_OPTIONAL, PROC2_ENABLE_RDTSCP, "enable RDTSCP", "guests are not offered RDTSCP"},
+    {VMX_SET_PROC2, WANT_OPTIONAL, PROC2_ENABLE_INVPCID, "enable INVPCID", "guests are not offered INVPCID"},
+    {VMX_SET_PROC2, WANT_OPTIONAL, PROC2_ENABLE_XSAVES, "enable XSAVES/XRSTORS",
+     "guests are not offered XSAVES"},
+    {VMX_SET_PROC2, WANT_OPTIONAL, PROC2_ENCLS_EXITING, "ENCLS exiting", "the processor has no SGX to hide"},
+    {VMX_SET_PROC2, WANT_OPTIONAL, PROC2_ENCLV_EXITING, "ENCLV exiting", "the processor has no SGX to hide"},
+    {VMX_SET_PROC2, WANT_OPTIONAL, PROC2_BUS_LOCK_DETECTION, "VMM bus-lock detection",
      "a guest's bus locks are not noticed"},
-    {SET_PROC2, WANT_OPTIONAL, PROC2_INSTRUCTION_TIMEOUT, "instruction timeout",
+    {VMX_SET_PROC2, WANT_OPTIONAL, PROC2_INSTRUCTION_TIMEOUT, "instruction timeout",
      "a guest that finds an endless instruction keeps its CPU"},
 
-    {SET_EXIT, WANT_ON, EXIT_CTL_HOST_64BIT, "host address-space size", "the processor has no 64-bit mode"},
-    {SET_EXIT, WANT_ON, EXIT_CTL_ACK_INTERRUPT, "acknowledge interrupt on exit",
+    {VMX_SET_EXIT, WANT_ON, EXIT_CTL_HOST_64BIT, "host address-space size",
+     "the processor has no 64-bit mode"},
+    {VMX_SET_EXIT, WANT_ON, EXIT_CTL_ACK_INTERRUPT, "acknowledge interrupt on exit",
      "the vector of a host interrupt would not be known"},
-    {SET_EXIT, WANT_ON, EXIT_CTL_SAVE_DEBUG_CONTROLS, "save debug controls", "a guest's DR7 would be lost"},
-    {SET_EXIT, WANT_ON, EXIT_CTL_SAVE_PAT, "save IA32_PAT", "a guest's PAT could not be kept apart"},
-    {SET_EXIT, WANT_ON, EXIT_CTL_LOAD_PAT, "load IA32_PAT on exit", "a guest's PAT would apply to the host"},
-    {SET_EXIT, WANT_ON, EXIT_CTL_SAVE_EFER, "save IA32_EFER", "a guest's EFER could not be kept apart"},
-    {SET_EXIT, WANT_ON, EXIT_CTL_LOAD_EFER, "load IA32_EFER on exit",
+    {VMX_SET_EXIT, WANT_ON, EXIT_CTL_SAVE_DEBUG_CONTROLS, "save debug controls",
+     "a guest's DR7 would be lost"},
+    {VMX_SET_EXIT, WANT_ON, EXIT_CTL_SAVE_PAT, "save IA32_PAT", "a guest's PAT could not be kept apart"},
+    {VMX_SET_EXIT, WANT_ON, EXIT_CTL_LOAD_PAT, "load IA32_PAT on exit",
+     "a guest's PAT would apply to the host"},
+    {VMX_SET_EXIT, WANT_ON, EXIT_CTL_SAVE_EFER, "save IA32_EFER", "a guest's EFER could not be kept apart"},
+    {VMX_SET_EXIT, WANT_ON, EXIT_CTL_LOAD_EFER, "load IA32_EFER on exit",
      "a guest's EFER would apply to the host"},
 
-    {SET_ENTRY, WANT_ON, ENTRY_CTL_LOAD_DEBUG_CONTROLS, "load debug controls", "a guest's DR7 would be lost"},
-    {SET_ENTRY, WANT_ON, ENTRY_CTL_LOAD_PAT, "load IA32_PAT on entry",
+    {VMX_SET_ENTRY, WANT_ON, ENTRY_CTL_LOAD_DEBUG_CONTROLS, "load debug controls",
+     "a guest's DR7 would be lost"},
+    {VMX_SET_ENTRY, WANT_ON, ENTRY_CTL_LOAD_PAT, "load IA32_PAT on entry",
      "the host's PAT would apply to the guest"},
-    {SET_ENTRY, WANT_ON, ENTRY_CTL_LOAD_EFER, "load IA32_EFER on entry",
+    {VMX_SET_ENTRY, WANT_ON, ENTRY_CTL_LOAD_EFER, "load IA32_EFER on entry",
      "the host's EFER would apply to the guest"},
-    {SET_ENTRY, WANT_TOGGLED, ENTRY_CTL_IA32E_GUEST, "IA-32e mode guest",
+    {VMX_SET_ENTRY, WANT_TOGGLED, ENTRY_CTL_IA32E_GUEST, "IA-32e mode guest",
      "guests could not enter 64-bit mode"},
 };
 
@@ -97,12 +99,12 @@ static const struct control_row control_rows[] = {
 static const struct {
     uint32_t default1;
     const char *unknown; /* report line for a forced control outside of it */
-} sets[SET_COUNT] = {
-    [SET_PIN] = {0x00000016, "pin-based controls forced on"},
-    [SET_PROC] = {0x0401e172, "primary processor-based controls forced on"},
-    [SET_PROC2] = {0, "secondary processor-based controls forced on"},
-    [SET_EXIT] = {0x00036dff, "VM-exit controls forced on"},
-    [SET_ENTRY] = {0x000011ff, "VM-entry controls forced on"},
+} sets[VMX_SET_COUNT] = {
+    [VMX_SET_PIN] = {0x00000016, "pin-based controls forced on"},
+    [VMX_SET_PROC] = {0x0401e172, "primary processor-based controls forced on"},
+    [VMX_SET_PROC2] = {0, "secondary processor-based controls forced on"},
+    [VMX_SET_EXIT] = {0x00036dff, "VM-exit controls forced on"},
+    [VMX_SET_ENTRY] = {0x000011ff, "VM-entry controls forced on"},
 };
 
 enum source { SOURCE_BASIC, SOURCE_EPT_VPID };
@@ -136,7 +138,7 @@ static const struct capability_row capability_rows[] = {
     {SOURCE_EPT_VPID, false, EPT_CAP_1G, "EPT 1 GiB pages", "guest memory needs more tables and TLB entries"},
 };
 
-STATIC_ASSERT(ARRAY_SIZE(control_rows) + ARRAY_SIZE(capability_rows) + SET_COUNT + 1 <= VMX_REPORT_MAX,
+STATIC_ASSERT(ARRAY_SIZE(control_rows) + ARRAY_SIZE(capability_rows) + VMX_SET_COUNT + 1 <= VMX_REPORT_MAX,
               "every row needs room in the report");
 
 static uint32_t allowed_1(uint64_t pair)
@@ -185,15 +187,21 @@ enum vmx_lock vmx_lock_state(uint64_t feature_control)
     return feature_control & FEATURE_CONTROL_VMX_OUTSIDE_SMX ? VMX_LOCK_ENABLED : VMX_LOCK_DISABLED;
 }
 
-/* The allowed-0/allowed-1 pairs in force: the TRUE MSRs where they exist (SDM A.3.1, algorithm 3). */
-static void allowed_pairs(const struct vmx_caps_msrs *msrs, uint64_t pairs[SET_COUNT])
+uint64_t vmx_caps_pair(const struct vmx_caps_msrs *msrs, enum vmx_control_set set)
 {
     bool has_true = msrs->basic & VMX_BASIC_TRUE_CONTROLS;
-    pairs[SET_PIN] = has_true ? msrs->true_pinbased : msrs->pinbased;
-    pairs[SET_PROC] = has_true ? msrs->true_procbased : msrs->procbased;
-    pairs[SET_PROC2] = msrs->procbased2;
-    pairs[SET_EXIT] = has_true ? msrs->true_exit : msrs->exit;
-    pairs[SET_ENTRY] = has_true ? msrs->true_entry : msrs->entry;
+    switch (set) {
+    case VMX_SET_PIN:
+        return has_true ? msrs->true_pinbased : msrs->pinbased;
+    case VMX_SET_PROC:
+        return has_true ? msrs->true_procbased : msrs->procbased;
+    case VMX_SET_PROC2:
+        return msrs->procbased2;
+    case VMX_SET_EXIT:
+        return has_true ? msrs->true_exit : msrs->exit;
+    default:
+        return has_true ? msrs->true_entry : msrs->entry;
+    }
 }
 
 static void add_line(struct vmx_caps_report *report, bool found, bool required, const char *name,
@@ -205,11 +213,11 @@ static void add_line(struct vmx_caps_report *report, bool found, bool required, 
         report->missing++;
 }
 
-static void resolve_sets(const uint64_t pairs[SET_COUNT], uint32_t values[SET_COUNT],
+static void resolve_sets(const uint64_t pairs[VMX_SET_COUNT], uint32_t values[VMX_SET_COUNT],
                          struct vmx_caps_report *report)
 {
-    uint32_t known[SET_COUNT] = {0};
-    for (unsigned set = 0; set < SET_COUNT; set++)
+    uint32_t known[VMX_SET_COUNT] = {0};
+    for (unsigned set = 0; set < VMX_SET_COUNT; set++)
         values[set] = (uint32_t)pairs[set];
     for (size_t i = 0; i < ARRAY_SIZE(control_rows); i++) {
         const struct control_row *row = &control_rows[i];
@@ -225,7 +233,7 @@ static void resolve_sets(const uint64_t pairs[SET_COUNT], uint32_t values[SET_CO
         known[row->set] |= row->mask;
         add_line(report, found, row->want == WANT_ON || row->want == WANT_TOGGLED, row->name, row->meaning);
     }
-    for (unsigned set = 0; set < SET_COUNT; set++) {
+    for (unsigned set = 0; set < VMX_SET_COUNT; set++) {
         if ((uint32_t)pairs[set] & ~known[set] & ~sets[set].default1)
             add_line(report, false, true, sets[set].unknown,
                      "the processor insists on controls that are not handled");
@@ -252,20 +260,21 @@ enum status vmx_resolve_controls(const struct vmx_caps_msrs *msrs, struct vmx_co
     report->count = report->missing = 0;
     *out = (struct vmx_controls){0};
 
-    uint64_t pairs[SET_COUNT];
-    uint32_t values[SET_COUNT];
-    allowed_pairs(msrs, pairs);
+    uint64_t pairs[VMX_SET_COUNT];
+    uint32_t values[VMX_SET_COUNT];
+    for (unsigned set = 0; set < VMX_SET_COUNT; set++)
+        pairs[set] = vmx_caps_pair(msrs, (enum vmx_control_set)set);
     resolve_sets(pairs, values, report);
     check_capabilities(msrs, report);
     if (report->missing)
         return ERR_UNSUPPORTED;
 
     *out = (struct vmx_controls){
-        .pin = values[SET_PIN],
-        .proc = values[SET_PROC],
-        .proc2 = values[SET_PROC2],
-        .exit = values[SET_EXIT],
-        .entry = values[SET_ENTRY],
+        .pin = values[VMX_SET_PIN],
+        .proc = values[VMX_SET_PROC],
+        .proc2 = values[VMX_SET_PROC2],
+        .exit = values[VMX_SET_EXIT],
+        .entry = values[VMX_SET_ENTRY],
         .ept_2m = msrs->ept_vpid & EPT_CAP_2M,
         .ept_1g = msrs->ept_vpid & EPT_CAP_1G,
         .ept_exec_only = msrs->ept_vpid & EPT_CAP_EXEC_ONLY,

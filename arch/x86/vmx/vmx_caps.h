@@ -20,6 +20,11 @@ struct vmx_caps_msrs {
  * rdmsr. CPUID.1:ECX.VMX must be set. */
 void vmx_caps_read(struct vmx_caps_msrs *msrs, uint64_t (*rdmsr)(void *ctx, uint32_t msr), void *ctx);
 
+/* Control fields with a 32-bit allowed-0/allowed-1 pair, and the pair in force: the TRUE MSRs where they
+ * exist (SDM A.3.1, algorithm 3). Low half: bits that must be 1; high half: bits that may be 1. */
+enum vmx_control_set { VMX_SET_PIN, VMX_SET_PROC, VMX_SET_PROC2, VMX_SET_EXIT, VMX_SET_ENTRY, VMX_SET_COUNT };
+uint64_t vmx_caps_pair(const struct vmx_caps_msrs *msrs, enum vmx_control_set set);
+
 /* Can VMXON be executed outside SMX (SDM 24.7)? The value of IA32_FEATURE_CONTROL tells. */
 enum vmx_lock {
     VMX_LOCK_ENABLED,  /* locked on: ready */
