@@ -1,23 +1,13 @@
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include "tests/host/fake_vdev_env.h"
 
 /* More timer calls than this in one step of time are a storm. */
 #define STORM 20000000u
 
-#define REQUIRE(cond)                                                                                        \
-    do {                                                                                                     \
-        if (!(cond)) {                                                                                       \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #cond);                                       \
-            abort();                                                                                         \
-        }                                                                                                    \
-    } while (0)
-
 static void set_irq(void *ctx, unsigned line, bool level)
 {
     struct fake_vdev_env *f = ctx;
-    REQUIRE(line < FAKE_LINES);
+    FAKE_REQUIRE(line < FAKE_LINES);
     if (level && !f->level[line])
         f->rises[line]++;
     if (level != f->level[line] && f->event_count < FAKE_EVENTS)
@@ -34,7 +24,7 @@ static void set_timer(void *ctx, struct vdev *dev, uint64_t deadline_ns)
 {
     struct fake_vdev_env *f = ctx;
     f->set_timer_calls++;
-    REQUIRE(deadline_ns == VDEV_NEVER || dev->ops->timer);
+    FAKE_REQUIRE(deadline_ns == VDEV_NEVER || dev->ops->timer);
     dev->deadline_ns = deadline_ns;
 }
 
@@ -97,7 +87,7 @@ void fake_vdev_env_init(struct fake_vdev_env *f)
 
 void fake_attach(struct fake_vdev_env *f, struct vdev *dev, const struct vdev_ops *ops)
 {
-    REQUIRE(f->device_count < FAKE_DEVICES);
+    FAKE_REQUIRE(f->device_count < FAKE_DEVICES);
     f->devices[f->device_count++] = dev;
     dev->ops = ops;
     dev->env = &f->env;
@@ -130,7 +120,7 @@ void fake_advance(struct fake_vdev_env *f, uint64_t ns)
         struct vdev *dev = earliest(f);
         if (!dev || dev->deadline_ns > end)
             break;
-        REQUIRE(calls < STORM);
+        FAKE_REQUIRE(calls < STORM);
         if (dev->deadline_ns > f->now_ns)
             f->now_ns = dev->deadline_ns;
         fire(f, dev);
@@ -145,7 +135,7 @@ void fake_jump(struct fake_vdev_env *f, uint64_t ns)
         if (f->devices[i]->deadline_ns <= f->now_ns)
             fire(f, f->devices[i]);
         /* Whatever was missed is history: no second call is due at the same moment. */
-        REQUIRE(f->devices[i]->deadline_ns > f->now_ns);
+        FAKE_REQUIRE(f->devices[i]->deadline_ns > f->now_ns);
     }
 }
 
@@ -153,7 +143,7 @@ uint64_t fake_read(struct vdev *dev, uint64_t addr, unsigned size)
 {
     struct io_req req = {.addr = addr, .size = (uint8_t)size, .value = 0xa5a5a5a5a5a5a5a5ull};
     dev->ops->access(dev, &req);
-    REQUIRE(req.value <= vdev_all_ones(size));
+    FAKE_REQUIRE(req.value <= vdev_all_ones(size));
     return req.value;
 }
 

@@ -2,7 +2,18 @@
  * and fuzzers. Broken promises of a device (a line beyond 23, a timer that fires for ever) abort. */
 #pragma once
 
+#include <stdio.h>
+#include <stdlib.h>
 #include "drivers/vdev/vdev.h"
+
+/* For fuzzers: a property that must hold. */
+#define FAKE_REQUIRE(cond)                                                                                   \
+    do {                                                                                                     \
+        if (!(cond)) {                                                                                       \
+            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #cond);                                       \
+            abort();                                                                                         \
+        }                                                                                                    \
+    } while (0)
 
 #define FAKE_LINES   24u
 #define FAKE_DEVICES 8u
