@@ -382,23 +382,49 @@ gva_t guest_linear_add(enum guest_mode mode, gva_t linear, uint64_t delta)
     return gva(mode == GUEST_MODE_LONG ? sum : (uint32_t)sum);
 }
 
+/* Are the first `length` bytes the same? Both arrays have 16. */
+static bool same_bytes(const uint8_t *a, const uint8_t *b, unsigned length)
+{
+    uint64_t x[2], y[2];
+    __builtin_memcpy(x, a, sizeof(x));
+    __builtin_memcpy(y, b, sizeof(y));
+    if (length <= 8)
+        return bits_low_bytes(x[0] ^ y[0], length) == 0;
+    return x[0] == y[0] && bits_low_bytes(x[1] ^ y[1], length - 8) == 0;
+}
+
+static enum status decode_fetched(struct guest_insn *out, enum insn_mode mode, uint64_t count)
+{
+    out->count = (uint8_t)count;
+    out->mode = (uint8_t)mode;
+    enum status s = insn_decode((struct span){out->bytes, count}, mode, &out->insn);
+    out->decoded = s == STATUS_OK;
+    return s;
+}
+
 enum status guest_fetch_insn(const struct guest_fetch *fetch, enum guest_mode mode, enum insn_mode insn_mode,
                              gva_t linear, uint64_t room, struct guest_insn *out)
 {
     uint64_t on_page = PAGE_SIZE - (linear.v & PAGE_MASK);
     uint64_t want = room < INSN_MAX_LEN ? room : INSN_MAX_LEN;
     uint64_t first = want < on_page ? want : on_page;
-    out->count = 0;
-    if (first == 0)
-        return ERR_RANGE;
-    if (!fetch->read(fetch->ctx, linear, out->bytes, first))
-        return ERR_NOT_FOUND;
+    uint8_t bytes[sizeof(out->bytes)] = {0};
+    if (first == 0 || !fetch->read(fetch->ctx, linear, bytes, first)) {
+        out->count = 0;
+        out->decoded = false;
+        return first == 0 ? ERR_RANGE : ERR_NOT_FOUND;
+    }
+    /* What decoding gives depends on the mode and the instruction's own bytes only. */
+    bool known = out->decoded && out->mode == insn_mode && out->insn.length <= first &&
+                 same_bytes(bytes, out->bytes, out->insn.length);
+    __builtin_memcpy(out->bytes, bytes, sizeof(bytes));
     out->count = (uint8_t)first;
-    enum status s = insn_decode((struct span){out->bytes, first}, insn_mode, &out->insn);
+    if (known)
+        return STATUS_OK;
+    enum status s = decode_fetched(out, insn_mode, first);
     if (s != ERR_RANGE || first == want)
         return s;
     if (!fetch->read(fetch->ctx, guest_linear_add(mode, linear, first), out->bytes + first, want - first))
         return ERR_NOT_FOUND;
-    out->count = (uint8_t)want;
-    return insn_decode((struct span){out->bytes, want}, insn_mode, &out->insn);
+    return decode_fetched(out, insn_mode, want);
 }

@@ -94,15 +94,18 @@ struct guest_fetch {
     bool (*read)(void *ctx, gva_t linear, void *bytes, size_t size);
 };
 
-/* An instruction and the bytes it was made from. */
+/* An instruction and the bytes it was made from. Starts zeroed; when it is kept from one call to the next, an
+ * instruction with the same bytes is not decoded again (guests reach their APIC from few places). */
 struct guest_insn {
-    uint8_t bytes[INSN_MAX_LEN];
-    uint8_t count; /* bytes that were read; also on failure, for reports */
+    uint8_t bytes[16]; /* INSN_MAX_LEN and one to spare */
+    uint8_t count;     /* bytes that were read; also on failure, for reports */
+    uint8_t mode;      /* enum insn_mode, when decoded */
+    bool decoded;      /* insn is valid */
     struct insn insn;
 };
 
 /* Reads and decodes the instruction at `linear`. The next page is touched only when the instruction extends
  * into it. `room`: from guest_code_room. ERR_NOT_FOUND: `read` failed; ERR_RANGE: it runs past the segment's
- * end (#GP); ERR_INVALID, ERR_UNSUPPORTED: as insn_decode. */
+ * end (#GP); ERR_INVALID, ERR_UNSUPPORTED: as insn_decode. On failure out->insn is unspecified. */
 enum status guest_fetch_insn(const struct guest_fetch *fetch, enum guest_mode mode, enum insn_mode insn_mode,
                              gva_t linear, uint64_t room, struct guest_insn *out);

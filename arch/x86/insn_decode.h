@@ -47,12 +47,17 @@ struct insn_cursor {
     uint8_t mod, reg, rm;                /* ModRM, without REX */
 };
 
-/* One byte more. Past 15 bytes it is the CPU that objects (#GP), before that it is the caller who has too
- * few. */
+/* With 15 bytes it is the CPU that objects to a 16th (#GP); with fewer it is the caller who has to bring
+ * more. */
+static inline enum status insn_out_of_bytes(const struct insn_cursor *c)
+{
+    return c->end >= INSN_MAX_LEN ? ERR_INVALID : ERR_RANGE;
+}
+
 static inline enum status insn_next(struct insn_cursor *c, uint8_t *byte)
 {
     if (c->pos >= c->end)
-        return c->pos >= INSN_MAX_LEN ? ERR_INVALID : ERR_RANGE;
+        return insn_out_of_bytes(c);
     *byte = c->data[c->pos++];
     return STATUS_OK;
 }

@@ -10,26 +10,32 @@ enum { REG_AX = 0, REG_CX = 1, REG_DX = 2, REG_BX = 3, REG_SP = 4, REG_BP = 5, R
 #define RM16_DISP    6u /* the same in 16-bit addressing */
 #define SIB_NO_INDEX 4  /* index = 100b without REX.X */
 
-static enum status read_unsigned(struct insn_cursor *c, unsigned size, uint64_t *value)
-{
-    uint64_t v = 0;
-    for (unsigned i = 0; i < size; i++) {
-        uint8_t byte;
-        enum status s = insn_next(c, &byte);
-        if (s != STATUS_OK)
-            return s;
-        v |= (uint64_t)byte << (8 * i);
-    }
-    *value = v;
-    return STATUS_OK;
-}
-
+/* `size` bytes as a number, sign-extended to 64 bits; size is 1, 2, 4 or 8. */
 static enum status read_signed(struct insn_cursor *c, unsigned size, uint64_t *value)
 {
-    enum status s = read_unsigned(c, size, value);
-    if (s == STATUS_OK)
-        *value = bits_sign_extend(*value, size);
-    return s;
+    const uint8_t *from = c->data + c->pos;
+    int32_t doubleword;
+    int16_t word;
+    if (c->end - c->pos < (int)size)
+        return insn_out_of_bytes(c);
+    c->pos = (uint8_t)(c->pos + size);
+    switch (size) {
+    case 1:
+        *value = (uint64_t)(int8_t)*from;
+        break;
+    case 2:
+        __builtin_memcpy(&word, from, sizeof(word));
+        *value = (uint64_t)word;
+        break;
+    case 4:
+        __builtin_memcpy(&doubleword, from, sizeof(doubleword));
+        *value = (uint64_t)doubleword;
+        break;
+    default:
+        __builtin_memcpy(value, from, sizeof(*value));
+        break;
+    }
+    return STATUS_OK;
 }
 
 enum status insn_read_modrm(struct insn_cursor *c)
@@ -167,10 +173,10 @@ static enum status read_moffs(struct insn_cursor *c, struct insn *insn, struct i
                               struct insn_operand *acc)
 {
     uint64_t offset;
-    enum status s = read_unsigned(c, insn->addrsize, &offset);
+    enum status s = read_signed(c, insn->addrsize, &offset);
     if (s != STATUS_OK)
         return s;
-    insn->disp = (int64_t)offset;
+    insn->disp = (int64_t)bits_low_bytes(offset, insn->addrsize);
     insn->segment = c->segment != INSN_NO_SEGMENT ? c->segment : INSN_DS;
     set_mem(mem, insn->opsize);
     set_reg(acc, c, REG_AX, insn->opsize);

@@ -303,7 +303,8 @@ static void check_fetch(const uint8_t **data, size_t *size)
         c.bytes[i] = (uint8_t)take(data, size, 1);
     struct guest_fetch fetch = {&c, code_read};
     enum guest_mode guest = mode == INSN_MODE_64 ? GUEST_MODE_LONG : GUEST_MODE_PROTECTED;
-    struct guest_insn got;
+    static struct guest_insn
+        got; /* kept: also proves that an old instruction is never mistaken for a new one */
     struct insn whole;
     uint64_t all = room < INSN_MAX_LEN ? room : INSN_MAX_LEN, first = 0x10001000 - c.start;
     enum status expected = insn_decode((struct span){c.bytes, all}, mode, &whole);

@@ -189,12 +189,13 @@ static void rights_of_supervisors(void **state)
     expect_fault(&paging, WALK_WRITE, false, WALK_PF_P | WALK_PF_W);
     paging.cr4 |= CR4_SMEP;
     expect_fault(&paging, WALK_FETCH, false, WALK_PF_P | WALK_PF_I);
-    paging.cr4 |= CR4_SMAP;
+    paging.cr4 = CR4_PAE | CR4_SMAP;
     expect_fault(&paging, WALK_READ, false, WALK_PF_P);
     paging.rflags = AC;
     assert_int_equal(walk(&paging, VA, WALK_READ, false), WALK_OK);
     paging.cr0 &= ~CR0_WP;
     assert_int_equal(walk(&paging, VA, WALK_WRITE, false), WALK_OK);
+    paging.cr4 |= CR4_SMEP;
     /* a supervisor page: SMEP and SMAP do not apply, XD does */
     paging.rflags = 0;
     set64(0x4000, 1, 0xabcde000 | P);
@@ -546,6 +547,44 @@ static void fetching(void **state)
     assert_int_equal(code.pages[1], 0);
 }
 
+/* Kept between calls, an instruction is decoded once, but never mistaken for another one. */
+static void fetching_again(void **state)
+{
+    static const struct guest_fetch callbacks = {NULL, code_read};
+    struct guest_insn out;
+    gva_t at = gva(0x1000);
+    assert_int_equal(fetch(0x1000, 15, 0, &out), STATUS_OK);
+    out.insn.disp = 4711;  /* a mark that decoding would remove */
+    code.bytes[10] = 0xcc; /* beyond the instruction */
+    assert_int_equal(guest_fetch_insn(&callbacks, GUEST_MODE_PROTECTED, INSN_MODE_32, at, 15, &out),
+                     STATUS_OK);
+    assert_int_equal(out.insn.disp, 4711);
+    assert_int_equal(out.bytes[10], 0xcc);
+    for (unsigned i = 0; i < 10; i++) { /* each byte matters */
+        struct guest_insn copy = out;
+        code.bytes[i] ^= 1;
+        if (guest_fetch_insn(&callbacks, GUEST_MODE_PROTECTED, INSN_MODE_32, at, 15, &copy) == STATUS_OK)
+            assert_int_not_equal(copy.insn.disp, 4711);
+        else
+            assert_false(copy.decoded);
+        code.bytes[i] ^= 1;
+    }
+    struct guest_insn copy = out; /* and so does the mode */
+    assert_int_equal(guest_fetch_insn(&callbacks, GUEST_MODE_PROTECTED, INSN_MODE_16, at, 15, &copy),
+                     STATUS_OK);
+    assert_int_equal(copy.insn.addrsize, 2);
+    copy = out; /* and that all of it can be fetched */
+    assert_int_equal(guest_fetch_insn(&callbacks, GUEST_MODE_PROTECTED, INSN_MODE_32, at, 9, &copy),
+                     ERR_RANGE);
+    assert_false(copy.decoded);
+    copy = out;
+    code.reads = 0;
+    code.fail_at = 1;
+    assert_int_equal(guest_fetch_insn(&callbacks, GUEST_MODE_PROTECTED, INSN_MODE_32, at, 15, &copy),
+                     ERR_NOT_FOUND);
+    assert_false(copy.decoded);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -567,6 +606,7 @@ int main(void)
         cmocka_unit_test(modes),
         cmocka_unit_test(code_room),
         cmocka_unit_test(fetching),
+        cmocka_unit_test(fetching_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
