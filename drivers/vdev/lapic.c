@@ -451,8 +451,7 @@ static bool ipi_is_to_self(const struct lapic *l, const struct lapic_ipi *ipi)
 {
     if (ipi->shorthand != LAPIC_DEST_FIELD)
         return ipi->shorthand == LAPIC_DEST_SELF;
-    uint32_t broadcast = ipi->x2apic ? BROADCAST_32 : BROADCAST_8;
-    return !ipi->logical && ipi->dest == l->id && ipi->dest != broadcast;
+    return !ipi->logical && ipi->dest == l->id; /* no vCPU has the broadcast ID 0xff */
 }
 
 static void ipi_send(struct lapic *l, uint32_t command, uint32_t dest, bool x2apic)

@@ -88,8 +88,8 @@ struct lapic {
 };
 
 /* `timer_hz`: frequency of the APIC timer's input clock (CPUID leaf 0x15's crystal); `tsc_hz`: the guest's
- * TSC. Both 1..2^40. Ends as lapic_reset() does. The guest's MAXPHYADDR is taken as 36 until
- * lapic_set_maxphyaddr(). */
+ * TSC. Both 1..2^40. `id` is below 255. Ends as lapic_reset() does. The guest's MAXPHYADDR is taken as 36
+ * until lapic_set_maxphyaddr(). */
 void lapic_init(struct lapic *l, const struct lapic_env *env, uint32_t id, bool is_bsp, uint64_t timer_hz,
                 uint64_t tsc_hz);
 void lapic_set_maxphyaddr(struct lapic *l, unsigned bits); /* 32..52, as CPUID tells the guest */

@@ -88,7 +88,7 @@ static void test_merge_benign_types(void **state)
     static const enum event_type types[] = {EVENT_EXTERNAL_INTERRUPT, EVENT_NMI, EVENT_SOFT_INTERRUPT,
                                             EVENT_PRIV_SOFT_EXCEPTION, EVENT_SOFT_EXCEPTION};
     for (size_t i = 0; i < ARRAY_SIZE(types); i++) {
-        struct event first = of_type(types[i], 13), second = exception_error(14, 2), out;
+        struct event first = of_type(types[i], 14), second = exception_error(14, 2), out;
         assert_int_equal(events_merge(&first, &second, &out), EVENTS_SERIAL);
         assert_int_equal(out.vector, 14);
     }

@@ -72,6 +72,7 @@ static int setup(void **state)
 
 static void test_registers(void **state)
 {
+    assert_int_equal(io.asserted, 0);
     assert_int_equal(rd(0), 0);
     wr(0, ~0u);
     assert_int_equal(rd(0), 0x0f000000);

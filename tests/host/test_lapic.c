@@ -1,5 +1,6 @@
 /* The local APIC against the SDM's rules, register by register. */
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
@@ -216,6 +217,7 @@ static void test_priority_order(void **state)
     assert_true(lapic_post(l, 0x3f, false));
     assert_true(bit_of(IRR, 0x31) && bit_of(IRR, 0xe0) && bit_of(IRR, 0x3f));
     take(0xe0);
+    assert_int_equal(l->irr_summary, 1 << 1);
     assert_true(bit_of(ISR, 0xe0) && !bit_of(IRR, 0xe0));
     assert_int_equal(rd(PPR), 0xe0);
     assert_int_equal(lapic_pending(l), -1);
@@ -639,6 +641,7 @@ static void test_mode_transitions(void **state)
     for (unsigned from = DISABLED; from <= X2APIC; from++)
         for (unsigned to = DISABLED; to <= INVALID; to++) {
             start(1);
+            wr(SVR, 0x1ff);
             if (from == DISABLED)
                 assert_int_equal(lapic_base_write(l, value[DISABLED]), STATUS_OK);
             if (from == X2APIC)
@@ -929,6 +932,89 @@ static void test_clock_ratios(void **state)
     }
 }
 
+/* ---- other CPUs: their part is done in between any two instructions of ours, by way of the trap flag ----
+ */
+
+#define EFLAGS_TF 0x100u
+
+static void (*intruder)(void);
+static volatile unsigned instructions, intrude_at;
+
+static void on_trap(int signal)
+{
+    if (++instructions == intrude_at)
+        intruder();
+}
+
+/* Runs `victim`, and `intruder` after its n-th instruction. False: it had fewer. */
+static bool run_interrupted(void (*victim)(void), void (*other)(void), unsigned n)
+{
+    intruder = other;
+    instructions = 0;
+    intrude_at = n;
+    __builtin_ia32_writeeflags_u64(__builtin_ia32_readeflags_u64() | EFLAGS_TF);
+    victim();
+    __builtin_ia32_writeeflags_u64(__builtin_ia32_readeflags_u64() & ~(uint64_t)EFLAGS_TF);
+    return instructions >= n;
+}
+
+static void post_52(void)
+{
+    lapic_post(l, 0x52, false);
+}
+static void post_41(void)
+{
+    lapic_post(l, 0x41, true);
+}
+static void take_52(void)
+{
+    lapic_take(l, 0x52);
+}
+static void look(void)
+{
+    lapic_highest_irr(l);
+}
+static void take_if_pending(void)
+{
+    int vector = lapic_pending(l);
+    if (vector >= 0)
+        lapic_take(l, (uint8_t)vector);
+}
+
+/* Vectors 0x41 and 0x52 share a word of IRR. No post is lost, wherever it meets the owner or the owner meets
+ * it. */
+static void test_posts_from_other_cpus(void **state)
+{
+    struct sigaction action = {.sa_handler = on_trap}, before;
+    assert_int_equal(sigaction(SIGTRAP, &action, &before), 0);
+    bool more = true;
+    for (unsigned n = 1; more; n++) { /* the owner empties the word */
+        setup(NULL);
+        post_52();
+        more = run_interrupted(take_52, post_41, n);
+        if (more)
+            assert_int_equal(lapic_highest_irr(l), 0x41);
+    }
+    more = true;
+    for (unsigned n = 1; more; n++) { /* the owner finds a stale summary */
+        setup(NULL);
+        l->irr_summary = 1 << 2;
+        more = run_interrupted(look, post_41, n);
+        if (more)
+            assert_int_equal(lapic_highest_irr(l), 0x41);
+    }
+    more = true;
+    for (unsigned n = 1; more; n++) { /* the owner takes what is there while 0x41 is being posted */
+        setup(NULL);
+        post_52();
+        more = run_interrupted(post_41, take_if_pending, n);
+        assert_true(bit_of(TMR, 0x41));
+        assert_true(bit_of(ISR, 0x52) == more);
+        assert_int_equal(lapic_highest_irr(l), more ? 0x41 : 0x52);
+    }
+    sigaction(SIGTRAP, &before, NULL);
+}
+
 int main(void)
 {
 #define X1(t) cmocka_unit_test_setup(t, setup)
@@ -947,6 +1033,7 @@ int main(void)
     X1(test_x2apic_transition_init_and_reset), X1(test_one_shot), X1(test_divide), X1(test_periodic),
     X1(test_absurd_period), X1(test_masked_timer_counts_silently), X1(test_tsc_deadline),
     X1(test_timer_mode_changes), X1(test_tsc_moved), X1(test_clock_ratios),
+        X1(test_posts_from_other_cpus),
     };
     // clang-format on
     return cmocka_run_group_tests(tests, NULL, NULL);
