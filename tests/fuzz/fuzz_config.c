@@ -1,0 +1,109 @@
+/* The configuration parser: whatever the text, it answers one of its rules with a position inside the text
+ * and a message a terminal can show, and what it accepts keeps every promise of hv/config.h. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "hv/config.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+#define CHECK(condition)                                                                                     \
+    do {                                                                                                     \
+        if (!(condition))                                                                                    \
+            abort();                                                                                         \
+    } while (0)
+
+/* The length of line `number` (from 1), or -1: there is none. */
+static long line_length(const uint8_t *data, size_t size, uint32_t number)
+{
+    size_t at = 0;
+
+    if (size >= 3 && memcmp(data, "\xef\xbb\xbf", 3) == 0)
+        at = 3;
+    for (uint32_t line = 1; at < size; line++) {
+        size_t end = at;
+        while (end < size && data[end] != '\n')
+            end++;
+        if (line == number)
+            return (long)(end - at);
+        at = end + 1;
+    }
+    return -1;
+}
+
+static void check_error(const uint8_t *data, size_t size, const struct config_error *e)
+{
+    CHECK(e->rule > CONFIG_OK && e->rule < CONFIG_RULE_COUNT);
+    size_t length = strnlen(e->message, sizeof(e->message));
+    CHECK(length > 0 && length < sizeof(e->message) - 1); /* never cut */
+    for (size_t i = 0; i < length; i++)
+        CHECK(e->message[i] >= ' ' && e->message[i] < 0x7f);
+    if (e->line == 0) {
+        CHECK(e->column == 0 && (e->rule == CONFIG_TOO_BIG || e->rule == CONFIG_NO_VM));
+        return;
+    }
+    long line = line_length(data, size, e->line);
+    CHECK(line >= 0 && e->column >= 1 && (long)e->column <= line + 1);
+}
+
+static void check_path(const char *path)
+{
+    size_t length = strnlen(path, CONFIG_PATH_MAX);
+    CHECK(length < CONFIG_PATH_MAX && path[0] != '/' && !strchr(path, '\\') && !strchr(path, ':'));
+    CHECK(strcmp(path, "..") && strncmp(path, "../", 3) && !strstr(path, "/../") && !strstr(path, "//"));
+    CHECK(length < 3 || strcmp(path + length - 3, "/.."));
+}
+
+static void check_config(const struct config *c)
+{
+    uint64_t taken = 0;
+
+    CHECK(c->vm_count >= 1 && c->vm_count <= CONFIG_MAX_VMS);
+    CHECK(c->console == CONSOLE_SERIAL && c->on_idle <= ON_IDLE_STAY);
+    for (uint32_t i = 0; i < c->vm_count; i++) {
+        const struct config_vm *vm = &c->vms[i];
+        size_t name = strnlen(vm->name, CONFIG_NAME_MAX);
+        CHECK(name > 0 && name < CONFIG_NAME_MAX &&
+              strspn(vm->name, "abcdefghijklmnopqrstuvwxyz0123456789-") == name);
+        for (uint32_t j = 0; j < i; j++)
+            CHECK(strcmp(vm->name, c->vms[j].name) && vm->line > c->vms[j].line);
+        CHECK(vm->cpus && !(vm->cpus & taken) && __builtin_popcountll(vm->cpus) <= (int)CONFIG_MAX_VCPUS);
+        taken |= vm->cpus;
+        CHECK(vm->memory >= CONFIG_MEMORY_MIN && vm->memory <= CONFIG_MEMORY_MAX &&
+              vm->memory % CONFIG_MEMORY_UNIT == 0);
+        CHECK(vm->kernel[0] && vm->kernel_line > vm->line && vm->cpus_line > vm->line &&
+              vm->memory_line > vm->line);
+        CHECK((vm->initrd[0] != 0) == (vm->initrd_line != 0));
+        check_path(vm->kernel);
+        check_path(vm->initrd);
+        CHECK(strnlen(vm->cmdline, CONFIG_CMDLINE_MAX) < CONFIG_CMDLINE_MAX);
+        CHECK(vm->on_reboot <= ON_STOP_RESTART && vm->on_crash <= ON_STOP_RESTART);
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static struct config config, again;
+    struct config_error error;
+
+    if (config_parse((struct span){data, size}, &config, &error) != STATUS_OK) {
+        check_error(data, size, &error);
+        return 0;
+    }
+    CHECK(error.rule == CONFIG_OK);
+    check_config(&config);
+    /* Enough of everything is enough; nothing of anything is not. */
+    CHECK(config_check_machine(&config, CONFIG_MAX_CPUS, UINT64_MAX, &error) == STATUS_OK);
+    CHECK(config_check_machine(&config, CONFIG_MAX_CPUS, 0, &error) == ERR_INVALID);
+    CHECK(config_check_machine(&config, 0, UINT64_MAX, &error) == ERR_INVALID);
+    /* A comment at the end changes nothing. */
+    static const char comment[] = "\n# x\n";
+    if (size <= CONFIG_MAX_SIZE - sizeof(comment)) {
+        static uint8_t longer[CONFIG_MAX_SIZE];
+        memcpy(longer, data, size);
+        memcpy(longer + size, comment, sizeof(comment) - 1);
+        CHECK(config_parse((struct span){longer, size + sizeof(comment) - 1}, &again, &error) == STATUS_OK);
+        CHECK(memcmp(&config, &again, sizeof(config)) == 0);
+    }
+    return 0;
+}
