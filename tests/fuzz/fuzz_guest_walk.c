@@ -293,6 +293,15 @@ static bool code_read(void *ctx, gva_t linear, void *bytes, size_t size)
     return true;
 }
 
+static bool same_insn(const struct insn *a, const struct insn *b)
+{
+    return a->length == b->length && a->op == b->op && a->opsize == b->opsize && a->addrsize == b->addrsize &&
+           a->lock == b->lock && a->rep == b->rep && a->segment == b->segment && a->base == b->base &&
+           a->index == b->index && a->scale == b->scale && a->disp == b->disp && a->dst.kind == b->dst.kind &&
+           a->dst.reg == b->dst.reg && a->src.kind == b->src.kind && a->src.reg == b->src.reg &&
+           a->src.imm == b->src.imm;
+}
+
 static void check_fetch(const uint8_t **data, size_t *size)
 {
     struct code c = {.start = 0x10000ff0 + take(data, size, 1) % 16};
@@ -303,19 +312,28 @@ static void check_fetch(const uint8_t **data, size_t *size)
         c.bytes[i] = (uint8_t)take(data, size, 1);
     struct guest_fetch fetch = {&c, code_read};
     enum guest_mode guest = mode == INSN_MODE_64 ? GUEST_MODE_LONG : GUEST_MODE_PROTECTED;
-    static struct guest_insn
-        got; /* kept: also proves that an old instruction is never mistaken for a new one */
+    struct guest_insn got = {0};
     struct insn whole;
     uint64_t all = room < INSN_MAX_LEN ? room : INSN_MAX_LEN, first = 0x10001000 - c.start;
     enum status expected = insn_decode((struct span){c.bytes, all}, mode, &whole);
     bool crosses =
         insn_decode((struct span){c.bytes, first < all ? first : all}, mode, &whole) == ERR_RANGE &&
         first < all;
+    /* Before, there was an instruction that differs in one byte, or in nothing but the place and the mode. */
+    struct code before = c;
+    struct guest_fetch fetch_before = {&before, code_read};
+    before.start = 0x10000000;
+    before.bytes[take(data, size, 1) % INSN_MAX_LEN] ^= (uint8_t)take(data, size, 1);
+    guest_fetch_insn(&fetch_before, guest, take(data, size, 1) & 1 ? INSN_MODE_16 : mode, gva(before.start),
+                     INSN_MAX_LEN, &got);
     enum status s = guest_fetch_insn(&fetch, guest, mode, gva(c.start), room, &got);
     check(c.second_read == crosses, "the second page is read only when needed");
     check(s == (crosses && c.second_missing ? ERR_NOT_FOUND : expected), "same as contiguous bytes");
-    check(s != STATUS_OK || (got.insn.length <= got.count && !memcmp(got.bytes, c.bytes, got.count)),
-          "bytes");
+    if (s != STATUS_OK)
+        return;
+    check(insn_decode((struct span){c.bytes, all}, mode, &whole) == STATUS_OK && same_insn(&whole, &got.insn),
+          "same instruction as from contiguous bytes");
+    check(got.insn.length <= got.count && memcmp(got.bytes, c.bytes, got.count) == 0, "bytes");
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -573,7 +573,10 @@ static void fetching_again(void **state)
     assert_int_equal(guest_fetch_insn(&callbacks, GUEST_MODE_PROTECTED, INSN_MODE_16, at, 15, &copy),
                      STATUS_OK);
     assert_int_equal(copy.insn.addrsize, 2);
-    copy = out; /* and that all of it can be fetched */
+    code.bytes[9] = 0; /* and that all of it can be fetched, zeros too */
+    assert_int_equal(guest_fetch_insn(&callbacks, GUEST_MODE_PROTECTED, INSN_MODE_32, at, 15, &out),
+                     STATUS_OK);
+    copy = out;
     assert_int_equal(guest_fetch_insn(&callbacks, GUEST_MODE_PROTECTED, INSN_MODE_32, at, 9, &copy),
                      ERR_RANGE);
     assert_false(copy.decoded);
