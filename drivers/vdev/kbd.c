@@ -70,6 +70,7 @@ enum keyboard_command {
 #define KEY_ID_HIGH       0x83u
 #define KEY_EXTENDED      0xe0u
 #define KEY_BREAK         0xf0u
+#define SET1_BREAK        0x80u /* set 1 marks the break in the code itself */
 #define LED_ALL           0x07u
 #define DEFAULT_SET       2u
 /* A key's code is at most E0 F0 code; replies are at most three bytes. */
@@ -117,10 +118,8 @@ static bool accept_key_byte(struct kbd *k, uint8_t byte)
         return false;
     } else {
         byte = to_set1(byte);
-        if (k->breaking && byte != KEY_EXTENDED) {
-            byte |= 0x80;
-            k->breaking = false;
-        }
+        byte |= k->breaking ? SET1_BREAK : 0;
+        k->breaking = false;
     }
     k->output = byte;
     return true;
@@ -258,7 +257,7 @@ bool kbd_key(struct kbd *k, uint8_t code, bool extended, bool down)
     if (extended)
         send(k, KEY_EXTENDED);
     if (k->scancode_set == 1) {
-        send(k, to_set1(code) | (down ? 0 : 0x80));
+        send(k, to_set1(code) | (down ? 0 : SET1_BREAK));
     } else {
         if (!down)
             send(k, KEY_BREAK);

@@ -451,7 +451,7 @@ static void put_le(struct rtc *r, unsigned at, uint64_t value, unsigned bytes)
 
 void rtc_set_memory(struct rtc *r, uint64_t below_4g, uint64_t above_4g)
 {
-    const uint64_t mib = 1024 * 1024, unit = 64 * 1024;
+    const uint64_t mib = 1u << 20, unit = 1u << 16;
     uint64_t extended = below_4g > mib ? (below_4g - mib) / 1024 : 0;
     uint64_t high = below_4g > 16 * mib ? (below_4g - 16 * mib) / unit : 0;
     extended = extended > UINT16_MAX ? UINT16_MAX : extended;

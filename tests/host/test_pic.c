@@ -187,6 +187,10 @@ static void test_special_fully_nested(void **state)
     assert_true(pic_output(&pic));
     assert_int_equal(pic_acknowledge(&pic), 0x39);
     assert_int_equal(slave_isr(), 0x12);
+    edge(1); /* what is above the slave holds it back as ever */
+    assert_int_equal(pic_acknowledge(&pic), 0x31);
+    edge(8);
+    assert_false(pic_output(&pic));
 }
 
 static void test_level(void **state)
