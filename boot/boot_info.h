@@ -5,10 +5,10 @@
 #include "hv/config.h"
 #include "hv/lib/addr.h"
 
-#define BOOT_INFO_MAGIC 0x4248495f31303030ull /* "000_IHB" */
+#define BOOT_INFO_MAGIC   0x4248495f31303030ull /* "000_IHB" */
 #define BOOT_INFO_VERSION 1u
-#define BOOT_MAX_REGIONS 512
-#define BOOT_MAX_CPUS 64
+#define BOOT_MAX_REGIONS  512
+#define BOOT_MAX_CPUS     64
 
 enum boot_region_kind {
     BOOT_REGION_FREE,     /* conventional, or boot services' after exit: guests may have it */

@@ -126,17 +126,17 @@ static EFI_STATUS open_named(const struct named_file *f, EFI_FILE_HANDLE *file, 
     return fail_at(f, EFI_LOAD_ERROR, "the file is empty");
 }
 
-static EFI_STATUS add_size(const struct named_file *f, uint64_t *total)
+static EFI_STATUS file_size(const struct named_file *f, uint64_t *size)
 {
     EFI_FILE_HANDLE file;
-    uint64_t size;
 
-    EFI_STATUS s = open_named(f, &file, &size);
-    if (EFI_ERROR(s))
-        return s;
-    file->Close(file);
-    *total += align_up(size, PAGE_SIZE);
-    return EFI_SUCCESS;
+    *size = 0;
+    if (!f->path[0])
+        return EFI_SUCCESS;
+    EFI_STATUS s = open_named(f, &file, size);
+    if (!EFI_ERROR(s))
+        file->Close(file);
+    return s;
 }
 
 EFI_STATUS efi_check_files(const struct config *config, uint64_t *total)
@@ -144,11 +144,13 @@ EFI_STATUS efi_check_files(const struct config *config, uint64_t *total)
     *total = 0;
     for (uint32_t i = 0; i < config->vm_count; i++) {
         struct named_file kernel = kernel_of(&config->vms[i]), initrd = initrd_of(&config->vms[i]);
-        EFI_STATUS s = add_size(&kernel, total);
-        if (!EFI_ERROR(s) && initrd.path[0])
-            s = add_size(&initrd, total);
+        uint64_t kernel_size = 0, initrd_size = 0;
+        EFI_STATUS s = file_size(&kernel, &kernel_size);
+        if (!EFI_ERROR(s))
+            s = file_size(&initrd, &initrd_size);
         if (EFI_ERROR(s))
             return s;
+        *total += align_up(kernel_size, PAGE_SIZE) + align_up(initrd_size, PAGE_SIZE);
     }
     return EFI_SUCCESS;
 }
@@ -231,13 +233,18 @@ static EFI_STATUS load_vm(const struct config_vm *vm, struct boot_file *kernel, 
 {
     static struct linux_image image;
     struct named_file kernel_file = kernel_of(vm), initrd_file = initrd_of(vm);
+    uint64_t initrd_size = 0;
 
     EFI_STATUS s = load(&kernel_file, vm->name, kernel);
     if (!EFI_ERROR(s))
         s = check_kernel(&kernel_file, kernel, &image);
-    if (!EFI_ERROR(s) && initrd_file.path[0])
+    if (!EFI_ERROR(s))
+        s = file_size(&initrd_file, &initrd_size);
+    if (!EFI_ERROR(s))
+        s = check_fit(vm, &image, initrd_size); /* before megabytes are read for nothing */
+    if (!EFI_ERROR(s) && initrd_size)
         s = load(&initrd_file, vm->name, initrd);
-    return EFI_ERROR(s) ? s : check_fit(vm, &image, initrd->size);
+    return s;
 }
 
 EFI_STATUS efi_load_files(const struct config *config, struct boot_file *kernels, struct boot_file *initrds)

@@ -3,6 +3,7 @@
 find_file(EFI_CRT0 crt0-efi-x86_64.o PATHS /usr/lib /usr/lib64 /usr/lib64/gnuefi /usr/lib/x86_64-linux-gnu REQUIRED)
 find_file(EFI_LDS elf_x86_64_efi.lds PATHS /usr/lib /usr/lib64 /usr/lib64/gnuefi /usr/lib/x86_64-linux-gnu REQUIRED)
 find_library(EFI_LIB gnuefi REQUIRED)
+find_program(EFI_OBJCOPY NAMES x86_64-linux-gnu-objcopy objcopy REQUIRED) # GNU's: LLVM's makes no PE out of ELF
 find_path(EFI_INCLUDE efi.h PATH_SUFFIXES efi REQUIRED)
 
 set(LOADER_FLAGS ${BULKHEAD_WARNINGS} -O2 -ffreestanding -fpic -fshort-wchar -fvisibility=hidden -mno-red-zone
@@ -31,6 +32,6 @@ target_link_options(loader PRIVATE -nostdlib -shared -Wl,-Bsymbolic -Wl,-T,${EFI
 target_link_libraries(loader PRIVATE loader_pure ${EFI_LIB})
 set_target_properties(loader PROPERTIES OUTPUT_NAME loader.so)
 add_custom_command(OUTPUT ${CMAKE_BINARY_DIR}/BOOTX64.EFI DEPENDS loader
-    COMMAND ${CMAKE_OBJCOPY} -j .text -j .sdata -j .data -j .dynamic -j .dynsym -j ".rel*" -j ".rela*" -j .reloc
+    COMMAND ${EFI_OBJCOPY} -j .text -j .sdata -j .data -j .dynamic -j .dynsym -j ".rel*" -j ".rela*" -j .reloc
             --target efi-app-x86_64 --subsystem=10 $<TARGET_FILE:loader> ${CMAKE_BINARY_DIR}/BOOTX64.EFI)
 add_custom_target(bootx64 ALL DEPENDS ${CMAKE_BINARY_DIR}/BOOTX64.EFI)

@@ -56,14 +56,10 @@ enum status memmap_set(struct memmap *map, uint64_t base, uint64_t size, enum bo
     while (last < map->count && map->regions[last].base <= end)
         last++;
     if (first < last)
-        append(around, &count, map->regions[first].base,
-               end_of(&map->regions[first]) < base ? end_of(&map->regions[first]) : base,
-               map->regions[first].kind);
+        append(around, &count, map->regions[first].base, base, map->regions[first].kind);
     append(around, &count, base, end, kind);
-    if (first < last) {
-        const struct boot_region *r = &map->regions[last - 1];
-        append(around, &count, r->base > end ? r->base : end, end_of(r), r->kind);
-    }
+    if (first < last)
+        append(around, &count, end, end_of(&map->regions[last - 1]), map->regions[last - 1].kind);
     if (map->count - (last - first) + count > map->capacity)
         return ERR_NO_MEMORY;
     memmove(&map->regions[first + count], &map->regions[last], (map->count - last) * sizeof(*map->regions));
@@ -131,13 +127,4 @@ enum status memmap_from_efi(struct memmap *map, struct span descriptors, size_t 
     map->count = 0;
     enum status s = add_all(map, descriptors, desc_size, BOOT_REGION_FREE);
     return s ? s : add_all(map, descriptors, desc_size, BOOT_REGION_RESERVED);
-}
-
-uint64_t memmap_total(const struct memmap *map, enum boot_region_kind kind)
-{
-    uint64_t total = 0;
-    for (uint32_t i = 0; i < map->count; i++)
-        if (map->regions[i].kind == kind)
-            total += map->regions[i].size;
-    return total;
 }

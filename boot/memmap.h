@@ -19,6 +19,3 @@ enum status memmap_set(struct memmap *map, uint64_t base, uint64_t size, enum bo
  * that make no sense are skipped, which leaves their memory unused. ERR_INVALID: desc_size is too small;
  * ERR_NO_MEMORY: too many regions. */
 enum status memmap_from_efi(struct memmap *map, struct span descriptors, size_t desc_size);
-
-/* Bytes of this kind. */
-uint64_t memmap_total(const struct memmap *map, enum boot_region_kind kind);

@@ -11,7 +11,7 @@ struct preflight_input {
     char brand[49];
     bool la57; /* CR4.LA57: the firmware uses 5-level paging */
 
-    uint64_t feature_control; /* IA32_FEATURE_CONTROL */
+    uint64_t feature_control;              /* IA32_FEATURE_CONTROL */
     uint64_t vmx_pin, vmx_proc, vmx_proc2; /* the TRUE ones where VMX_BASIC says so; bits 63:32: may be 1 */
     uint64_t vmx_ept_vpid_cap;
 

@@ -275,7 +275,7 @@ static bool add_cpu(struct parser *p, uint64_t cpu, uint32_t column, uint64_t *s
         return fail(p, CONFIG_CPU_TWICE_IN_LIST, column, "CPU %u is in this list already", (unsigned)cpu);
     for (uint32_t i = 0; i < p->config->vm_count; i++) {
         const struct config_vm *other = &p->config->vms[i];
-        if (other != p->vm && (other->cpus & BIT(cpu)))
+        if (other->cpus & BIT(cpu)) /* our own are still in *set */
             return fail(p, CONFIG_CPU_TAKEN, column,
                         "CPU %u belongs to VM '%s' already (line %u): give each CPU to one VM", (unsigned)cpu,
                         other->name, other->cpus_line);

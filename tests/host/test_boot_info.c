@@ -367,8 +367,6 @@ static void test_efi_map(void **state)
     from_efi(d, ARRAY_SIZE(d), STATUS_OK);
     EXPECT_MAP({0, 0x9f000, 3}, {0xff000, 0x100000, 3}, {0x100000, 0x300000, 0}, {0x300000, 0x301000, 3},
                {0x301000, 0x500000, 0}, {0xfec00000, 0xfec01000, 3});
-    assert_int_equal(memmap_total(&map, BOOT_REGION_FREE), 0x3ff000);
-    assert_int_equal(memmap_total(&map, BOOT_REGION_BULKHEAD), 0);
     assert_int_equal(memmap_from_efi(&map, (struct span){(const uint8_t *)d, sizeof(d)}, 39), ERR_INVALID);
     map.capacity = 3;
     from_efi(d, ARRAY_SIZE(d), ERR_NO_MEMORY);

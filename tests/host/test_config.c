@@ -103,6 +103,16 @@ static void test_accepted_forms(void **state)
     }
 }
 
+static void test_comments(void **state)
+{
+    assert_int_equal(parse("[vm a] # x\n#kernel = y\ncpus = 0 #1\nmemory = 64M\t# z\nkernel = a b#c # d\n"
+                           " cmdline = a #b # c \n"),
+                     STATUS_OK);
+    assert_int_equal(config.vms[0].cpus, 1);
+    assert_string_equal(config.vms[0].kernel, "a b#c");
+    assert_string_equal(config.vms[0].cmdline, "a #b # c");
+}
+
 /* Every rule, with position and the part of the message that helps. */
 static const struct bad {
     enum config_rule rule;
@@ -138,6 +148,7 @@ static const struct bad {
     {CONFIG_NO_EQUALS, 2, 1, "[machine]\nconsole serial\n", "neither a [section] nor 'key = value'"},
     {CONFIG_UNKNOWN_KEY, 2, 1, "[vm a]\nmemmory = 1G\n", "did you mean 'memory'?"},
     {CONFIG_UNKNOWN_KEY, 2, 1, "[vm a]\nmeomry = 1G\n", "did you mean 'memory'?"},
+    {CONFIG_UNKNOWN_KEY, 2, 1, "[vm a]\ncpsu = 1\n", "did you mean 'cpus'?"},
     {CONFIG_UNKNOWN_KEY, 2, 2, "[vm a]\n cpu = 1\n", "did you mean 'cpus'?"},
     {CONFIG_UNKNOWN_KEY, 2, 1, "[vm a]\nKernel = 1\n", "did you mean 'kernel'?"},
     {CONFIG_UNKNOWN_KEY, 2, 1, "[vm a]\nvcpus_of_the_machine = 1\n", "it takes cpus, memory"},
@@ -325,17 +336,12 @@ static void test_every_rule_has_a_case(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_full_example),
-        cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_accepted_forms),
-        cmocka_unit_test(test_each_rule),
-        cmocka_unit_test(test_nul_byte),
-        cmocka_unit_test(test_sizes_of_things),
-        cmocka_unit_test(test_many_vms),
-        cmocka_unit_test(test_long_quotes_are_cut),
-        cmocka_unit_test(test_machine),
-        cmocka_unit_test(test_rule_names),
-        cmocka_unit_test(test_every_rule_has_a_case),
+        cmocka_unit_test(test_full_example),        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_accepted_forms),      cmocka_unit_test(test_comments),
+        cmocka_unit_test(test_each_rule),           cmocka_unit_test(test_nul_byte),
+        cmocka_unit_test(test_sizes_of_things),     cmocka_unit_test(test_many_vms),
+        cmocka_unit_test(test_long_quotes_are_cut), cmocka_unit_test(test_machine),
+        cmocka_unit_test(test_rule_names),          cmocka_unit_test(test_every_rule_has_a_case),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -133,6 +133,11 @@ static void test_required_bits(void **state)
         in.cpuid_1_ecx |= (uint32_t)BIT(31);
         only(cases[i].row, PREFLIGHT_MISSING, "hypervisor under us");
     }
+    /* Either type will do. */
+    in.vmx_ept_vpid_cap &= ~(BIT(26) | BIT(42));
+    assert_int_equal(find("INVEPT")->state, PREFLIGHT_OK);
+    assert_int_equal(find("INVVPID")->state, PREFLIGHT_OK);
+    setup(state);
     in.vmx_ept_vpid_cap &= ~BIT(25);
     assert_int_equal(find("INVEPT")->state, PREFLIGHT_OK);
     in.vmx_ept_vpid_cap &= ~BIT(41);
