@@ -110,9 +110,9 @@ class Machine:
     guest's receiver is empty."""
 
     def __init__(self, image, cpus=1, memory=1024, cpu_model=CPU_MODEL, log=None, verbose=False, ips=IPS,
-                 pace=False, extra_msrs=None):
+                 pace=False, msrs=MSRS):
         """memory in MiB; `log` is Bochs' own log; verbose: also why a VM entry failed (slower); pace: emulated
-        time does not run ahead of real time while the machine is idle; extra_msrs: a file such as MSRS."""
+        time does not run ahead of real time while the machine is idle; msrs: a file of MSRs that Bochs lacks."""
         found = find()
         if not found:
             raise ui.Failure("there is no Bochs: run scripts/setup")
@@ -125,7 +125,7 @@ class Machine:
         listener.listen(1)
         rc_path = os.path.join(self.directory, "bochsrc")
         with open(rc_path, "w", encoding="utf-8") as file:
-            file.write(self._rc(listener.getsockname()[1], cpus, memory, cpu_model, verbose, ips, pace, extra_msrs))
+            file.write(self._rc(listener.getsockname()[1], cpus, memory, cpu_model, verbose, ips, pace, msrs))
         argv = [binary, "-q", "-f", rc_path]
         if has_debugger:  # Debian's build stops at a prompt: this script continues it
             start = os.path.join(self.directory, "start")
@@ -138,14 +138,14 @@ class Machine:
                                         stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=end_with_parent)
         self.console = self._accept(listener)
 
-    def _rc(self, port, cpus, memory, cpu_model, verbose, ips, pace, extra_msrs):
+    def _rc(self, port, cpus, memory, cpu_model, verbose, ips, pace, msrs):
         lines = [
             "config_interface: textconfig",
             "display_library: nogui",
             "romimage: file=%s" % firmware(),
             "megs: %d" % memory,
-            "cpu: model=%s, count=%d, ips=%d, reset_on_triple_fault=0, ignore_bad_msrs=0%s"
-            % (cpu_model, cpus, ips, ", msrs=\"%s\"" % extra_msrs if extra_msrs else ""),
+            "cpu: model=%s, count=%d, ips=%d, reset_on_triple_fault=0, ignore_bad_msrs=0, msrs=\"%s\""
+            % (cpu_model, cpus, ips, msrs),
             "pci: enabled=1, chipset=i440fx",
             "vgaromimage: file=\"%s\"" % self._vga_rom(),
             "vga: extension=none, update_freq=1",

@@ -16,6 +16,8 @@ import image
 import make_image
 import ui
 
+NATIVE = os.path.join(ui.ROOT, "tests", "rig", "native")
+NATIVE_MSRS = os.path.join(NATIVE, "msrs.def")
 LOGS = os.path.join(build.BUILD, "rig-logs")
 WORK = os.path.join(build.BUILD, "rig")
 LEFT_TO_FIRMWARE = r"BdsDxe: failed to start|Shell>|BdsDxe: No bootable option"
@@ -29,7 +31,7 @@ class Timeout(Exception):
 class Boot:
     """One machine, from power-on to its end. Everything the console shows is kept in build/rig-logs/NAME.log."""
 
-    def __init__(self, name, image_path, cpus=1, memory=640, cpu_model=bochs.CPU_MODEL, verbose=True, extra_msrs=None):
+    def __init__(self, name, image_path, cpus=1, memory=640, cpu_model=bochs.CPU_MODEL, verbose=True, msrs=bochs.MSRS):
         os.makedirs(LOGS, exist_ok=True)
         self.name = name
         self.transcript_path = os.path.join(LOGS, name + ".log")
@@ -40,7 +42,7 @@ class Boot:
         self.at = 0          # up to here it was looked at by expect()
         self._raw = b""
         self.machine = bochs.Machine(image_path, cpus, memory, cpu_model, log=self.emulator_log, verbose=verbose,
-                                     extra_msrs=extra_msrs)
+                                     msrs=msrs)
         self.machine.console.settimeout(0.5)
 
     def __enter__(self):
@@ -173,7 +175,7 @@ def ticks(boot, pattern, timeout):
 
 def native_loader():
     """Builds the application that boots a kernel without a hypervisor (tests/rig/native)."""
-    source = os.path.join(ui.ROOT, "tests", "rig", "native", "native_boot.c")
+    source = os.path.join(NATIVE, "native_boot.c")
     os.makedirs(WORK, exist_ok=True)
     stem = os.path.join(WORK, "native_boot")
     lib = next(path for path in ("/usr/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu/gnuefi")
@@ -200,6 +202,6 @@ def native_boot_ticks(kernel, cmdline, memory=640, timeout=180):
     disk = os.path.join(where, "disk.img")
     image.write(disk, [("EFI/BOOT/BOOTX64.EFI", native_loader()), ("vmlinuz", guests.kernel(kernel)),
                        ("initrd.img", guests.initramfs(os.path.join(WORK, "initrd.img"))), ("cmdline", command_line)])
-    with Boot("native-" + kernel, disk, memory=memory, verbose=False, extra_msrs=bochs.MSRS) as boot:
+    with Boot("native-" + kernel, disk, memory=memory, verbose=False, msrs=NATIVE_MSRS) as boot:
         start = ticks(boot, r"^bulkhead-native: start tsc=(\d+)\n", timeout)
         return ticks(boot, r"^bulkhead-guest: init tsc=(\d+)\n", timeout) - start

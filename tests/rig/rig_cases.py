@@ -1,0 +1,263 @@
+"""The boots that scripts/test bochs makes, each with many checks. The order is by cost: the longest begin first, so
+that two at a time end together."""
+import concurrent.futures
+import os
+import re
+import struct
+import traceback
+
+import bench
+import bochs
+import build
+import guests
+import image
+import rig
+import ui
+
+BOOT_RATIO_LIMIT = 1.15          # a VM's boot to /init against the native one (issue 2, section 5)
+START_LIMIT = 50_000_000         # instructions from the core's start to the first VM entry
+BOOT_SECONDS = 300               # wall time for a kernel to come up on a busy machine
+READY = r"^bulkhead-guest: ready"
+PROMPT = r"^guest# "
+QUIET = "console=ttyS0,115200 quiet"
+# What a kernel says of a machine it does not like.
+COMPLAINTS = r"Firmware Bug|FW_BUG|unchecked MSR|WARNING:|Call Trace|BUG:|lost.*timer|timer doesn't work|TSC.*unstable|" \
+             r"Marking clocksource|spurious.*interrupt|nobody cared|MADT.*not|APIC error|Unknown NMI|hung|stall|Oops"
+# Not complaints about the machine: the CPU's own flaws, which the kernel names when it has no new microcode.
+EXPECTED = r"RETBleed: WARNING|MDS CPU bug|MMIO Stale Data CPU bug|Spectre|Vulnerable"
+
+
+def complaints(dmesg):
+    return [line for line in dmesg.splitlines() if re.search(COMPLAINTS, line, re.I) and not re.search(EXPECTED, line)]
+
+
+def interrupts(text, name):
+    """The counts of one row of /proc/interrupts, one for each CPU."""
+    match = re.search(r"^\s*%s:((?:\s+\d+)+)" % re.escape(name), text, re.M)
+    return [int(number) for number in match.group(1).split()] if match else []
+
+
+def _machine_checks(t, boot, name, cpus):
+    info = boot.output("cat /proc/cpuinfo")
+    t.check(len(re.findall(r"^processor\s*:", info, re.M)) == cpus, name + ": /proc/cpuinfo shows %d CPUs" % cpus)
+    flags = (re.search(r"^flags\s*:(.*)$", info, re.M) or [""])[0].split()
+    t.check("hypervisor" in flags and "vmx" not in flags, name + ": CPUID shows a hypervisor and no VMX")
+    dmesg = boot.output("dmesg", 60)
+    bad = complaints(dmesg)
+    t.check(len(dmesg) > 2000 and not bad, name + ": the kernel has no complaints", " / ".join(bad[:5]))
+    clock = boot.output("cat /sys/devices/system/clocksource/clocksource0/current_clocksource")
+    t.check(clock == "tsc", name + ": the clock source is the TSC", clock)
+
+
+def _life_checks(t, boot, name, cpus):
+    """Time passes, interrupts arrive on every CPU, every CPU can be used."""
+    first = boot.output("cat /proc/interrupts")
+    dates = []
+    for _ in range(2):
+        dates.append(int(boot.output("date +%s", 60)))
+        if len(dates) == 1:
+            boot.run("sleep 2", 90)
+    t.check(1 <= dates[1] - dates[0] <= 10, name + ": the date advances", "%d s in sleep 2" % (dates[1] - dates[0]))
+    t.check(dates[0] > 1_700_000_000, name + ": the date is today's", "%d" % dates[0])
+    ran = [boot.output("taskset -c %d sh -c 'grep -q . /proc/self/stat && echo on%d'" % (cpu, cpu), 60)
+           for cpu in range(cpus)]
+    t.check(ran == ["on%d" % cpu for cpu in range(cpus)], name + ": every CPU runs programs", " ".join(ran))
+    second = boot.output("cat /proc/interrupts")
+    before, after = interrupts(first, "LOC"), interrupts(second, "LOC")
+    t.check(len(after) == cpus and all(b > a for a, b in zip(before, after)),
+            name + ": the local timer ticks on every CPU", "%s -> %s" % (before, after))
+    serial = interrupts(second, "4")
+    t.check(sum(serial) > 0, name + ": the serial port interrupts", str(serial))
+
+
+def linux_session(t, kernel, cpus, reboot):
+    name = "linux %s, %d CPU%s" % (kernel, cpus, "" if cpus == 1 else "s")
+    log = "linux-%s-%dcpu" % (kernel, cpus)
+    disk = rig.linux_image(log, kernel, cpus)
+    with rig.Boot(log, disk, cpus) as boot:
+        boot.expect(READY, BOOT_SECONDS)
+        boot.expect(PROMPT, 60)
+        t.check(True, name + ": boots to a shell", "%.0f s" % boot.seconds())
+        _machine_checks(t, boot, name, cpus)
+        _life_checks(t, boot, name, cpus)
+        if reboot:
+            boot.run("echo left-over > /tmp/left-over")
+            boot.send("reboot")
+            boot.expect(READY, BOOT_SECONDS)
+            boot.expect(PROMPT, 60)
+            t.check(boot.output("ls /tmp") == "", name + ": reboots from pristine images")
+        boot.send("poweroff")
+        t.check(boot.wait_off(120), name + ": powers off, and then the machine",
+                "%.0f s in all" % boot.seconds())
+
+
+def boot_cost(t, kernel):
+    """A VM's boot to /init against the same kernel's without a hypervisor; and how long Bulkhead itself took."""
+    name = "boot cost %s" % kernel
+    native = rig.native_boot_ticks(kernel, QUIET)
+    disk = rig.linux_image("cost-" + kernel, kernel, cmdline=QUIET)
+    with rig.Boot("cost-" + kernel, disk, verbose=False) as boot:
+        end = rig.ticks(boot, r"^bulkhead-guest: init tsc=(\d+)\n", BOOT_SECONDS)
+        # A VM's TSC begins with 0 when the VM does, as after a power-on.
+        ratio = end / native
+        t.check(0 < ratio <= BOOT_RATIO_LIMIT, name + ": instructions to /init", "%.0f M, natively %.0f M: %.2f times, "
+                "at most %.2f" % (end / 1e6, native / 1e6, ratio, BOOT_RATIO_LIMIT))
+        start = re.search(r"first VM entry after (\d+) instructions", boot.text)
+        if start:
+            t.check(int(start.group(1)) <= START_LIMIT, name + ": from the core's start to the first VM entry",
+                    "%.1f M instructions" % (int(start.group(1)) / 1e6))
+
+
+def no_stop(t):
+    """on_reboot = stop: a reboot ends the VM, and then the machine."""
+    disk = rig.linux_image("reboot-stop", guests.DEMO_KERNEL, on_reboot="stop", cmdline=QUIET)
+    with rig.Boot("reboot-stop", disk) as boot:
+        boot.expect(READY, BOOT_SECONDS)
+        boot.expect(PROMPT, 60)
+        boot.send("reboot")
+        t.check(boot.wait_off(120), "on_reboot = stop: a reboot stops the VM")
+
+
+def large_memory(t):
+    """A VM with memory around the PCI hole."""
+    disk = rig.linux_image("large", guests.DEMO_KERNEL, memory="4608M", cmdline=QUIET)
+    with rig.Boot("large", disk, memory=5376, verbose=False) as boot:
+        boot.expect(READY, BOOT_SECONDS)
+        boot.expect(PROMPT, 60)
+        total = int(boot.output("grep MemTotal /proc/meminfo").split()[1]) // 1024
+        t.check(total > 4300, "more than 4 GiB of memory", "%d MiB seen" % total)
+        boot.send("poweroff")
+        boot.wait_off(120)
+
+
+def smallest_memory(t):
+    disk = rig.linux_image("small", guests.DEMO_KERNEL, memory="128M", cmdline=QUIET)
+    with rig.Boot("small", disk) as boot:
+        boot.expect(READY, BOOT_SECONDS)
+        t.check(True, "a VM of 128 MiB boots")
+
+
+def budgets(t):
+    """The costs of exits, against issue 2, section 5."""
+    if not bench.available():
+        t.skip("exit costs", "tests/guest/bench is not there")
+        return
+    costs = bench.measure()
+    for row in bench.ROWS:
+        cost = costs.get(row.name)
+        t.check(cost is not None and cost <= row.limit, "cost of " + row.title,
+                "%s instructions, at most %d" % (cost if cost is not None else "no", row.limit))
+
+
+# ---- bad input: a message that says what, where and what to do, and back to the firmware ----
+
+def _bad_boot(t, name, disk, pattern, cpus=1, cpu_model=bochs.CPU_MODEL, memory=384):
+    log = "bad-" + re.sub(r"[^a-z0-9]+", "-", name.lower())
+    with rig.Boot(log, disk, cpus, memory, cpu_model) as boot:
+        try:
+            boot.expect(rig.LEFT_TO_FIRMWARE, 120)
+            back = True
+        except rig.Timeout:
+            back = False
+        said = re.search(pattern, boot.text, re.M | re.I)
+        t.check(said is not None, "bad input, %s: the message says so" % name,
+                "no %r in:\n%s" % (pattern, boot.last_lines()) if not said else said.group(0).strip()[:110])
+        t.check(back, "bad input, %s: back to the firmware" % name, "" if back else boot.last_lines(3))
+
+
+def _image(name, config=None, kernel=None, initrd=None):
+    """A disk with the given contents (bytes, or a path); None: the file is missing."""
+    where = rig.directory("bad-" + name)
+    files = [("EFI/BOOT/BOOTX64.EFI", build.LOADER)]
+    for path, content in (("bulkhead.conf", config), ("vmlinuz", kernel), ("initrd.img", initrd)):
+        if isinstance(content, (bytes, bytearray)):
+            host = os.path.join(where, path)
+            with open(host, "wb") as file:
+                file.write(content)
+            files.append((path, host))
+        elif content:
+            files.append((path, content))
+    disk = os.path.join(where, "disk.img")
+    image.write(disk, files)
+    return disk
+
+
+def _config(**changes):
+    values = {"cpus": "0", "memory": "128M", "cmdline": "console=ttyS0", "on_reboot": "restart", **changes}
+    return (rig.CONFIG % values).encode()
+
+
+def bad_input(t):
+    kernel = guests.kernel(guests.DEMO_KERNEL)
+    initrd = guests.initramfs(os.path.join(rig.WORK, "initrd.img"))
+    with open(kernel, "rb") as file:
+        whole = file.read()
+    old = bytearray(whole[:65536])
+    struct.pack_into("<H", old, 0x206, 0x0203)  # version of the boot protocol
+    typo = _config().replace(b"memory =", b"memroy =")
+    twice = _config() + b"\n[vm other]\ncpus = 0\nmemory = 64M\nkernel = vmlinuz\n"
+    cases = [
+        ("a typo", _image("typo", typo, kernel, initrd), r"bulkhead\.conf:7:1: .*memroy.*memory"),
+        ("a CPU given twice", _image("twice", twice, kernel, initrd), r"bulkhead\.conf:\d+:\d+: .*CPU 0"),
+        ("a CPU that is not there", _image("cpu", _config(cpus="0-3"), kernel, initrd), r"CPU|cpus"),
+        ("more memory than there is", _image("memory", _config(memory="8G"), kernel, initrd), r"memory"),
+        ("no configuration", _image("config", None, kernel, initrd), r"no .*bulkhead\.conf"),
+        ("no kernel", _image("kernel", _config(), None, initrd), r"vmlinuz.*no such file"),
+        ("no initrd", _image("initrd", _config(), kernel, None), r"initrd\.img.*no such file"),
+        ("a truncated kernel", _image("short", _config(), whole[:300000], initrd), r"truncated"),
+        ("a kernel that is none", _image("text", _config(), b"hello\n" * 2000, initrd), r"bzImage"),
+        ("an old boot protocol", _image("old", _config(), bytes(old), initrd), r"boot protocol.*2\.03"),
+        ("an initrd that does not fit", _image("fit", _config(memory="64M"), kernel, bytes(60 << 20)),
+         r"initrd.*does not fit"),
+        ("an empty initrd", _image("empty", _config(), kernel, b""), r"initrd.*empty"),
+    ]
+    for name, disk, pattern in cases:
+        _bad_boot(t, name, disk, pattern)
+
+
+def no_vmx(t):
+    """Processors without what is needed: the preflight names what is missing."""
+    disk = _image("vmx", _config(), guests.kernel(guests.DEMO_KERNEL),
+                  guests.initramfs(os.path.join(rig.WORK, "initrd.img")))
+    _bad_boot(t, "a CPU without VT-x", disk, r"MISSING +VT-x", cpu_model="p4_prescott_celeron_336")
+    _bad_boot(t, "a CPU without EPT", disk, r"MISSING +EPT", cpu_model="core2_penryn_t9600")
+    _bad_boot(t, "an AMD CPU", disk, r"MISSING +VT-x", cpu_model="athlon64_venice")
+
+
+CASES = [
+    ("linux 6.1-cloud 4", lambda t: linux_session(t, "6.1-cloud", 4, False)),
+    ("linux 6.12-cloud 4", lambda t: linux_session(t, "6.12-cloud", 4, False)),
+    ("linux 6.12-cloud 2", lambda t: linux_session(t, "6.12-cloud", 2, True)),
+    ("linux 6.1-cloud 2", lambda t: linux_session(t, "6.1-cloud", 2, True)),
+    ("linux 6.12 2", lambda t: linux_session(t, "6.12", 2, False)),
+    ("linux 6.1 2", lambda t: linux_session(t, "6.1", 2, False)),
+    ("linux 6.12-cloud 1", lambda t: linux_session(t, "6.12-cloud", 1, True)),
+    ("linux 6.1-cloud 1", lambda t: linux_session(t, "6.1-cloud", 1, True)),
+    ("bad input", bad_input),
+    ("boot cost 6.12-cloud", lambda t: boot_cost(t, "6.12-cloud")),
+    ("boot cost 6.1-cloud", lambda t: boot_cost(t, "6.1-cloud")),
+    ("large memory", large_memory),
+    ("reboot stop", no_stop),
+    ("small memory", smallest_memory),
+    ("no VT-x", no_vmx),
+    ("exit costs", budgets),
+]
+
+
+def _one(results, name, function):
+    try:
+        function(results)
+    except (rig.Timeout, ui.Failure) as problem:
+        results.check(False, name, "%s\n  transcripts: %s" % (problem, rig.LOGS))
+    except Exception:  # pylint: disable=broad-except
+        results.check(False, name, "the test itself broke:\n" + traceback.format_exc())
+
+
+def run(results, only=None, jobs=1):
+    if not bochs.find():
+        raise ui.Failure("there is no Bochs: run scripts/setup")
+    guests.initramfs(os.path.join(rig.WORK, "initrd.img"))
+    chosen = [case for case in CASES if not only or only in case[0]]
+    with concurrent.futures.ThreadPoolExecutor(max(1, jobs)) as pool:
+        for future in [pool.submit(_one, results, name, function) for name, function in chosen]:
+            future.result()
