@@ -12,18 +12,18 @@
     ROW(EXCEPTION_OR_NMI, VMX_NEED_INTR_INFO | VMX_NEED_IDT_INFO | VMX_NEED_QUALIFICATION, EXCEPTION,        \
         EXCEPTION,                                                                                           \
         "A host NMI becomes EXIT_NMI and is served by the host. Of exceptions only those in "                \
-        "the exception bitmap arrive: #MC is the host's, the others are given back to the "                  \
-        "guest.")                                                                                            \
+        "the exception bitmap arrive: #MC is the host's, #DB and #AC (intercepted against "                  \
+        "endless delivery) are given back to the guest.")                                                    \
     ROW(EXTERNAL_INTERRUPT, VMX_NEED_INTR_INFO, INTERRUPT, INTERRUPT,                                        \
         "The vector was acknowledged on exit; the host's handler for it runs, then the guest "               \
         "goes on.")                                                                                          \
     ROW(TRIPLE_FAULT, 0, TRIPLE_FAULT, PLAIN, "The VM stops with a report.")                                 \
     ROW(INIT_SIGNAL, 0, INIT, PLAIN,                                                                         \
-        "A physical INIT. Guests cannot send one (their ICR is emulated), so it is firmware "                \
-        "or another host CPU: the VM stops with a report.")                                                  \
+        "A physical INIT. Guests cannot send one (their ICR is emulated): it is logged and "                 \
+        "dropped, and the guest goes on.")                                                                   \
     ROW(SIPI, VMX_NEED_QUALIFICATION, SIPI, SIPI,                                                            \
-        "Arrives only in the activity state wait-for-SIPI, which a guest's CPU is not left "                 \
-        "in: start-up IPIs of guests are emulated. The VM stops with a report.")                             \
+        "Arrives only in the activity state wait-for-SIPI, which is never entered in "                       \
+        "hardware: logged and dropped.")                                                                     \
     ROW(IO_SMI, 0, UNEXPECTED, PLAIN,                                                                        \
         "Cannot occur: only under dual-monitor treatment of SMM, which is not activated.")                   \
     ROW(OTHER_SMI, 0, UNEXPECTED, PLAIN,                                                                     \
@@ -38,17 +38,17 @@
     ROW(GETSEC, VMX_NEED_INSN_LEN, VIRT_INSN, INSN, "#UD: guests are not offered SMX.")                      \
     ROW(HLT, VMX_NEED_INSN_LEN, HLT, INSN, "The vCPU sleeps until an event for it arrives.")                 \
     ROW(INVD, VMX_NEED_INSN_LEN, INVD, INSN,                                                                 \
-        "Executed as WBINVD would be: discarding modified lines would lose other people's "                  \
-        "data.")                                                                                             \
+        "Nothing to do: guest memory is coherent, and dropping modified lines would lose "                   \
+        "other people's data.")                                                                              \
     ROW(INVLPG, VMX_NEED_QUALIFICATION | VMX_NEED_INSN_LEN, INVLPG, INVLPG,                                  \
-        "Does not occur with INVLPG exiting off; if it did, the linear address is invalidated "              \
-        "under the guest's VPID.")                                                                           \
+        "Does not occur with INVLPG exiting off; if it did, the guest's TLB is flushed under "               \
+        "its VPID.")                                                                                         \
     ROW(RDPMC, VMX_NEED_INSN_LEN, RDPMC, INSN, "#GP(0): guests are offered no performance counters.")        \
     ROW(RDTSC, VMX_NEED_INSN_LEN, RDTSC, INSN,                                                               \
         "Does not occur with RDTSC exiting off (the offset is added by the hardware); if it "                \
         "did, it is emulated.")                                                                              \
     ROW(RSM, VMX_NEED_INSN_LEN, VIRT_INSN, INSN, "#UD: a guest is never in SMM.")                            \
-    ROW(VMCALL, VMX_NEED_INSN_LEN, HYPERCALL, INSN, "A hypercall; an unknown number answers with an error.") \
+    ROW(VMCALL, VMX_NEED_INSN_LEN, HYPERCALL, INSN, "A hypercall; an unknown number answers RAX = -1.")      \
     ROW(VMCLEAR, VMX_NEED_INSN_LEN, VIRT_INSN, INSN, "#UD: guests are not offered VMX.")                     \
     ROW(VMLAUNCH, VMX_NEED_INSN_LEN, VIRT_INSN, INSN, "#UD: guests are not offered VMX.")                    \
     ROW(VMPTRLD, VMX_NEED_INSN_LEN, VIRT_INSN, INSN, "#UD: guests are not offered VMX.")                     \
@@ -62,7 +62,8 @@
         "MOV to CR0 and CR4 (bits the host owns), MOV to and from CR8, CLTS and LMSW are "                   \
         "checked and emulated; MOV to and from CR3 does not exit, and is emulated if it does.")              \
     ROW(MOV_DR, VMX_NEED_QUALIFICATION | VMX_NEED_INSN_LEN, DR_ACCESS, DR,                                   \
-        "Emulated on the guest's own debug registers.")                                                      \
+        "The guest owns its debug registers while it runs, so this does not exit; if it does, it is "        \
+        "emulated on them.")                                                                                 \
     ROW(IO_INSTRUCTION, VMX_NEED_QUALIFICATION | VMX_NEED_INSN_LEN, IO, IO,                                  \
         "Sent to the device model of the port; nothing there reads as all-ones. Strings and "                \
         "REP go element by element, and their address and segment are read only for them.")                  \
@@ -71,7 +72,7 @@
     ROW(WRMSR, VMX_NEED_INSN_LEN, WRMSR, INSN,                                                               \
         "Checked against the MSR policy and emulated; an MSR that is not in it gives #GP(0).")               \
     ROW(ENTRY_FAILURE_GUEST_STATE, VMX_NEED_QUALIFICATION, ENTRY_FAILURE, ENTRY_FAILURE,                     \
-        "The VM stops; vmx_check names the field and the rule that was broken.")                             \
+        "The VM stops with a report; vmx_check tells the field and the rule that was broken.")               \
     ROW(ENTRY_FAILURE_MSR_LOADING, VMX_NEED_QUALIFICATION, ENTRY_FAILURE, ENTRY_FAILURE,                     \
         "The VM stops; the report names the entry of the MSR-load area. No such area is used, "              \
         "so this is a bug of Bulkhead.")                                                                     \
@@ -93,9 +94,11 @@
         "Does not occur without virtual-interrupt delivery; the EOI would be passed to the "                 \
         "IOAPIC.")                                                                                           \
     ROW(GDTR_IDTR_ACCESS, VMX_NEED_INSN_LEN, DESC_ACCESS, INSN,                                              \
-        "Does not occur with descriptor-table exiting off.")                                                 \
+        "Does not occur with descriptor-table exiting off; if it did, the VM stops with a "                  \
+        "report.")                                                                                           \
     ROW(LDTR_TR_ACCESS, VMX_NEED_INSN_LEN, DESC_ACCESS, INSN,                                                \
-        "Does not occur with descriptor-table exiting off.")                                                 \
+        "Does not occur with descriptor-table exiting off; if it did, the VM stops with a "                  \
+        "report.")                                                                                           \
     ROW(EPT_VIOLATION, VMX_NEED_QUALIFICATION | VMX_NEED_GPA | VMX_NEED_GLA | VMX_NEED_IDT_INFO,             \
         NESTED_FAULT, EPT_VIOLATION,                                                                         \
         "MMIO: the instruction is fetched, decoded and sent to the device model; nothing "                   \
@@ -106,17 +109,17 @@
     ROW(RDTSCP, VMX_NEED_INSN_LEN, RDTSCP, INSN,                                                             \
         "Does not occur with RDTSC exiting off; if it did, it is emulated.")                                 \
     ROW(PREEMPTION_TIMER, 0, TIMER, PLAIN,                                                                   \
-        "The next deadline of the vCPU has come: its timer interrupt is raised and the timer "               \
-        "set anew.")                                                                                         \
+        "The next deadline of the vCPU has come; deadlines are looked at before every entry, "               \
+        "and this exit makes one happen.")                                                                   \
     ROW(INVVPID, VMX_NEED_INSN_LEN, VIRT_INSN, INSN, "#UD: guests are not offered VMX.")                     \
     ROW(WBINVD, VMX_NEED_INSN_LEN, WBINVD, INSN,                                                             \
-        "WBINVD and WBNOINVD do nothing: a guest without a device of its own sees coherent "                 \
-        "memory.")                                                                                           \
+        "Nothing to do, for WBNOINVD too: guest memory is coherent, and a flush would hurt "                 \
+        "the neighbours.")                                                                                   \
     ROW(XSETBV, VMX_NEED_INSN_LEN, XSETBV, INSN,                                                             \
         "Checked against the features offered to the guest, then loaded; else #GP(0).")                      \
     ROW(APIC_WRITE, VMX_NEED_QUALIFICATION, APIC_WRITE, APIC_WRITE,                                          \
         "Does not occur without APIC-register virtualization.")                                              \
-    ROW(RDRAND, VMX_NEED_INSN_LEN, RDRAND, INSN, "Does not occur with RDRAND exiting off.")                  \
+    ROW(RDRAND, VMX_NEED_INSN_LEN, RDRAND, INSN, "Does not occur with RDRAND exiting off; if it did, #UD.")  \
     ROW(INVPCID, VMX_NEED_INSN_LEN, INVPCID, INSN,                                                           \
         "Does not occur with INVLPG exiting off; if it did, the guest's TLB is flushed under "               \
         "its VPID.")                                                                                         \
@@ -125,14 +128,12 @@
     ROW(ENCLS, VMX_NEED_INSN_LEN, VIRT_INSN, INSN,                                                           \
         "#UD: guests are not offered SGX. ENCLS exiting is on, for all leaves, where the "                   \
         "processor has it.")                                                                                 \
-    ROW(RDSEED, VMX_NEED_INSN_LEN, RDSEED, INSN, "Does not occur with RDSEED exiting off.")                  \
+    ROW(RDSEED, VMX_NEED_INSN_LEN, RDSEED, INSN, "Does not occur with RDSEED exiting off; if it did, #UD.")  \
     ROW(PML_FULL, 0, UNEXPECTED, PLAIN, "Cannot occur: page-modification logging is off.")                   \
     ROW(XSAVES, VMX_NEED_INSN_LEN, XSAVES, INSN,                                                             \
-        "Occurs only for state components that the XSS-exiting bitmap names: none that the "                 \
-        "guest may enable in IA32_XSS.")                                                                     \
+        "Does not occur with an empty XSS-exiting bitmap; if it did, #UD.")                                  \
     ROW(XRSTORS, VMX_NEED_INSN_LEN, XSAVES, INSN,                                                            \
-        "Occurs only for state components that the XSS-exiting bitmap names: none that the "                 \
-        "guest may enable in IA32_XSS.")                                                                     \
+        "Does not occur with an empty XSS-exiting bitmap; if it did, #UD.")                                  \
     ROW(PCONFIG, VMX_NEED_INSN_LEN, VIRT_INSN, INSN,                                                         \
         "PCONFIG is not enabled, so the hardware raises #UD by itself; if it exits, #UD.")                   \
     ROW(SPP_EVENT, 0, UNEXPECTED, PLAIN, "Cannot occur: sub-page write permissions are off.")                \
@@ -147,8 +148,7 @@
         "processor has it.")                                                                                 \
     ROW(ENQCMD_PASID, 0, UNEXPECTED, PLAIN, "Cannot occur: PASID translation is off.")                       \
     ROW(ENQCMDS_PASID, 0, UNEXPECTED, PLAIN, "Cannot occur: PASID translation is off.")                      \
-    ROW(BUS_LOCK, 0, BUS_LOCK, PLAIN,                                                                        \
-        "Trap-like: the locked access is done. It is counted, and the guest goes on.")                       \
+    ROW(BUS_LOCK, 0, BUS_LOCK, PLAIN, "Trap-like: the locked access is done, and the guest goes on.")        \
     ROW(NOTIFY, VMX_NEED_QUALIFICATION | VMX_NEED_IDT_INFO, NOTIFY, NOTIFY,                                  \
         "No instruction boundary within the time set: the guest goes on, so that the host "                  \
         "gets its turn. With an invalid context the VM stops with a report.")                                \
