@@ -27,8 +27,8 @@ static void test_integers(void **state)
     SAME("%ld %lld", (long)INT64_MIN, (long long)INT64_MAX);
     SAME("%u %lu %llu %zu", 4294967295u, (unsigned long)UINT64_MAX, 1ull, (size_t)7);
     SAME("%x %X %lx", 0xdeadbeefu, 0xdeadbeefu, 0x123456789abcdefUL);
-    SAME("%hhx %hx %hhd %hd", 0xff, 0xffff, -1, -2);
-    SAME("%hhu %hu", 255, 65535);
+    SAME("%hhx %hx %hhd %hd", (unsigned char)0xff, (unsigned short)0xffff, (signed char)-1, (short)-2);
+    SAME("%hhu %hu", (unsigned char)255, (unsigned short)65535);
     SAME("[%5d][%-5d][%05d][%1d]", -42, -42, -42, -42);
     SAME("[%8x][%-8x][%08x]", 0xabcu, 0xabcu, 0xabcu);
     SAME("[%*d][%*d]", 6, 1, -6, 1);
