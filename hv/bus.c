@@ -48,15 +48,19 @@ enum status bus_add_mmio(struct bus *bus, uint64_t base, uint64_t size, struct v
     if (!dev || size == 0 || base + (size - 1) < base)
         return ERR_INVALID;
     uint64_t last = base + (size - 1);
-    uint32_t i = 0;
-    while (i < bus->mmio_count && bus->mmio[i].last < base)
+    uint32_t i = 0, n = bus->mmio_count;
+    while (i < n && bus->mmio_last[i] < base)
         i++;
-    if (i < bus->mmio_count && bus->mmio[i].base <= last)
+    if (i < n && bus->mmio[i].base <= last)
         return ERR_EXISTS;
-    if (bus->mmio_count == BUS_MAX_MMIO)
+    if (n == BUS_MAX_MMIO)
         return ERR_NO_MEMORY;
-    memmove(&bus->mmio[i + 1], &bus->mmio[i], (bus->mmio_count - i) * sizeof(bus->mmio[0]));
-    bus->mmio[i] = (struct bus_mmio){.base = base, .last = last, .dev = dev};
+    if (n == 0)
+        memset(bus->mmio_last, 0xff, sizeof(bus->mmio_last));
+    memmove(&bus->mmio[i + 1], &bus->mmio[i], (n - i) * sizeof(bus->mmio[0]));
+    memmove(&bus->mmio_last[i + 1], &bus->mmio_last[i], (n - i) * sizeof(bus->mmio_last[0]));
+    bus->mmio[i] = (struct bus_mmio){.base = base, .dev = dev};
+    bus->mmio_last[i] = last;
     bus->mmio_count++;
     return STATUS_OK;
 }
@@ -83,29 +87,36 @@ bool bus_split_ports(struct bus *bus, struct io_req *req)
     return claimed;
 }
 
-static bool holds(const struct bus_mmio *range, uint64_t addr)
+static bool holds(const struct bus *bus, uint32_t i, uint64_t addr)
 {
-    return addr >= range->base && addr <= range->last;
+    return i < bus->mmio_count && addr >= bus->mmio[i].base && addr <= bus->mmio_last[i];
+}
+
+/* Index of the first range that ends at or behind addr (the last index when there is none): five steps
+ * without a branch to mispredict. */
+static uint32_t search(const struct bus *bus, uint64_t addr)
+{
+    STATIC_ASSERT(BUS_MAX_MMIO == 32, "five steps");
+    const uint64_t *last = bus->mmio_last;
+    last += last[15] < addr ? 16 : 0;
+    last += last[7] < addr ? 8 : 0;
+    last += last[3] < addr ? 4 : 0;
+    last += last[1] < addr ? 2 : 0;
+    last += last[0] < addr ? 1 : 0;
+    return (uint32_t)(last - bus->mmio_last);
 }
 
 struct vdev *bus_find_mmio(struct bus *bus, uint64_t addr)
 {
     /* Relaxed: whatever another CPU stored here is an index that is checked before it is believed. */
-    uint32_t hint = __atomic_load_n(&bus->mmio_cache, __ATOMIC_RELAXED);
-    if (hint < bus->mmio_count && holds(&bus->mmio[hint], addr))
-        return bus->mmio[hint].dev;
-    uint32_t low = 0, high = bus->mmio_count;
-    while (low < high) {
-        uint32_t mid = (low + high) / 2;
-        if (bus->mmio[mid].last < addr)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    if (low == bus->mmio_count || addr < bus->mmio[low].base)
+    uint32_t i = __atomic_load_n(&bus->mmio_cache, __ATOMIC_RELAXED);
+    if (holds(bus, i, addr))
+        return bus->mmio[i].dev;
+    i = search(bus, addr);
+    if (!holds(bus, i, addr))
         return NULL;
-    __atomic_store_n(&bus->mmio_cache, low, __ATOMIC_RELAXED);
-    return bus->mmio[low].dev;
+    __atomic_store_n(&bus->mmio_cache, i, __ATOMIC_RELAXED);
+    return bus->mmio[i].dev;
 }
 
 bool bus_port_first(struct bus *bus, uint16_t port)

@@ -11,7 +11,7 @@
 #define BUS_PORTS       0x10000u
 
 struct bus_mmio {
-    uint64_t base, last; /* first and last byte */
+    uint64_t base;
     struct vdev *dev;
 };
 
@@ -21,7 +21,8 @@ struct bus {
     struct vdev *devices[BUS_MAX_DEVICES + 1]; /* [0] is NULL */
     uint8_t leaf_count, device_count;
     uint32_t mmio_count;
-    uint32_t mmio_cache; /* index of the range hit last, a hint */
+    uint32_t mmio_cache;              /* index of the range hit last, a hint */
+    uint64_t mmio_last[BUS_MAX_MMIO]; /* last byte of each range, sorted; UINT64_MAX behind them */
     struct bus_mmio mmio[BUS_MAX_MMIO];
     uint64_t port_seen[BUS_PORTS / 64]; /* bus_port_first() */
     struct once mmio_seen;              /* bus_mmio_first(), by page */

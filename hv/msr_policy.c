@@ -8,105 +8,99 @@
 #define MSR_IA32_P5_MC_ADDR 0x000u
 #define MSR_IA32_P5_MC_TYPE 0x001u
 #define MSR_SMI_COUNT       0x034u
+#define X2APIC_COUNT        (MSR_IA32_X2APIC_LAST - MSR_IA32_X2APIC_FIRST + 1)
 
-/* The one table. `class` decides who answers; a range covers `count` registers. */
-static const struct msr_row {
-    uint32_t first;
-    uint16_t count;
-    uint8_t class;
-    const char *name;
-} msr_rows[] = {
-    /* sorted by `first`: msr_row() searches it */
-    {MSR_IA32_P5_MC_ADDR, 1, MSR_CLASS_STORE, "IA32_P5_MC_ADDR"},
-    {MSR_IA32_P5_MC_TYPE, 1, MSR_CLASS_STORE, "IA32_P5_MC_TYPE"},
-    {MSR_IA32_TSC, 1, MSR_CLASS_TSC, "IA32_TIME_STAMP_COUNTER"},
-    {MSR_IA32_PLATFORM_ID, 1, MSR_CLASS_STORE, "IA32_PLATFORM_ID"},
-    {MSR_IA32_APIC_BASE, 1, MSR_CLASS_LAPIC, "IA32_APIC_BASE"},
-    {MSR_SMI_COUNT, 1, MSR_CLASS_STORE, "MSR_SMI_COUNT"},
-    {MSR_IA32_FEATURE_CONTROL, 1, MSR_CLASS_STORE, "IA32_FEATURE_CONTROL"},
-    {MSR_IA32_TSC_ADJUST, 1, MSR_CLASS_TSC, "IA32_TSC_ADJUST"},
-    {MSR_IA32_SPEC_CTRL, 1, MSR_CLASS_SPEC, "IA32_SPEC_CTRL"},
-    {MSR_IA32_PRED_CMD, 1, MSR_CLASS_SPEC, "IA32_PRED_CMD"},
-    {MSR_IA32_BIOS_UPDT_TRIG, 1, MSR_CLASS_STORE, "IA32_BIOS_UPDT_TRIG"},
-    {MSR_IA32_BIOS_SIGN_ID, 1, MSR_CLASS_STORE, "IA32_BIOS_SIGN_ID"},
-    {MSR_PLATFORM_INFO, 1, MSR_CLASS_STORE, "MSR_PLATFORM_INFO"},
-    {MSR_IA32_UMWAIT_CONTROL, 1, MSR_CLASS_GP, "IA32_UMWAIT_CONTROL"},
-    {MSR_IA32_MPERF, 1, MSR_CLASS_GP, "IA32_MPERF"},
-    {MSR_IA32_APERF, 1, MSR_CLASS_GP, "IA32_APERF"},
-    {MSR_IA32_MTRRCAP, 1, MSR_CLASS_STORE, "IA32_MTRRCAP"},
-    {MSR_IA32_ARCH_CAPABILITIES, 1, MSR_CLASS_STORE, "IA32_ARCH_CAPABILITIES"},
-    {MSR_IA32_FLUSH_CMD, 1, MSR_CLASS_SPEC, "IA32_FLUSH_CMD"},
-    {MSR_IA32_TSX_CTRL, 1, MSR_CLASS_GP, "IA32_TSX_CTRL"},
-    {MSR_IA32_SYSENTER_CS, 1, MSR_CLASS_VIRT, "IA32_SYSENTER_CS"},
-    {MSR_IA32_SYSENTER_ESP, 1, MSR_CLASS_VIRT, "IA32_SYSENTER_ESP"},
-    {MSR_IA32_SYSENTER_EIP, 1, MSR_CLASS_VIRT, "IA32_SYSENTER_EIP"},
-    {MSR_IA32_MCG_CAP, 1, MSR_CLASS_STORE, "IA32_MCG_CAP"},
-    {MSR_IA32_MCG_STATUS, 1, MSR_CLASS_STORE, "IA32_MCG_STATUS"},
-    {MSR_IA32_MCG_CTL, 1, MSR_CLASS_GP, "IA32_MCG_CTL"},
-    {MSR_IA32_PERFEVTSEL0, 1, MSR_CLASS_GP, "IA32_PERFEVTSEL0"},
-    {MSR_IA32_PERF_STATUS, 1, MSR_CLASS_GP, "IA32_PERF_STATUS"},
-    {MSR_IA32_PERF_CTL, 1, MSR_CLASS_GP, "IA32_PERF_CTL"},
-    {MSR_IA32_CLOCK_MODULATION, 1, MSR_CLASS_GP, "IA32_CLOCK_MODULATION"},
-    {MSR_IA32_THERM_INTERRUPT, 1, MSR_CLASS_GP, "IA32_THERM_INTERRUPT"},
-    {MSR_IA32_THERM_STATUS, 1, MSR_CLASS_GP, "IA32_THERM_STATUS"},
-    {MSR_IA32_MISC_ENABLE, 1, MSR_CLASS_STORE, "IA32_MISC_ENABLE"},
-    {MSR_IA32_ENERGY_PERF_BIAS, 1, MSR_CLASS_GP, "IA32_ENERGY_PERF_BIAS"},
-    {MSR_IA32_DEBUGCTL, 1, MSR_CLASS_STORE, "IA32_DEBUGCTL"},
-    {MSR_IA32_MTRR_PHYSBASE0, 2 * MSR_VARIABLE_RANGES, MSR_CLASS_STORE, "IA32_MTRR_PHYSBASE/MASK"},
-    {MSR_IA32_MTRR_FIX64K_00000, 1, MSR_CLASS_STORE, "IA32_MTRR_FIX64K"},
-    {MSR_IA32_MTRR_FIX16K_80000, 2, MSR_CLASS_STORE, "IA32_MTRR_FIX16K"},
-    {MSR_IA32_MTRR_FIX4K_C0000, 8, MSR_CLASS_STORE, "IA32_MTRR_FIX4K"},
-    {MSR_IA32_PAT, 1, MSR_CLASS_VIRT, "IA32_PAT"},
-    {MSR_IA32_MTRR_DEF_TYPE, 1, MSR_CLASS_STORE, "IA32_MTRR_DEF_TYPE"},
-    {MSR_IA32_PERF_CAPABILITIES, 1, MSR_CLASS_GP, "IA32_PERF_CAPABILITIES"},
-    {MSR_IA32_FIXED_CTR_CTRL, 3, MSR_CLASS_GP, "IA32_FIXED_CTR_CTRL/PERF_GLOBAL_*"},
-    {MSR_IA32_MC0_CTL, 4 * 32, MSR_CLASS_GP, "IA32_MCi_*"},
-    {MSR_IA32_VMX_BASIC, MSR_IA32_VMX_EXIT_CTLS2 - MSR_IA32_VMX_BASIC + 1, MSR_CLASS_GP, "IA32_VMX_*"},
-    {MSR_IA32_U_CET, 1, MSR_CLASS_GP, "IA32_U_CET"},
-    {MSR_IA32_S_CET, 1, MSR_CLASS_GP, "IA32_S_CET"},
-    {MSR_IA32_TSC_DEADLINE, 1, MSR_CLASS_LAPIC, "IA32_TSC_DEADLINE"},
-    {MSR_IA32_X2APIC_FIRST, 0x100, MSR_CLASS_LAPIC, "x2APIC"},
-    {MSR_IA32_XSS, 1, MSR_CLASS_STORE, "IA32_XSS"},
-    {MSR_IA32_EFER, 1, MSR_CLASS_VIRT, "IA32_EFER"},
-    {MSR_IA32_STAR, 1, MSR_CLASS_SWITCHED, "IA32_STAR"},
-    {MSR_IA32_LSTAR, 1, MSR_CLASS_SWITCHED, "IA32_LSTAR"},
-    {MSR_IA32_CSTAR, 1, MSR_CLASS_SWITCHED, "IA32_CSTAR"},
-    {MSR_IA32_FMASK, 1, MSR_CLASS_SWITCHED, "IA32_FMASK"},
-    {MSR_IA32_FS_BASE, 1, MSR_CLASS_VIRT, "IA32_FS_BASE"},
-    {MSR_IA32_GS_BASE, 1, MSR_CLASS_VIRT, "IA32_GS_BASE"},
-    {MSR_IA32_KERNEL_GS_BASE, 1, MSR_CLASS_SWITCHED, "IA32_KERNEL_GS_BASE"},
-    {MSR_IA32_TSC_AUX, 1, MSR_CLASS_SWITCHED, "IA32_TSC_AUX"},
-};
-
-static const struct msr_row *msr_row(uint32_t msr)
-{
-    size_t low = 0, high = ARRAY_SIZE(msr_rows);
-    while (low < high) {
-        size_t mid = (low + high) / 2;
-        const struct msr_row *row = &msr_rows[mid];
-        if (msr < row->first)
-            high = mid;
-        else if (msr - row->first >= row->count)
-            low = mid + 1;
-        else
-            return row;
-    }
-    return NULL;
-}
+/* The one table: first register, how many, who answers, name. Rows of class GP are only there for their
+ * names. */
+#define MSR_ROWS(ROW)                                                                                        \
+    ROW(MSR_IA32_P5_MC_ADDR, 1, MSR_CLASS_STORE, "IA32_P5_MC_ADDR")                                          \
+    ROW(MSR_IA32_P5_MC_TYPE, 1, MSR_CLASS_STORE, "IA32_P5_MC_TYPE")                                          \
+    ROW(MSR_IA32_TSC, 1, MSR_CLASS_TSC, "IA32_TIME_STAMP_COUNTER")                                           \
+    ROW(MSR_IA32_PLATFORM_ID, 1, MSR_CLASS_STORE, "IA32_PLATFORM_ID")                                        \
+    ROW(MSR_IA32_APIC_BASE, 1, MSR_CLASS_LAPIC, "IA32_APIC_BASE")                                            \
+    ROW(MSR_SMI_COUNT, 1, MSR_CLASS_STORE, "MSR_SMI_COUNT")                                                  \
+    ROW(MSR_IA32_FEATURE_CONTROL, 1, MSR_CLASS_STORE, "IA32_FEATURE_CONTROL")                                \
+    ROW(MSR_IA32_TSC_ADJUST, 1, MSR_CLASS_TSC, "IA32_TSC_ADJUST")                                            \
+    ROW(MSR_IA32_SPEC_CTRL, 1, MSR_CLASS_SPEC, "IA32_SPEC_CTRL")                                             \
+    ROW(MSR_IA32_PRED_CMD, 1, MSR_CLASS_SPEC, "IA32_PRED_CMD")                                               \
+    ROW(MSR_IA32_BIOS_UPDT_TRIG, 1, MSR_CLASS_STORE, "IA32_BIOS_UPDT_TRIG")                                  \
+    ROW(MSR_IA32_BIOS_SIGN_ID, 1, MSR_CLASS_STORE, "IA32_BIOS_SIGN_ID")                                      \
+    ROW(MSR_PLATFORM_INFO, 1, MSR_CLASS_STORE, "MSR_PLATFORM_INFO")                                          \
+    ROW(MSR_IA32_UMWAIT_CONTROL, 1, MSR_CLASS_GP, "IA32_UMWAIT_CONTROL")                                     \
+    ROW(MSR_IA32_MPERF, 1, MSR_CLASS_GP, "IA32_MPERF")                                                       \
+    ROW(MSR_IA32_APERF, 1, MSR_CLASS_GP, "IA32_APERF")                                                       \
+    ROW(MSR_IA32_MTRRCAP, 1, MSR_CLASS_STORE, "IA32_MTRRCAP")                                                \
+    ROW(MSR_IA32_ARCH_CAPABILITIES, 1, MSR_CLASS_STORE, "IA32_ARCH_CAPABILITIES")                            \
+    ROW(MSR_IA32_FLUSH_CMD, 1, MSR_CLASS_SPEC, "IA32_FLUSH_CMD")                                             \
+    ROW(MSR_IA32_TSX_CTRL, 1, MSR_CLASS_GP, "IA32_TSX_CTRL")                                                 \
+    ROW(MSR_IA32_SYSENTER_CS, 1, MSR_CLASS_VIRT, "IA32_SYSENTER_CS")                                         \
+    ROW(MSR_IA32_SYSENTER_ESP, 1, MSR_CLASS_VIRT, "IA32_SYSENTER_ESP")                                       \
+    ROW(MSR_IA32_SYSENTER_EIP, 1, MSR_CLASS_VIRT, "IA32_SYSENTER_EIP")                                       \
+    ROW(MSR_IA32_MCG_CAP, 1, MSR_CLASS_STORE, "IA32_MCG_CAP")                                                \
+    ROW(MSR_IA32_MCG_STATUS, 1, MSR_CLASS_STORE, "IA32_MCG_STATUS")                                          \
+    ROW(MSR_IA32_MCG_CTL, 1, MSR_CLASS_GP, "IA32_MCG_CTL")                                                   \
+    ROW(MSR_IA32_PERFEVTSEL0, 1, MSR_CLASS_GP, "IA32_PERFEVTSEL0")                                           \
+    ROW(MSR_IA32_PERF_STATUS, 1, MSR_CLASS_GP, "IA32_PERF_STATUS")                                           \
+    ROW(MSR_IA32_PERF_CTL, 1, MSR_CLASS_GP, "IA32_PERF_CTL")                                                 \
+    ROW(MSR_IA32_CLOCK_MODULATION, 1, MSR_CLASS_GP, "IA32_CLOCK_MODULATION")                                 \
+    ROW(MSR_IA32_THERM_INTERRUPT, 1, MSR_CLASS_GP, "IA32_THERM_INTERRUPT")                                   \
+    ROW(MSR_IA32_THERM_STATUS, 1, MSR_CLASS_GP, "IA32_THERM_STATUS")                                         \
+    ROW(MSR_IA32_MISC_ENABLE, 1, MSR_CLASS_STORE, "IA32_MISC_ENABLE")                                        \
+    ROW(MSR_IA32_ENERGY_PERF_BIAS, 1, MSR_CLASS_GP, "IA32_ENERGY_PERF_BIAS")                                 \
+    ROW(MSR_IA32_DEBUGCTL, 1, MSR_CLASS_STORE, "IA32_DEBUGCTL")                                              \
+    ROW(MSR_IA32_MTRR_PHYSBASE0, 2 * MSR_VARIABLE_RANGES, MSR_CLASS_STORE, "IA32_MTRR_PHYSBASE/MASK")        \
+    ROW(MSR_IA32_MTRR_FIX64K_00000, 1, MSR_CLASS_STORE, "IA32_MTRR_FIX64K")                                  \
+    ROW(MSR_IA32_MTRR_FIX16K_80000, 2, MSR_CLASS_STORE, "IA32_MTRR_FIX16K")                                  \
+    ROW(MSR_IA32_MTRR_FIX4K_C0000, 8, MSR_CLASS_STORE, "IA32_MTRR_FIX4K")                                    \
+    ROW(MSR_IA32_PAT, 1, MSR_CLASS_VIRT, "IA32_PAT")                                                         \
+    ROW(MSR_IA32_MTRR_DEF_TYPE, 1, MSR_CLASS_STORE, "IA32_MTRR_DEF_TYPE")                                    \
+    ROW(MSR_IA32_PERF_CAPABILITIES, 1, MSR_CLASS_GP, "IA32_PERF_CAPABILITIES")                               \
+    ROW(MSR_IA32_FIXED_CTR_CTRL, 3, MSR_CLASS_GP, "IA32_FIXED_CTR_CTRL/PERF_GLOBAL_*")                       \
+    ROW(MSR_IA32_MC0_CTL, 4 * 32, MSR_CLASS_GP, "IA32_MCi_*")                                                \
+    ROW(MSR_IA32_VMX_BASIC, MSR_IA32_VMX_EXIT_CTLS2 - MSR_IA32_VMX_BASIC + 1, MSR_CLASS_GP, "IA32_VMX_*")    \
+    ROW(MSR_IA32_U_CET, 1, MSR_CLASS_GP, "IA32_U_CET")                                                       \
+    ROW(MSR_IA32_S_CET, 1, MSR_CLASS_GP, "IA32_S_CET")                                                       \
+    ROW(MSR_IA32_TSC_DEADLINE, 1, MSR_CLASS_LAPIC, "IA32_TSC_DEADLINE")                                      \
+    ROW(MSR_IA32_X2APIC_FIRST, X2APIC_COUNT, MSR_CLASS_LAPIC, "x2APIC")                                      \
+    ROW(MSR_IA32_XSS, 1, MSR_CLASS_STORE, "IA32_XSS")                                                        \
+    ROW(MSR_IA32_EFER, 1, MSR_CLASS_VIRT, "IA32_EFER")                                                       \
+    ROW(MSR_IA32_STAR, 1, MSR_CLASS_SWITCHED, "IA32_STAR")                                                   \
+    ROW(MSR_IA32_LSTAR, 1, MSR_CLASS_SWITCHED, "IA32_LSTAR")                                                 \
+    ROW(MSR_IA32_CSTAR, 1, MSR_CLASS_SWITCHED, "IA32_CSTAR")                                                 \
+    ROW(MSR_IA32_FMASK, 1, MSR_CLASS_SWITCHED, "IA32_FMASK")                                                 \
+    ROW(MSR_IA32_FS_BASE, 1, MSR_CLASS_VIRT, "IA32_FS_BASE")                                                 \
+    ROW(MSR_IA32_GS_BASE, 1, MSR_CLASS_VIRT, "IA32_GS_BASE")                                                 \
+    ROW(MSR_IA32_KERNEL_GS_BASE, 1, MSR_CLASS_SWITCHED, "IA32_KERNEL_GS_BASE")                               \
+    ROW(MSR_IA32_TSC_AUX, 1, MSR_CLASS_SWITCHED, "IA32_TSC_AUX")
 
 enum msr_class msr_policy_class(uint32_t msr)
 {
-    /* Once per tick or per interrupt: before the search. */
-    if (msr == MSR_IA32_TSC_DEADLINE || msr - MSR_IA32_X2APIC_FIRST < 0x100 || msr == MSR_IA32_APIC_BASE)
+    /* Once per tick or per interrupt: before everything else. */
+    if (msr == MSR_IA32_TSC_DEADLINE || msr - MSR_IA32_X2APIC_FIRST < X2APIC_COUNT ||
+        msr == MSR_IA32_APIC_BASE)
         return MSR_CLASS_LAPIC;
-    const struct msr_row *row = msr_row(msr);
-    return row ? row->class : MSR_CLASS_GP;
+    switch (msr) {
+#define ROW(first, count, class, name)                                                                       \
+    case (first)...(first) + (count)-1:                                                                      \
+        return class;
+        MSR_ROWS(ROW)
+#undef ROW
+    default:
+        return MSR_CLASS_GP;
+    }
 }
 
 const char *msr_policy_name(uint32_t msr)
 {
-    const struct msr_row *row = msr_row(msr);
-    return row ? row->name : "?";
+    switch (msr) {
+#define ROW(first, count, class, name)                                                                       \
+    case (first)...(first) + (count)-1:                                                                      \
+        return name;
+        MSR_ROWS(ROW)
+#undef ROW
+    default:
+        return "?";
+    }
 }
 
 /* Writes that a CPU checks (canonical addresses, PAT types, reserved bits) are checked by it when they are

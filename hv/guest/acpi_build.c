@@ -16,7 +16,8 @@ struct out {
     bool overflow;
 };
 
-static void put(struct out *o, uint64_t value, unsigned bytes)
+/* Not inlined: it is called some 200 times, once per start of a VM, and would be most of this file. */
+static __attribute__((noinline)) void put(struct out *o, uint64_t value, unsigned bytes)
 {
     for (unsigned i = 0; i < bytes; i++) {
         if (o->at < o->size)
