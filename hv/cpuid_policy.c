@@ -199,9 +199,9 @@ static struct cpuid_regs *slot(struct cpuid_table *t, uint32_t leaf, uint32_t su
         return &t->features[subleaf];
     if (leaf == 0xd)
         return &t->xsave1;
-    if (leaf >= CPUID_EXT_BASE)
-        return &t->ext[leaf - CPUID_EXT_BASE];
-    return &t->basic[leaf];
+    if (leaf < CPUID_BASIC_COUNT)
+        return &t->basic[leaf];
+    return &t->ext[leaf - CPUID_EXT_BASE];
 }
 
 static uint32_t *reg_of(struct cpuid_regs *r, uint8_t reg)
