@@ -20,6 +20,8 @@ NATIVE = os.path.join(ui.ROOT, "tests", "rig", "native")
 NATIVE_MSRS = os.path.join(NATIVE, "msrs.def")
 LOGS = os.path.join(build.BUILD, "rig-logs")
 WORK = os.path.join(build.BUILD, "rig")
+# RIG_VERBOSE=1: the emulator also logs why a VM entry failed, and every EPT violation (slow).
+VERBOSE = bool(os.environ.get("RIG_VERBOSE"))
 LEFT_TO_FIRMWARE = r"BdsDxe: failed to start|Shell>|BdsDxe: No bootable option"
 MARK = "rig:$((6*7)):"  # what is typed; what the shell prints is "rig:42:", so the echo of a command is not taken for it
 
@@ -31,7 +33,7 @@ class Timeout(Exception):
 class Boot:
     """One machine, from power-on to its end. Everything the console shows is kept in build/rig-logs/NAME.log."""
 
-    def __init__(self, name, image_path, cpus=1, memory=640, cpu_model=bochs.CPU_MODEL, verbose=True, msrs=bochs.MSRS):
+    def __init__(self, name, image_path, cpus=1, memory=640, cpu_model=bochs.CPU_MODEL, verbose=None, msrs=bochs.MSRS):
         os.makedirs(LOGS, exist_ok=True)
         self.name = name
         self.transcript_path = os.path.join(LOGS, name + ".log")
@@ -41,7 +43,8 @@ class Boot:
         self.text = ""       # all that was shown, without escape sequences and carriage returns
         self.at = 0          # up to here it was looked at by expect()
         self._raw = b""
-        self.machine = bochs.Machine(image_path, cpus, memory, cpu_model, log=self.emulator_log, verbose=verbose,
+        self.machine = bochs.Machine(image_path, cpus, memory, cpu_model, log=self.emulator_log,
+                                     verbose=VERBOSE if verbose is None else verbose,
                                      msrs=msrs)
         self.machine.console.settimeout(0.5)
 
@@ -202,6 +205,6 @@ def native_boot_ticks(kernel, cmdline, memory=640, timeout=180):
     disk = os.path.join(where, "disk.img")
     image.write(disk, [("EFI/BOOT/BOOTX64.EFI", native_loader()), ("vmlinuz", guests.kernel(kernel)),
                        ("initrd.img", guests.initramfs(os.path.join(WORK, "initrd.img"))), ("cmdline", command_line)])
-    with Boot("native-" + kernel, disk, memory=memory, verbose=False, msrs=NATIVE_MSRS) as boot:
+    with Boot("native-" + kernel, disk, memory=memory, msrs=NATIVE_MSRS) as boot:
         start = ticks(boot, r"^bulkhead-native: start tsc=(\d+)\n", timeout)
         return ticks(boot, r"^bulkhead-guest: init tsc=(\d+)\n", timeout) - start

@@ -96,7 +96,7 @@ def boot_cost(t, kernel):
     name = "boot cost %s" % kernel
     native = rig.native_boot_ticks(kernel, QUIET)
     disk = rig.linux_image("cost-" + kernel, kernel, cmdline=QUIET)
-    with rig.Boot("cost-" + kernel, disk, verbose=False) as boot:
+    with rig.Boot("cost-" + kernel, disk) as boot:
         end = rig.ticks(boot, r"^bulkhead-guest: init tsc=(\d+)\n", BOOT_SECONDS)
         # A VM's TSC begins with 0 when the VM does, as after a power-on.
         ratio = end / native
@@ -121,7 +121,7 @@ def no_stop(t):
 def large_memory(t):
     """A VM with memory around the PCI hole."""
     disk = rig.linux_image("large", guests.DEMO_KERNEL, memory="4608M", cmdline=QUIET)
-    with rig.Boot("large", disk, memory=5376, verbose=False) as boot:
+    with rig.Boot("large", disk, memory=5376) as boot:
         boot.expect(READY, BOOT_SECONDS)
         boot.expect(PROMPT, 60)
         total = int(boot.output("grep MemTotal /proc/meminfo").split()[1]) // 1024
