@@ -35,7 +35,8 @@ void console_put(uint8_t byte)
 {
     spin_lock(&lock);
     put_locked(byte);
-    /* Looking at the port costs a microsecond on real hardware: often enough is when a line ends; the poll does the rest. */
+    /* Looking at the port costs a microsecond on real hardware: often enough is when a line ends; the poll
+     * does the rest. */
     if (byte == '\n' || output_head - output_tail > OUTPUT_SIZE / 2)
         drain();
     spin_unlock(&lock);
@@ -60,7 +61,8 @@ void console_attach(struct vm *vm)
     spin_unlock(&lock);
 }
 
-/* Lock order: devices before console, so the bytes are collected first and delivered without the console's lock. */
+/* Lock order: devices before console, so the bytes are collected first and delivered without the console's
+ * lock. */
 void console_poll(void)
 {
     uint8_t bytes[UART_FIFO_SIZE];
@@ -92,15 +94,24 @@ void console_flush(void)
     spin_unlock(&lock);
 }
 
+static void panic_put(uint8_t byte)
+{
+    while (!port->tx_room())
+        __builtin_ia32_pause();
+    port->tx(byte);
+}
+
+void console_panic_begin(void)
+{
+    while (output_tail != output_head)
+        panic_put(output[output_tail++ % OUTPUT_SIZE]);
+}
+
 void console_panic_write(const char *text)
 {
     for (; *text; text++) {
-        while (!port->tx_room())
-            __builtin_ia32_pause();
         if (*text == '\n')
-            port->tx('\r');
-        while (!port->tx_room())
-            __builtin_ia32_pause();
-        port->tx((uint8_t)*text);
+            panic_put('\r');
+        panic_put((uint8_t)*text);
     }
 }

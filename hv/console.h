@@ -1,5 +1,5 @@
-/* The host's console: one serial port. Output is buffered and drained as the port takes it, so that a guest that prints
- * does not wait for the wire; input goes to the VM in front. */
+/* The host's console: one serial port. Output is buffered and drained as the port takes it, so that a guest
+ * that prints does not wait for the wire; input goes to the VM in front. */
 #pragma once
 
 #include "hv/lib/types.h"
@@ -8,10 +8,10 @@ struct vm;
 
 /* The port (drivers/uart_hw.c). */
 struct console_port {
-    unsigned (*tx_room)(void);   /* bytes that can be written now without waiting */
+    unsigned (*tx_room)(void); /* bytes that can be written now without waiting */
     void (*tx)(uint8_t byte);
-    bool (*tx_idle)(void);       /* everything has left the wire */
-    int (*rx)(void);             /* a received byte, or -1 */
+    bool (*tx_idle)(void); /* everything has left the wire */
+    int (*rx)(void);       /* a received byte, or -1 */
 };
 
 void console_init(const struct console_port *port);
@@ -24,5 +24,6 @@ void console_attach(struct vm *vm);
 void console_poll(void);
 /* Waits until all is on the wire (bounded: about two seconds at 115200 baud for a full buffer). */
 void console_flush(void);
-/* The panic path: no locks, no buffer. */
+/* The panic path: no locks. First what was still buffered, then directly to the port. */
+void console_panic_begin(void);
 void console_panic_write(const char *text);

@@ -7,14 +7,14 @@
 #include "hv/vm.h"
 
 struct core {
-    struct boot_info *info;  /* C */
-    struct pool pool;        /* has its own lock */
-    struct pmem pmem;        /* has its own lock */
-    struct pt_env pt_env;    /* C. tables from the pool */
-    uint32_t cpu_count;      /* C */
+    struct boot_info *info; /* C */
+    struct pool pool;       /* has its own lock */
+    struct pmem pmem;       /* has its own lock */
+    struct pt_env pt_env;   /* C. tables from the pool */
+    uint32_t cpu_count;     /* C */
     struct cpu cpus[BOOT_MAX_CPUS];
     struct vm *vms[CONFIG_MAX_VMS]; /* C after start-up */
-    struct spinlock loading; /* one VM's images are loaded at a time; outermost */
+    struct spinlock loading;        /* one VM's images are loaded at a time; outermost */
 };
 extern struct core core;
 

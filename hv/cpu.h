@@ -32,7 +32,7 @@ void host_handle_nmi(void);
 void host_poweroff(void) __attribute__((noreturn));
 void host_reboot(void) __attribute__((noreturn));
 /* A pointer through which this CPU reaches one page of physical memory until its next call with this slot. */
-#define HOST_WINDOWS       2u
+#define HOST_WINDOWS      2u
 #define HOST_WINDOW_GUEST 0u /* guest memory: hv/gmem.c */
 #define HOST_WINDOW_FILE  1u /* pristine images and firmware tables */
 void *host_window(hpa_t page, unsigned slot);

@@ -9,7 +9,8 @@
 #include "hv/lib/string.h"
 #include "hv/vm.h"
 
-/* Elements of a string instruction done per exit; then the guest re-enters, so that interrupts get their turn. */
+/* Elements of a string instruction done per exit; then the guest re-enters, so that interrupts get their
+ * turn. */
 #define STRING_BATCH 1024u
 
 #define CPUID_EXT1_EDX_1G_PAGES (1u << 26)
@@ -21,7 +22,7 @@ struct emulation {
     enum guest_mode mode;
     bool user;
     struct seg cs;
-    struct guest_insn code;
+    struct guest_insn *code; /* the vCPU's, kept between instructions */
     struct insn_regs regs;
     /* Set when a step failed: what to answer. */
     struct exit_result failure;
@@ -64,8 +65,9 @@ static bool translate(struct emulation *e, gva_t linear, enum walk_access access
         e->failure = exit_retry();
         return false;
     default:
-        log_line(LOG_ERROR, e->vcpu->vm->name, "vCPU %u: page table outside memory, entry at %llx, for linear %llx",
-                 e->vcpu->id, (unsigned long long)result.table.v, (unsigned long long)linear.v);
+        log_line(LOG_ERROR, e->vcpu->vm->name,
+                 "vCPU %u: page table outside memory, entry at %llx, for linear %llx", e->vcpu->id,
+                 (unsigned long long)result.table.v, (unsigned long long)linear.v);
         e->failure = exit_stop(STOP_BAD_INSTRUCTION);
         return false;
     }
@@ -79,8 +81,8 @@ static bool fetch_bytes(void *ctx, gva_t linear, void *bytes, size_t size)
         return false;
     if (gmem_read(&e->vcpu->vm->gmem, at, bytes, size) == STATUS_OK)
         return true;
-    log_line(LOG_ERROR, e->vcpu->vm->name, "vCPU %u: code outside memory, at guest-physical %llx", e->vcpu->id,
-             (unsigned long long)at.v);
+    log_line(LOG_ERROR, e->vcpu->vm->name, "vCPU %u: code outside memory, at guest-physical %llx",
+             e->vcpu->id, (unsigned long long)at.v);
     e->failure = exit_stop(STOP_BAD_INSTRUCTION);
     return false;
 }
@@ -88,15 +90,15 @@ static bool fetch_bytes(void *ctx, gva_t linear, void *bytes, size_t size)
 static void stop_with_bytes(struct emulation *e, const char *why)
 {
     char text[3 * INSN_MAX_LEN + 1] = "";
-    for (unsigned i = 0; i < e->code.count; i++) {
+    for (unsigned i = 0; i < e->code->count; i++) {
         static const char digits[] = "0123456789abcdef";
-        text[3 * i] = digits[e->code.bytes[i] >> 4];
-        text[3 * i + 1] = digits[e->code.bytes[i] & 15];
+        text[3 * i] = digits[e->code->bytes[i] >> 4];
+        text[3 * i + 1] = digits[e->code->bytes[i] & 15];
         text[3 * i + 2] = ' ';
         text[3 * i + 3] = 0;
     }
-    log_line(LOG_ERROR, e->vcpu->vm->name, "vCPU %u: cannot emulate the instruction at %llx: %s: %s", e->vcpu->id,
-             (unsigned long long)e->vcpu->rip, why, text);
+    log_line(LOG_ERROR, e->vcpu->vm->name, "vCPU %u: cannot emulate the instruction at %llx: %s: %s",
+             e->vcpu->id, (unsigned long long)e->vcpu->rip, why, text);
     e->failure = exit_stop(STOP_BAD_INSTRUCTION);
 }
 
@@ -110,7 +112,7 @@ static void begin(struct emulation *e, struct vcpu *vcpu)
     e->cs = virt_get_seg(vcpu, SEG_CS);
     e->mode = guest_mode(cr0, efer, rflags, e->cs.access);
     e->user = (virt_get_seg(vcpu, SEG_SS).access >> 5 & 3) == 3;
-    e->code.count = 0;
+    e->code = &vcpu->last_insn;
     e->paging.cr0 = cr0;
     e->paging.cr3 = virt_get(vcpu, VIRT_CR3);
     e->paging.cr4 = cr4;
@@ -136,7 +138,7 @@ static bool fetch(struct emulation *e)
     uint64_t rip = e->vcpu->rip;
     gva_t linear = gva(e->mode == GUEST_MODE_LONG ? rip : (uint32_t)(e->cs.base + rip));
     uint64_t room = guest_code_room(e->mode, &e->cs, rip, INSN_MAX_LEN);
-    switch (guest_fetch_insn(&env, e->mode, guest_insn_mode(e->mode, e->cs.access), linear, room, &e->code)) {
+    switch (guest_fetch_insn(&env, e->mode, guest_insn_mode(e->mode, e->cs.access), linear, room, e->code)) {
     case STATUS_OK:
         return true;
     case ERR_NOT_FOUND: /* fetch_bytes has set e->failure */
@@ -162,7 +164,7 @@ static struct exit_result finish(struct emulation *e, bool done)
     memcpy(vcpu->gpr, e->regs.gpr, sizeof(vcpu->gpr));
     if (e->regs.rflags != e->paging.rflags)
         virt_set(vcpu, VIRT_RFLAGS, e->regs.rflags);
-    return done ? exit_advance_by(e->code.insn.length) : exit_retry();
+    return done ? exit_advance_by(e->code->insn.length) : exit_retry();
 }
 
 void emulate_mmio_access(struct vcpu *vcpu, struct io_req *req)
@@ -186,8 +188,8 @@ void emulate_mmio_access(struct vcpu *vcpu, struct io_req *req)
     if (!req->write)
         req->value = vdev_all_ones(req->size);
     if (bus_mmio_first(&vm->bus, req->addr))
-        log_line(LOG_DEBUG, vm->name, "vCPU %u: %s of %u bytes at guest-physical %llx: nothing there", vcpu->id,
-                 req->write ? "write" : "read", req->size, (unsigned long long)req->addr);
+        log_line(LOG_DEBUG, vm->name, "vCPU %u: %s of %u bytes at guest-physical %llx: nothing there",
+                 vcpu->id, req->write ? "write" : "read", req->size, (unsigned long long)req->addr);
 }
 
 /* Data between the instruction and one place in guest-physical memory: RAM or a device. */
@@ -244,18 +246,20 @@ static bool linear_of(struct emulation *e, enum seg_name name, uint64_t offset, 
 /* MOVS, STOS, LODS, CMPS, SCAS: one element. */
 static bool string_element(struct emulation *e)
 {
-    const struct insn *in = &e->code.insn;
+    const struct insn *in = &e->code->insn;
     uint64_t value = bits_low_bytes(e->regs.gpr[RAX], in->opsize), other = 0;
     bool has_source = in->op == INSN_MOVS || in->op == INSN_LODS || in->op == INSN_CMPS;
     bool stores = in->op == INSN_MOVS || in->op == INSN_STOS;
     gva_t source = gva(0), target = gva(0);
-    if (has_source &&
-        !linear_of(e, (enum seg_name)in->segment, insn_effective_offset(in, &e->regs), in->opsize, false, &source))
+    if (has_source && !linear_of(e, (enum seg_name)in->segment, insn_effective_offset(in, &e->regs),
+                                 in->opsize, false, &source))
         return false;
-    if (in->op != INSN_LODS && !linear_of(e, SEG_ES, insn_string_di(in, &e->regs), in->opsize, stores, &target))
+    if (in->op != INSN_LODS &&
+        !linear_of(e, SEG_ES, insn_string_di(in, &e->regs), in->opsize, stores, &target))
         return false;
     gpa_t probe;
-    if (stores && has_source && !translate(e, target, WALK_WRITE, &probe)) /* reading a device is not repeatable */
+    if (stores && has_source &&
+        !translate(e, target, WALK_WRITE, &probe)) /* reading a device is not repeatable */
         return false;
     if (has_source && !access_linear(e, source, in->opsize, false, &value))
         return false;
@@ -275,12 +279,13 @@ static bool string_element(struct emulation *e)
 
 static bool port_element(struct emulation *e, uint16_t port)
 {
-    const struct insn *in = &e->code.insn;
+    const struct insn *in = &e->code->insn;
     struct io_req req = {.addr = port, .size = in->opsize > 4 ? 4 : in->opsize, .write = in->op == INSN_OUTS};
     gva_t linear;
     gpa_t probe;
     if (req.write) {
-        if (!linear_of(e, (enum seg_name)in->segment, insn_effective_offset(in, &e->regs), req.size, false, &linear) ||
+        if (!linear_of(e, (enum seg_name)in->segment, insn_effective_offset(in, &e->regs), req.size, false,
+                       &linear) ||
             !access_linear(e, linear, req.size, false, &req.value))
             return false;
         emulate_port_access(e->vcpu, &req);
@@ -296,7 +301,7 @@ static bool port_element(struct emulation *e, uint16_t port)
 /* Runs a string instruction for a batch. What was done before a fault stays done, as on the CPU. */
 static struct exit_result run_string(struct emulation *e, bool io)
 {
-    const struct insn *in = &e->code.insn;
+    const struct insn *in = &e->code->insn;
     uint16_t port = (uint16_t)e->regs.gpr[RDX];
     if (insn_string_count(in, &e->regs) == 0)
         return finish(e, true);
@@ -316,7 +321,7 @@ static struct exit_result run_string(struct emulation *e, bool io)
 /* PUSH m and POP m with the operand in a device. */
 static struct exit_result run_stack(struct emulation *e, gva_t operand)
 {
-    const struct insn *in = &e->code.insn;
+    const struct insn *in = &e->code->insn;
     unsigned size = in->opsize;
     struct seg ss = virt_get_seg(e->vcpu, SEG_SS);
     unsigned width = e->mode == GUEST_MODE_LONG ? 8 : (ss.access & SEG_ACCESS_DB) ? 4 : 2;
@@ -335,14 +340,14 @@ static struct exit_result run_stack(struct emulation *e, gva_t operand)
 /* Everything with one memory operand. */
 static struct exit_result run_plain(struct emulation *e, const struct exit *exit, gva_t linear)
 {
-    const struct insn *in = &e->code.insn;
+    const struct insn *in = &e->code->insn;
     unsigned size = insn_memory_size(in);
     bool reads = insn_reads_memory(in), writes = insn_writes_memory(in);
     uint64_t in_value = 0, out_value = 0;
     const struct exit_nested *n = &exit->u.nested;
 
-    /* The exit already translated the address when it is the very access that faulted, with the same right. Otherwise (a
-     * second page, a changed instruction, read-modify-write) the tables are walked again. */
+    /* The exit already translated the address when it is the very access that faulted, with the same right.
+     * Otherwise (a second page, a changed instruction, read-modify-write) the tables are walked again. */
     bool same = n->linear_valid && !n->during_walk && n->linear.v == linear.v &&
                 (linear.v & PAGE_MASK) + size <= PAGE_SIZE && reads != writes && writes == n->write;
     gpa_t probe;
@@ -373,7 +378,7 @@ struct exit_result emulate_mmio(struct vcpu *vcpu, const struct exit *exit)
     begin(&e, vcpu);
     if (!fetch(&e))
         return e.failure;
-    const struct insn *in = &e.code.insn;
+    const struct insn *in = &e.code->insn;
     if (in->op == INSN_INS || in->op == INSN_OUTS)
         return run_string(&e, true);
     if (insn_is_string(in))
@@ -395,7 +400,7 @@ struct exit_result emulate_string_io(struct vcpu *vcpu)
     begin(&e, vcpu);
     if (!fetch(&e))
         return e.failure;
-    if (e.code.insn.op != INSN_INS && e.code.insn.op != INSN_OUTS) /* the code changed under us */
+    if (e.code->insn.op != INSN_INS && e.code->insn.op != INSN_OUTS) /* the code changed under us */
         return exit_retry();
     return run_string(&e, true);
 }
@@ -408,8 +413,8 @@ size_t emulate_peek_code(struct vcpu *vcpu, uint8_t *bytes, size_t size)
     begin(&e, vcpu);
     for (; count < size; count++) {
         uint64_t at = vcpu->rip + count;
-        struct walk_request request = {.linear = gva(e.mode == GUEST_MODE_LONG ? at : (uint32_t)(e.cs.base + at)),
-                                       .access = WALK_READ};
+        struct walk_request request = {
+            .linear = gva(e.mode == GUEST_MODE_LONG ? at : (uint32_t)(e.cs.base + at)), .access = WALK_READ};
         struct walk_result result;
         if (guest_walk(&env, &e.paging, &request, &result) != WALK_OK ||
             gmem_read(&vcpu->vm->gmem, result.address, bytes + count, 1) != STATUS_OK)

@@ -1,5 +1,5 @@
-/* Completing an instruction that touches an emulated device: MMIO, or string I/O on a port. Reads the guest's code and
- * page tables as its CPU would, decodes, and moves the data. */
+/* Completing an instruction that touches an emulated device: MMIO, or string I/O on a port. Reads the guest's
+ * code and page tables as its CPU would, decodes, and moves the data. */
 #pragma once
 
 #include "drivers/vdev/vdev.h"
@@ -10,11 +10,12 @@ struct exit_result emulate_mmio(struct vcpu *vcpu, const struct exit *exit);
 /* The instruction at RIP is INS or OUTS. */
 struct exit_result emulate_string_io(struct vcpu *vcpu);
 
-/* One access to a device by guest-physical address: the local APIC, the bus, or nobody (all-ones, logged once). `size`
- * 1, 2, 4 or 8. */
+/* One access to a device by guest-physical address: the local APIC, the bus, or nobody (all-ones, logged
+ * once). `size` 1, 2, 4 or 8. */
 void emulate_mmio_access(struct vcpu *vcpu, struct io_req *req);
 /* The same for a port (hv/handle_io.c). */
 void emulate_port_access(struct vcpu *vcpu, struct io_req *req);
 
-/* Copies the code bytes at RIP for a report, leaving no trace in the guest. Returns how many could be read. */
+/* Copies the code bytes at RIP for a report, leaving no trace in the guest. Returns how many could be read.
+ */
 size_t emulate_peek_code(struct vcpu *vcpu, uint8_t *bytes, size_t size);

@@ -6,51 +6,51 @@
 
 /* The closed list. Each kind has one row in hv/exit_table.c; a kind without handler stops the VM. */
 enum exit_kind {
-    EXIT_EXCEPTION,      /* an exception Bulkhead intercepts: u.exception */
-    EXIT_NMI,            /* a host NMI arrived */
-    EXIT_INTERRUPT,      /* a host interrupt arrived, acknowledged: u.interrupt */
+    EXIT_EXCEPTION, /* an exception Bulkhead intercepts: u.exception */
+    EXIT_NMI,       /* a host NMI arrived */
+    EXIT_INTERRUPT, /* a host interrupt arrived, acknowledged: u.interrupt */
     EXIT_TRIPLE_FAULT,
-    EXIT_INIT,           /* INIT signal */
-    EXIT_SIPI,           /* SIPI: u.sipi */
+    EXIT_INIT, /* INIT signal */
+    EXIT_SIPI, /* SIPI: u.sipi */
     EXIT_INTR_WINDOW,
     EXIT_NMI_WINDOW,
-    EXIT_TASK_SWITCH,    /* u.task_switch */
+    EXIT_TASK_SWITCH, /* u.task_switch */
     EXIT_CPUID,
     EXIT_HLT,
     EXIT_INVD,
-    EXIT_WBINVD,         /* and WBNOINVD */
-    EXIT_INVLPG,         /* u.invlpg */
+    EXIT_WBINVD, /* and WBNOINVD */
+    EXIT_INVLPG, /* u.invlpg */
     EXIT_INVPCID,
     EXIT_RDPMC,
     EXIT_RDTSC,
     EXIT_RDTSCP,
-    EXIT_HYPERCALL,      /* VMCALL */
-    EXIT_VIRT_INSN,      /* any other virtualization instruction: #UD */
-    EXIT_CR_ACCESS,      /* u.cr */
-    EXIT_DR_ACCESS,      /* u.dr */
-    EXIT_IO,             /* u.io */
+    EXIT_HYPERCALL, /* VMCALL */
+    EXIT_VIRT_INSN, /* any other virtualization instruction: #UD */
+    EXIT_CR_ACCESS, /* u.cr */
+    EXIT_DR_ACCESS, /* u.dr */
+    EXIT_IO,        /* u.io */
     EXIT_RDMSR,
     EXIT_WRMSR,
     EXIT_MWAIT,
     EXIT_MONITOR,
     EXIT_PAUSE,
     EXIT_TPR_BELOW,
-    EXIT_APIC_ACCESS,    /* u.apic */
-    EXIT_APIC_WRITE,     /* u.apic.offset; trap-like: already done */
-    EXIT_APIC_EOI,       /* u.interrupt: vector whose EOI was virtualized */
-    EXIT_DESC_ACCESS,    /* SGDT, LGDT, SIDT, LIDT, SLDT, LLDT, STR, LTR */
-    EXIT_NESTED_FAULT,   /* EPT violation: u.nested */
+    EXIT_APIC_ACCESS,      /* u.apic */
+    EXIT_APIC_WRITE,       /* u.apic.offset; trap-like: already done */
+    EXIT_APIC_EOI,         /* u.interrupt: vector whose EOI was virtualized */
+    EXIT_DESC_ACCESS,      /* SGDT, LGDT, SIDT, LIDT, SLDT, LLDT, STR, LTR */
+    EXIT_NESTED_FAULT,     /* EPT violation: u.nested */
     EXIT_NESTED_MISCONFIG, /* EPT misconfiguration: u.nested.address */
-    EXIT_TIMER,          /* VMX-preemption timer expired */
+    EXIT_TIMER,            /* VMX-preemption timer expired */
     EXIT_XSETBV,
     EXIT_RDRAND,
     EXIT_RDSEED,
-    EXIT_XSAVES,         /* XSAVES or XRSTORS */
-    EXIT_UMWAIT,         /* UMWAIT or TPAUSE */
+    EXIT_XSAVES, /* XSAVES or XRSTORS */
+    EXIT_UMWAIT, /* UMWAIT or TPAUSE */
     EXIT_BUS_LOCK,
     EXIT_NOTIFY,
-    EXIT_ENTRY_FAILURE,  /* VM entry failed after it began: u.entry_failure */
-    EXIT_UNEXPECTED,     /* a reason that cannot occur with our controls, or one the SDM does not know */
+    EXIT_ENTRY_FAILURE, /* VM entry failed after it began: u.entry_failure */
+    EXIT_UNEXPECTED,    /* a reason that cannot occur with our controls, or one the SDM does not know */
     EXIT_KIND_COUNT
 };
 
@@ -59,16 +59,16 @@ enum exit_kind {
 enum event_type {
     EVENT_EXTERNAL_INTERRUPT = 0,
     EVENT_NMI = 2,
-    EVENT_EXCEPTION = 3,      /* hardware exception */
-    EVENT_SOFT_INTERRUPT = 4, /* INT n */
+    EVENT_EXCEPTION = 3,           /* hardware exception */
+    EVENT_SOFT_INTERRUPT = 4,      /* INT n */
     EVENT_PRIV_SOFT_EXCEPTION = 5, /* INT1 */
-    EVENT_SOFT_EXCEPTION = 6, /* INT3, INTO */
+    EVENT_SOFT_EXCEPTION = 6,      /* INT3, INTO */
 };
 
 struct event {
     bool valid;
     bool has_error;
-    uint8_t type;     /* enum event_type */
+    uint8_t type; /* enum event_type */
     uint8_t vector;
     uint32_t error;   /* when has_error */
     uint8_t insn_len; /* soft events: length of the instruction that raised it */
@@ -77,16 +77,16 @@ struct event {
 enum exit_cr_op { CR_MOV_TO, CR_MOV_FROM, CR_CLTS, CR_LMSW };
 
 struct exit_cr {
-    uint8_t op;      /* enum exit_cr_op */
-    uint8_t cr;      /* 0, 3, 4, 8 */
-    uint8_t gpr;     /* register number as in ModRM+REX: 0 RAX, 1 RCX ... 15 R15 */
+    uint8_t op;  /* enum exit_cr_op */
+    uint8_t cr;  /* 0, 3, 4, 8 */
+    uint8_t gpr; /* register number as in ModRM+REX: 0 RAX, 1 RCX ... 15 R15 */
     bool lmsw_memory;
     uint16_t lmsw_source;
 };
 
 struct exit_dr {
-    uint8_t dr;   /* 0..7 */
-    bool write;   /* MOV to DR */
+    uint8_t dr; /* 0..7 */
+    bool write; /* MOV to DR */
     uint8_t gpr;
 };
 
@@ -103,11 +103,11 @@ struct exit_io {
 
 struct exit_nested {
     gpa_t address;
-    gva_t linear;      /* when linear_valid */
+    gva_t linear; /* when linear_valid */
     bool linear_valid;
     bool read, write, fetch;
-    bool present;      /* any permission set in the translation: a permission fault, not a hole */
-    bool during_walk;  /* the access was to a guest page-table entry, not to the final address */
+    bool present;     /* any permission set in the translation: a permission fault, not a hole */
+    bool during_walk; /* the access was to a guest page-table entry, not to the final address */
 };
 
 struct exit_apic {
@@ -122,10 +122,10 @@ struct exit_task_switch {
 
 struct exit {
     enum exit_kind kind;
-    uint32_t reason;        /* the hardware's own number, for messages */
-    uint8_t insn_len;       /* bytes, when the kind is an instruction; else 0 */
-    bool nmi_unblocked;     /* IRET had ended NMI blocking before this exit: restore it (SDM 28.2.3, bit 12) */
-    struct event vectoring; /* an event whose delivery this exit interrupted; valid=false: none */
+    uint32_t reason;    /* the hardware's own number, for messages */
+    uint8_t insn_len;   /* bytes, when the kind is an instruction; else 0 */
+    bool nmi_unblocked; /* IRET had ended NMI blocking before this exit: restore it (SDM 28.2.3, bit 12) */
+    struct event vectoring;  /* an event whose delivery this exit interrupted; valid=false: none */
     uint64_t exception_info; /* EXIT_EXCEPTION only: #DB the new DR6 bits, #PF the linear address, else 0 */
     union {
         struct event exception;
@@ -154,8 +154,8 @@ enum exit_action {
 
 enum stop_reason {
     STOP_NONE,
-    STOP_POWEROFF,     /* the guest asked */
-    STOP_REBOOT,       /* the guest asked */
+    STOP_POWEROFF, /* the guest asked */
+    STOP_REBOOT,   /* the guest asked */
     STOP_TRIPLE_FAULT,
     STOP_UNHANDLED_EXIT,
     STOP_BAD_INSTRUCTION, /* MMIO or string I/O with an instruction the decoder does not know */
@@ -169,7 +169,7 @@ enum stop_reason {
 struct exit_result {
     uint8_t action; /* enum exit_action */
     uint8_t stop;   /* enum stop_reason */
-    uint8_t length; /* ADVANCE: bytes of the instruction where the exit did not tell; 0 = exit->insn_len */
+    uint8_t length; /* bytes of the instruction, where the exit does not tell; 0 = exit->insn_len */
     bool event_has_error;
     uint8_t event_type;
     uint8_t event_vector;
@@ -194,7 +194,8 @@ static inline struct exit_result exit_stop(enum stop_reason why)
 }
 static inline struct exit_result exit_inject(uint8_t vector)
 {
-    return (struct exit_result){.action = ACTION_INJECT, .event_type = EVENT_EXCEPTION, .event_vector = vector};
+    return (struct exit_result){
+        .action = ACTION_INJECT, .event_type = EVENT_EXCEPTION, .event_vector = vector};
 }
 static inline struct exit_result exit_inject_error(uint8_t vector, uint32_t error)
 {

@@ -1,5 +1,5 @@
-/* Exits of APIC virtualization. Bulkhead emulates the local APIC in software and leaves these controls off; the handlers
- * exist because some processors may force one on, and they do what the architecture says. */
+/* Exits of APIC virtualization. Bulkhead emulates the local APIC in software and leaves these controls off;
+ * the handlers exist because some processors may force one on, and they do what the architecture says. */
 #include "hv/exit_table.h"
 #include "hv/vm.h"
 

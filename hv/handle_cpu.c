@@ -32,8 +32,9 @@ struct exit_result handle_hlt(struct vcpu *vcpu, const struct exit *exit)
     return exit_advance();
 }
 
-/* INVD and WBINVD: guest memory is coherent (no device bypasses the caches), so there is nothing to write back, and
- * dropping or flushing the host's caches would hurt the neighbours. INVD always exits and must not drop dirty lines. */
+/* INVD and WBINVD: guest memory is coherent (no device bypasses the caches), so there is nothing to write
+ * back, and dropping or flushing the host's caches would hurt the neighbours. INVD always exits and must not
+ * drop dirty lines. */
 struct exit_result handle_cache(struct vcpu *vcpu, const struct exit *exit)
 {
     (void)vcpu;
@@ -41,7 +42,8 @@ struct exit_result handle_cache(struct vcpu *vcpu, const struct exit *exit)
     return exit_advance();
 }
 
-/* INVLPG and INVPCID exit only when a control asks for it: flushing everything of this vCPU is always right. */
+/* INVLPG and INVPCID exit only when a control asks for it: flushing everything of this vCPU is always right.
+ */
 struct exit_result handle_invalidate(struct vcpu *vcpu, const struct exit *exit)
 {
     (void)exit;
@@ -66,7 +68,8 @@ struct exit_result handle_rdtsc(struct vcpu *vcpu, const struct exit *exit)
     return exit_advance();
 }
 
-/* Exits only with RDTSC exiting, which is off; TSC_AUX stays in the processor, so this answers what RDTSC does. */
+/* Exits only with RDTSC exiting, which is off; TSC_AUX stays in the processor, so this answers what RDTSC
+ * does. */
 struct exit_result handle_rdtscp(struct vcpu *vcpu, const struct exit *exit)
 {
     return vcpu->vm->cpuid.has_rdtscp ? handle_rdtsc(vcpu, exit) : exit_inject(VECTOR_UD);
@@ -95,8 +98,8 @@ struct exit_result handle_pause(struct vcpu *vcpu, const struct exit *exit)
     return exit_advance();
 }
 
-/* Descriptor-table exiting is off, because the guest owns its tables; a control that cannot be switched off would bring
- * us here, and then the VM cannot go on. */
+/* Descriptor-table exiting is off, because the guest owns its tables; a control that cannot be switched off
+ * would bring us here, and then the VM cannot go on. */
 struct exit_result handle_desc_access(struct vcpu *vcpu, const struct exit *exit)
 {
     (void)vcpu;
@@ -107,7 +110,8 @@ struct exit_result handle_desc_access(struct vcpu *vcpu, const struct exit *exit
 struct exit_result handle_xsetbv(struct vcpu *vcpu, const struct exit *exit)
 {
     (void)exit;
-    /* The exit comes before the checks on CPL and ECX (SDM volume 3, 26.1.2: only #UD is checked before): they are ours. */
+    /* The exit comes before the checks on CPL and ECX (SDM volume 3, 26.1.2: only #UD is checked before):
+     * they are ours. */
     uint64_t value = (vcpu->gpr[RDX] << 32) | LOW32(vcpu->gpr[RAX]);
     bool user = (virt_get_seg(vcpu, SEG_SS).access >> 5 & 3) != 0;
     if (user || LOW32(vcpu->gpr[RCX]) != 0 || !xstate_xcr0_valid(value, vcpu->vm->xcr0_allowed))

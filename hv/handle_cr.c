@@ -16,6 +16,10 @@
 #define PDPTE_RESERVED_LOW 0x1e6ull
 #define PDPTE_COUNT        4u
 
+#define DR6_WRITABLE 0x0000e00full
+#define DR6_FIXED_1  0xffff0ff0ull
+#define DR7_FIXED_0  0xd000ull
+
 static uint64_t gpr_read(struct vcpu *vcpu, unsigned gpr)
 {
     return gpr == RSP ? virt_get(vcpu, VIRT_RSP) : vcpu->gpr[gpr];
@@ -117,7 +121,8 @@ static bool set_cr4(struct vcpu *vcpu, uint64_t value)
 static bool mov_to_cr(struct vcpu *vcpu, const struct exit_cr *cr)
 {
     uint64_t value = gpr_read(vcpu, cr->gpr);
-    bool in_64bit = (virt_get(vcpu, VIRT_EFER) & EFER_LMA) && (virt_get_seg(vcpu, SEG_CS).access & SEG_ACCESS_L);
+    bool in_64bit =
+        (virt_get(vcpu, VIRT_EFER) & EFER_LMA) && (virt_get_seg(vcpu, SEG_CS).access & SEG_ACCESS_L);
     if (!in_64bit)
         value &= 0xffffffffull;
     switch (cr->cr) {
@@ -164,11 +169,33 @@ struct exit_result handle_cr(struct vcpu *vcpu, const struct exit *exit)
     return ok ? exit_advance() : exit_inject_error(VECTOR_GP, 0);
 }
 
-/* MOV DR exits only when forced: debug registers are the guest's own while its vCPU is loaded, Bulkhead does not use
- * them. A processor that insists gets a VM that stops. */
+/* MOV DR exits only where the processor cannot be told otherwise: debug registers are the guest's own while
+ * its vCPU is loaded. SDM volume 3, "Debug Registers"; privilege was checked before the exit. */
 struct exit_result handle_dr(struct vcpu *vcpu, const struct exit *exit)
 {
-    (void)vcpu;
-    (void)exit;
-    return exit_stop(STOP_UNHANDLED_EXIT);
+    const struct exit_dr *access = &exit->u.dr;
+    uint64_t dr7 = virt_get(vcpu, VIRT_DR7);
+    unsigned dr = access->dr;
+    if (dr == 4 || dr == 5) {
+        if (virt_get(vcpu, VIRT_CR4) & CR4_DE)
+            return exit_inject(VECTOR_UD);
+        dr += 2; /* aliases of DR6 and DR7 */
+    }
+    if (dr7 & DR7_GD) {
+        virt_debug_status(vcpu, DR6_BD);
+        return exit_inject(VECTOR_DB);
+    }
+    enum virt_reg reg = dr == 7 ? VIRT_DR7 : dr == 6 ? VIRT_DR6 : (enum virt_reg)(VIRT_DR0 + dr);
+    if (!access->write) {
+        gpr_write(vcpu, access->gpr, virt_get(vcpu, reg));
+        return exit_advance();
+    }
+    uint64_t value = gpr_read(vcpu, access->gpr);
+    if (dr >= 6) {
+        if (value >> 32)
+            return exit_inject_error(VECTOR_GP, 0);
+        value = dr == 6 ? (value & DR6_WRITABLE) | DR6_FIXED_1 : (value & ~DR7_FIXED_0) | DR7_RESET;
+    }
+    virt_set(vcpu, reg, value);
+    return exit_advance();
 }

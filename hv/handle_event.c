@@ -12,8 +12,9 @@ struct exit_result handle_exception(struct vcpu *vcpu, const struct exit *exit)
     if (e->vector == VECTOR_MC)
         host_panic("machine check while %s vCPU %u ran", vcpu->vm->name, vcpu->id);
     if (e->vector == VECTOR_DB)
-        virt_debug_status(vcpu, virt_get(vcpu, VIRT_EXIT_INFO));
+        virt_debug_status(vcpu, exit->exception_info);
     return (struct exit_result){.action = ACTION_INJECT,
+                                .length = e->insn_len,
                                 .event_type = e->type,
                                 .event_vector = e->vector,
                                 .event_has_error = e->has_error,

@@ -1,4 +1,5 @@
-/* Nested-paging exits. Guest RAM is mapped completely and with all rights, so what faults is a device, or nothing. */
+/* Nested-paging exits. Guest RAM is mapped completely and with all rights, so what faults is a device, or
+ * nothing. */
 #include "hv/emulate.h"
 #include "hv/exit_table.h"
 #include "hv/lib/log.h"
@@ -8,8 +9,9 @@ struct exit_result handle_nested_fault(struct vcpu *vcpu, const struct exit *exi
 {
     const struct exit_nested *n = &exit->u.nested;
     if (n->fetch || n->during_walk) {
-        log_line(LOG_ERROR, vcpu->vm->name, "vCPU %u: %s at guest-physical %llx, where no memory is", vcpu->id,
-                 n->fetch ? "code was fetched" : "a page table was looked for", (unsigned long long)n->address.v);
+        log_line(LOG_ERROR, vcpu->vm->name, "vCPU %u: %s at guest-physical %llx, where no memory is",
+                 vcpu->id, n->fetch ? "code was fetched" : "a page table was looked for",
+                 (unsigned long long)n->address.v);
         return exit_stop(STOP_BAD_INSTRUCTION);
     }
     return emulate_mmio(vcpu, exit);

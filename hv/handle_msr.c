@@ -13,8 +13,8 @@ static void note_unknown(struct vcpu *vcpu, const char *what, uint32_t msr, uint
     struct vm *vm = vcpu->vm;
     uint32_t line = __atomic_fetch_add(&vm->unknown_msrs_logged, 1, __ATOMIC_RELAXED);
     if (line < UNKNOWN_MSR_LINES)
-        log_line(LOG_DEBUG, vm->name, "vCPU %u: %s of MSR 0x%x (%s), value 0x%llx, refused with #GP", vcpu->id, what,
-                 msr, msr_policy_name(msr), (unsigned long long)value);
+        log_line(LOG_DEBUG, vm->name, "vCPU %u: %s of MSR 0x%x (%s), value 0x%llx, refused with #GP",
+                 vcpu->id, what, msr, msr_policy_name(msr), (unsigned long long)value);
 }
 
 /* Which register behind the seam an MSR is; false: a segment base. */
@@ -56,8 +56,7 @@ static enum status virt_read(struct vcpu *vcpu, uint32_t msr, uint64_t *value)
 static enum status virt_write(struct vcpu *vcpu, uint32_t msr, uint64_t value)
 {
     uint64_t efer = virt_get(vcpu, VIRT_EFER);
-    enum status s =
-        msr_virt_check(&vcpu->vm->cpuid, msr, value, efer, virt_get(vcpu, VIRT_CR0) & CR0_PG);
+    enum status s = msr_virt_check(&vcpu->vm->cpuid, msr, value, efer, virt_get(vcpu, VIRT_CR0) & CR0_PG);
     if (s != STATUS_OK)
         return s;
     enum virt_reg reg;
@@ -83,8 +82,8 @@ static enum status tsc_read(struct vcpu *vcpu, uint32_t msr, uint64_t *value)
 /* Writing either register moves both (SDM volume 3, "Time-Stamp Counter Adjustment"). */
 static enum status tsc_write(struct vcpu *vcpu, uint32_t msr, uint64_t value)
 {
-    uint64_t delta = msr == MSR_IA32_TSC_ADJUST ? value - vcpu->tsc_adjust
-                                                : value - (host_tsc() + vcpu->tsc_offset);
+    uint64_t delta =
+        msr == MSR_IA32_TSC_ADJUST ? value - vcpu->tsc_adjust : value - (host_tsc() + vcpu->tsc_offset);
     vcpu->tsc_adjust += delta;
     vcpu->tsc_offset += delta;
     virt_set(vcpu, VIRT_TSC_OFFSET, vcpu->tsc_offset);

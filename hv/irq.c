@@ -30,7 +30,8 @@ static bool deliver_to(struct vcpu *vcpu, uint8_t mode, uint8_t vector, bool lev
         vcpu_request(vcpu, VCPU_REQ_NMI);
         return true;
     case LAPIC_INIT:
-        __atomic_and_fetch(&vcpu->requests, ~(uint32_t)VCPU_REQ_SIPI, __ATOMIC_SEQ_CST); /* older SIPIs are void */
+        __atomic_and_fetch(&vcpu->requests, ~(uint32_t)VCPU_REQ_SIPI,
+                           __ATOMIC_SEQ_CST); /* older SIPIs are void */
         vcpu_request(vcpu, VCPU_REQ_INIT);
         return true;
     case LAPIC_SIPI:
@@ -42,8 +43,8 @@ static bool deliver_to(struct vcpu *vcpu, uint8_t mode, uint8_t vector, bool lev
     }
 }
 
-/* Lowest priority goes to the matching APIC with the least task priority, the lowest ID among equals (SDM volume 3, "Lowest
- * Priority Delivery Mode"). */
+/* Lowest priority goes to the matching APIC with the least task priority, the lowest ID among equals (SDM
+ * volume 3, "Lowest Priority Delivery Mode"). */
 static bool deliver_lowest(struct vm *vm, const struct lapic_ipi *ipi, bool level)
 {
     struct vcpu *best = NULL;

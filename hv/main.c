@@ -93,8 +93,8 @@ static void create_vms(void)
     for (uint32_t i = 0; i < config->vm_count; i++) {
         struct vm *vm = pool_alloc_pages(&core.pool, (sizeof(struct vm) + PAGE_SIZE - 1) / PAGE_SIZE);
         if (!vm)
-            host_panic("Bulkhead's own memory is used up: %llu KiB for %u VMs", MIB(core.info->pool_size << 10),
-                       config->vm_count);
+            host_panic("Bulkhead's own memory is used up: %llu KiB for %u VMs",
+                       MIB(core.info->pool_size << 10), config->vm_count);
         core.vms[i] = vm;
         if (vm_create(vm, i, why, sizeof(why)) != STATUS_OK) {
             log_line(LOG_ERROR, config->vms[i].name, "cannot be created: %s", why);
@@ -118,7 +118,8 @@ static void start_vms(void)
         }
     }
     console_attach(core.vms[0]);
-    log_line(LOG_INFO, "core", "ready after %llu thousand TSC ticks; own memory: %llu KiB used, %llu KiB free",
+    log_line(LOG_INFO, "core",
+             "ready after %llu thousand TSC ticks; own memory: %llu KiB used, %llu KiB free",
              (unsigned long long)(host_tsc() - start_tsc) / 1000,
              (unsigned long long)(core.info->core_size + core.info->pool_size) / 1024 -
                  (unsigned long long)pool_pages_free(&core.pool) * 4,
@@ -162,8 +163,8 @@ void core_main(struct boot_info *info)
     log_line(LOG_INFO, "core", "Bulkhead's core is running: %u CPUs, TSC at %llu kHz", info->cpu_count,
              (unsigned long long)info->tsc_hz / 1000);
 
-    enum status s = pool_init(&core.pool, (void *)(uintptr_t)LAYOUT_POOL_VA, hpa(info->pool_hpa), info->pool_size,
-                              info->pool_used);
+    enum status s = pool_init(&core.pool, (void *)(uintptr_t)LAYOUT_POOL_VA, hpa(info->pool_hpa),
+                              info->pool_size, info->pool_used);
     if (s != STATUS_OK)
         host_panic("Bulkhead's own memory is not usable: %s", status_name(s));
     pool_pt_env(&core.pool, &core.pt_env);

@@ -5,7 +5,6 @@
 #include "hv/lib/log.h"
 #include "hv/vm.h"
 
-
 static struct vm *vm_of(void *ctx)
 {
     return ctx;
@@ -58,15 +57,9 @@ struct platform_row {
         offsetof(struct platform, member), &(device_ops)                                                     \
     }
 static const struct platform_row rows[] = {
-    ROW(pic.dev, pic_ops),
-    ROW(ioapic.dev, ioapic_ops),
-    ROW(pit.dev, pit_ops),
-    ROW(rtc.dev, rtc_ops),
-    ROW(kbd.dev, kbd_ops),
-    ROW(uart.dev, uart_ops),
-    ROW(acpi_pm.dev, acpi_pm_ops),
-    ROW(sysctl.dev, sysctl_ops),
-    ROW(pci.ports, pci_host_port_ops),
+    ROW(pic.dev, pic_ops),         ROW(ioapic.dev, ioapic_ops), ROW(pit.dev, pit_ops),
+    ROW(rtc.dev, rtc_ops),         ROW(kbd.dev, kbd_ops),       ROW(uart.dev, uart_ops),
+    ROW(acpi_pm.dev, acpi_pm_ops), ROW(sysctl.dev, sysctl_ops), ROW(pci.ports, pci_host_port_ops),
 };
 
 static struct vdev *row_device(struct platform *p, const struct platform_row *row)

@@ -1,5 +1,5 @@
-/* The flight recorder: each vCPU's last exits, always on. The exit path fills the slot in place, so that recording
- * costs an index increment. */
+/* The flight recorder: each vCPU's last exits, always on. The exit path fills the slot in place, so that
+ * recording costs an index increment. */
 #pragma once
 
 #include "arch/x86/vmx/vmx_raw.h"

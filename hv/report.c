@@ -8,7 +8,7 @@
 #define EXITS_SHOWN 16u
 #define CODE_SHOWN  16u
 
-#define LL(v) ((unsigned long long)(v))
+#define LL(v)    ((unsigned long long)(v))
 #define SAY(...) log_line(LOG_ERROR, vcpu->vm->name, __VA_ARGS__)
 
 static void print_registers(struct vcpu *vcpu)
@@ -16,17 +16,21 @@ static void print_registers(struct vcpu *vcpu)
     const uint64_t *g = vcpu->gpr;
     SAY("  rip %016llx  rsp %016llx  rflags %llx", LL(vcpu->rip), LL(virt_get(vcpu, VIRT_RSP)),
         LL(virt_get(vcpu, VIRT_RFLAGS)));
-    SAY("  rax %016llx  rbx %016llx  rcx %016llx  rdx %016llx", LL(g[RAX]), LL(g[RBX]), LL(g[RCX]), LL(g[RDX]));
-    SAY("  rsi %016llx  rdi %016llx  rbp %016llx  r8  %016llx", LL(g[RSI]), LL(g[RDI]), LL(g[RBP]), LL(g[R8]));
-    SAY("  r9  %016llx  r10 %016llx  r11 %016llx  r12 %016llx", LL(g[R9]), LL(g[R10]), LL(g[R11]), LL(g[R12]));
+    SAY("  rax %016llx  rbx %016llx  rcx %016llx  rdx %016llx", LL(g[RAX]), LL(g[RBX]), LL(g[RCX]),
+        LL(g[RDX]));
+    SAY("  rsi %016llx  rdi %016llx  rbp %016llx  r8  %016llx", LL(g[RSI]), LL(g[RDI]), LL(g[RBP]),
+        LL(g[R8]));
+    SAY("  r9  %016llx  r10 %016llx  r11 %016llx  r12 %016llx", LL(g[R9]), LL(g[R10]), LL(g[R11]),
+        LL(g[R12]));
     SAY("  r13 %016llx  r14 %016llx  r15 %016llx  cr2 %016llx", LL(g[R13]), LL(g[R14]), LL(g[R15]),
         LL(virt_get(vcpu, VIRT_CR2)));
-    SAY("  cr0 %llx  cr3 %llx  cr4 %llx  efer %llx", LL(virt_get(vcpu, VIRT_CR0)), LL(virt_get(vcpu, VIRT_CR3)),
-        LL(virt_get(vcpu, VIRT_CR4)), LL(virt_get(vcpu, VIRT_EFER)));
+    SAY("  cr0 %llx  cr3 %llx  cr4 %llx  efer %llx", LL(virt_get(vcpu, VIRT_CR0)),
+        LL(virt_get(vcpu, VIRT_CR3)), LL(virt_get(vcpu, VIRT_CR4)), LL(virt_get(vcpu, VIRT_EFER)));
     static const char *const names[SEG_COUNT] = {"es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr"};
     for (unsigned i = 0; i < SEG_COUNT; i++) {
         struct seg s = virt_get_seg(vcpu, (enum seg_name)i);
-        SAY("  %-4s %04x  base %016llx  limit %08x  access %05x", names[i], s.selector, LL(s.base), s.limit, s.access);
+        SAY("  %-4s %04x  base %016llx  limit %08x  access %05x", names[i], s.selector, LL(s.base), s.limit,
+            s.access);
     }
 }
 

@@ -200,14 +200,14 @@ bool vcpu_prepare_entry(struct vcpu *vcpu)
     return prepare_slow(vcpu);
 }
 
-/* The instruction is done: past it, out of its shadow, with its single-step trap (SDM volume 3, 26.3.3: these are the
- * hypervisor's duty for instructions it completes). */
+/* The instruction is done: past it, out of its shadow, with its single-step trap (SDM volume 3, 26.3.3: these
+ * are the hypervisor's duty for instructions it completes). */
 static void advance(struct vcpu *vcpu, unsigned length)
 {
     uint64_t rip = vcpu->rip + length;
     if (__builtin_expect((rip ^ vcpu->rip) >> 32, 0)) {
-        bool in_64bit = (virt_get(vcpu, VIRT_EFER) & EFER_LMA) &&
-                        (virt_get_seg(vcpu, SEG_CS).access & SEG_ACCESS_L);
+        bool in_64bit =
+            (virt_get(vcpu, VIRT_EFER) & EFER_LMA) && (virt_get_seg(vcpu, SEG_CS).access & SEG_ACCESS_L);
         if (!in_64bit)
             rip = (uint32_t)rip;
     }
@@ -238,7 +238,7 @@ bool vcpu_apply_result(struct vcpu *vcpu, const struct exit *exit, struct exit_r
             .vector = result.event_vector,
             .has_error = result.event_has_error,
             .error = result.event_error,
-            .insn_len = exit->insn_len,
+            .insn_len = result.length ? result.length : exit->insn_len,
         };
         vcpu->events.pending |= EVENTS_FAULT;
         return true;

@@ -1,6 +1,7 @@
 /* A virtual CPU. */
 #pragma once
 
+#include "arch/x86/guest_walk.h"
 #include "drivers/vdev/lapic.h"
 #include "hv/cpu.h"
 #include "hv/cpuid_policy.h"
@@ -15,11 +16,11 @@ enum vcpu_gpr { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R
 
 /* Things another CPU, or a device, asks of a vCPU; bits of vcpu->requests. */
 enum vcpu_request {
-    VCPU_REQ_EVENT = 1 << 0,  /* the local APIC, the PIC or an NMI may have something to deliver */
-    VCPU_REQ_TIMER = 1 << 1,  /* deadlines changed */
+    VCPU_REQ_EVENT = 1 << 0, /* the local APIC, the PIC or an NMI may have something to deliver */
+    VCPU_REQ_TIMER = 1 << 1, /* deadlines changed */
     VCPU_REQ_INIT = 1 << 2,
-    VCPU_REQ_SIPI = 1 << 3,   /* vector in sipi_vector */
-    VCPU_REQ_STOP = 1 << 4,   /* leave the run loop: the VM is stopping */
+    VCPU_REQ_SIPI = 1 << 3, /* vector in sipi_vector */
+    VCPU_REQ_STOP = 1 << 4, /* leave the run loop: the VM is stopping */
     VCPU_REQ_NMI = 1 << 5,
 };
 
@@ -34,9 +35,9 @@ struct vcpu {
     struct cpu *cpu;   /* C (dedicated). where it runs */
     uint32_t id;       /* C. index in the VM, initial APIC ID */
 
-    struct events_state events; /* O. what waits to be delivered */
+    struct events_state events;   /* O. what waits to be delivered */
     bool intr_window, nmi_window; /* O. what the hardware was asked for */
-    uint8_t sipi_vector;        /* A. written before VCPU_REQ_SIPI is set */
+    uint8_t sipi_vector;          /* A. written before VCPU_REQ_SIPI is set */
 
     uint64_t deadline_tsc; /* O. host TSC of the next thing to do by time, UINT64_MAX = none */
     uint64_t tsc_offset;   /* O. guest TSC = host TSC + offset */
@@ -51,6 +52,7 @@ struct vcpu {
     uint64_t injected;               /* O. external interrupts */
     enum stop_reason stop;           /* O. why it left the loop */
     struct exit last_exit;           /* O. valid when stop is set */
+    struct guest_insn last_insn;     /* O. the last instruction emulated, decoded */
     struct recorder recorder;        /* O */
 };
 
@@ -66,8 +68,8 @@ bool vcpu_prepare_entry(struct vcpu *vcpu);
 /* Asks `vcpu` for `request` from any CPU, waking it when it runs or sleeps elsewhere. */
 void vcpu_request(struct vcpu *vcpu, enum vcpu_request request);
 
-/* Architectural state after power-up or INIT (SDM volume 3, table "IA-32 and Intel 64 processor states following
- * power-up, reset, or INIT"). */
+/* Architectural state after power-up or INIT (SDM volume 3, table "IA-32 and Intel 64 processor states
+ * following power-up, reset, or INIT"). */
 void vcpu_reset(struct vcpu *vcpu, bool init_signal);
 
 /* Starts an application processor at `vector` << 12. */

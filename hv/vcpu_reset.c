@@ -1,5 +1,5 @@
-/* A vCPU's beginnings: power-up, INIT and SIPI. SDM volume 3, table "IA-32 and Intel 64 Processor States Following
- * Power-up, Reset, or INIT". */
+/* A vCPU's beginnings: power-up, INIT and SIPI. SDM volume 3, table "IA-32 and Intel 64 Processor States
+ * Following Power-up, Reset, or INIT". */
 #include "arch/x86/cpu.h"
 #include "arch/x86/msr.h"
 #include "arch/x86/virt.h"

@@ -120,6 +120,7 @@ static enum status create_vcpu(struct vm *vm, uint32_t id, struct cpu *cpu)
     vcpu->id = id;
     vcpu->cpu = cpu;
     vcpu->deadline_tsc = UINT64_MAX;
+    vcpu->xcr0 = XSTATE_X87;
     vcpu->lapic_env = (struct lapic_env){
         .ctx = vcpu,
         .now_tsc = lapic_now,
@@ -195,8 +196,8 @@ static enum status load_linux(struct vm *vm, char *why, size_t why_size)
     enum status s =
         linux_parse_image((struct span){head, head_size}, kernel->size, &vm->image, why, why_size);
     if (s == STATUS_OK)
-        s = linux_plan(&vm->image, &layout, initrd->size, str_length(vm->config->cmdline), &vm->plan,
-                       why, why_size);
+        s = linux_plan(&vm->image, &layout, initrd->size, str_length(vm->config->cmdline), &vm->plan, why,
+                       why_size);
     if (s != STATUS_OK)
         return s;
 
@@ -312,8 +313,8 @@ void vm_vcpu_left(struct vcpu *vcpu)
         return;
     if (wants_restart(vm)) {
         vm->restarts++;
-        log_line(LOG_INFO, vm->name, "%s: restarting from pristine images (restart %u)", stop_reason_name(vm->stop),
-                 vm->restarts);
+        log_line(LOG_INFO, vm->name, "%s: restarting from pristine images (restart %u)",
+                 stop_reason_name(vm->stop), vm->restarts);
         if (vm_start(vm, why, sizeof(why)) == STATUS_OK)
             return;
         log_line(LOG_ERROR, vm->name, "cannot restart: %s", why);

@@ -1,7 +1,8 @@
 /* A virtual machine.
  *
- * Lock order (outer first): vm->life, vm->devices, log, console, pool. vm->life guards the VM's state machine, vm->devices every
- * struct vdev of the VM, interrupt routing, and the device timers. The local APIC has no lock: see drivers/vdev/lapic.h. */
+ * Lock order (outer first): vm->life, vm->devices, log, console, pool. vm->life guards the VM's state
+ * machine, vm->devices every struct vdev of the VM, interrupt routing, and the device timers. The local APIC
+ * has no lock: see drivers/vdev/lapic.h. */
 #pragma once
 
 #include "arch/x86/ept.h"
@@ -45,24 +46,24 @@ struct vm {
     const char *name;               /* C */
 
     struct spinlock life;
-    enum vm_state state;       /* life */
-    enum stop_reason stop;     /* life. why it is stopping: the first reason wins */
-    uint32_t vcpus_in_loop;    /* life. vCPUs that have not yet left the run loop */
+    enum vm_state state;    /* life */
+    enum stop_reason stop;  /* life. why it is stopping: the first reason wins */
+    uint32_t vcpus_in_loop; /* life. vCPUs that have not yet left the run loop */
 
     struct spinlock devices;
     struct platform platform; /* devices */
     struct bus bus;           /* C after platform_init */
 
-    struct gmem gmem; /* C */
-    struct ept ept;   /* C */
+    struct gmem gmem;         /* C */
+    struct ept ept;           /* C */
     struct cpuid_table cpuid; /* C */
     uint64_t xcr0_allowed;    /* C */
 
-    struct linux_entry entry;      /* C while running. how vCPU 0 begins */
-    struct linux_image image;      /* C */
-    struct linux_plan plan;        /* C */
-    uint64_t start_tsc;  /* C while running: host TSC when the VM's time was 0 */
-    int64_t start_wall;  /* C while running: UTC seconds at that moment */
+    struct linux_entry entry; /* C while running. how vCPU 0 begins */
+    struct linux_image image; /* C */
+    struct linux_plan plan;   /* C */
+    uint64_t start_tsc;       /* C while running: host TSC when the VM's time was 0 */
+    int64_t start_wall;       /* C while running: UTC seconds at that moment */
 
     uint32_t unknown_ports_logged, unknown_mmio_logged, unknown_msrs_logged; /* A. log once each, bounded */
     uint32_t restarts;

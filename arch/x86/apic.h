@@ -13,5 +13,6 @@ void apic_send_fixed(uint32_t apic_id, uint8_t vector);
 void apic_send_init(uint32_t apic_id);
 void apic_send_startup(uint32_t apic_id, uint8_t page); /* page: physical address >> 12 */
 void apic_broadcast_nmi(void);                          /* to all but this CPU */
-/* An interrupt (HOST_VECTOR_TIMER) when the TSC reaches `tsc`; UINT64_MAX: none. False: no TSC-deadline timer here. */
+/* An interrupt (HOST_VECTOR_TIMER) when the TSC reaches `tsc`; UINT64_MAX: none. False: no TSC-deadline timer
+ * here. */
 bool apic_set_deadline(uint64_t tsc);

@@ -21,21 +21,21 @@ enum apic_reg {
     APIC_LVT_ERROR = 0x370,
 };
 
-#define X2APIC_MSR_BASE       0x800u
-#define BASE_X2APIC           (1ull << 10)
-#define BASE_ENABLE           (1ull << 11)
-#define BASE_ADDRESS          0x000ffffffffff000ull
-#define LVT_MASKED            (1u << 16)
-#define LVT_TIMER_DEADLINE    (2u << 17)
-#define ICR_NMI               (4u << 8)
-#define ICR_INIT              (5u << 8)
-#define ICR_STARTUP           (6u << 8)
-#define ICR_ASSERT            (1u << 14)
-#define ICR_PENDING           (1u << 12)
-#define ICR_ALL_BUT_SELF      (3u << 18)
-#define SVR_ENABLE            (1u << 8)
-#define CPUID_1_ECX_X2APIC    (1u << 21)
-#define CPUID_1_ECX_DEADLINE  (1u << 24)
+#define X2APIC_MSR_BASE      0x800u
+#define BASE_X2APIC          (1ull << 10)
+#define BASE_ENABLE          (1ull << 11)
+#define BASE_ADDRESS         0x000ffffffffff000ull
+#define LVT_MASKED           (1u << 16)
+#define LVT_TIMER_DEADLINE   (2u << 17)
+#define ICR_NMI              (4u << 8)
+#define ICR_INIT             (5u << 8)
+#define ICR_STARTUP          (6u << 8)
+#define ICR_ASSERT           (1u << 14)
+#define ICR_PENDING          (1u << 12)
+#define ICR_ALL_BUT_SELF     (3u << 18)
+#define SVR_ENABLE           (1u << 8)
+#define CPUID_1_ECX_X2APIC   (1u << 21)
+#define CPUID_1_ECX_DEADLINE (1u << 24)
 
 static volatile uint32_t *mmio; /* NULL: x2APIC mode */
 static bool has_deadline;
@@ -51,8 +51,8 @@ static void reg_write(enum apic_reg reg, uint32_t value)
 static void icr_write(uint32_t apic_id, uint32_t low)
 {
     if (!mmio) {
-        /* x2APIC MSR writes are not serializing: order our stores before the interrupt (SDM volume 3, "MSR Access in
-         * x2APIC Mode"). */
+        /* x2APIC MSR writes are not serializing: order our stores before the interrupt (SDM volume 3, "MSR
+         * Access in x2APIC Mode"). */
         __asm__ volatile("mfence; lfence" ::: "memory");
         cpu_wrmsr(X2APIC_MSR_BASE + APIC_ICR_LOW / 16, ((uint64_t)apic_id << 32) | low);
         return;

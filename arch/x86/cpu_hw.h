@@ -111,7 +111,8 @@ static inline void cpu_xsave64(void *area, uint64_t mask)
 }
 static inline void cpu_xrstor64(const void *area, uint64_t mask)
 {
-    __asm__ volatile("xrstor64 (%0)" ::"r"(area), "a"((uint32_t)mask), "d"((uint32_t)(mask >> 32)) : "memory");
+    __asm__ volatile("xrstor64 (%0)" ::"r"(area), "a"((uint32_t)mask), "d"((uint32_t)(mask >> 32))
+                     : "memory");
 }
 static inline void cpu_pause(void)
 {

@@ -29,13 +29,14 @@ struct cpu_tss {
 struct cpu_hw {
     uint64_t gdt[5]; /* null, code, data, TSS (two entries) */
     struct cpu_tss tss;
-    uint64_t stack_top;             /* of the stack the CPU runs on */
+    uint64_t stack_top;                   /* of the stack the CPU runs on */
     uint64_t *window_entry[HOST_WINDOWS]; /* page-table entry behind each window */
     uint64_t window_value[HOST_WINDOWS];  /* what it holds, to skip needless invalidations */
-    hpa_t vmxon;                    /* VMXON region, 0 = not in VMX operation */
+    hpa_t vmxon;                          /* VMXON region, 0 = not in VMX operation */
 };
 
-/* Allocates and maps everything `cpu` needs (stacks with guard pages, windows). On the boot CPU, before any other. */
+/* Allocates and maps everything `cpu` needs (stacks with guard pages, windows). On the boot CPU, before any
+ * other. */
 enum status cpu_init_prepare(struct cpu *cpu, const struct pt_env *env, hpa_t root);
 /* Makes this CPU use it. Afterwards cpu_this() works. */
 void cpu_init_load(struct cpu *cpu);

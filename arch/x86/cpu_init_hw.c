@@ -16,13 +16,14 @@
 #define GDT_CODE64 0x00af9b000000ffffull
 #define GDT_DATA   0x00cf93000000ffffull
 
-/* PAT entries 0..3 as at power-up (WB, WT, UC-, UC), entry 4 = WC for the framebuffer (hostpt's HOSTPT_WC). */
+/* PAT entries 0..3 as at power-up (WB, WT, UC-, UC), entry 4 = WC for the framebuffer (hostpt's HOSTPT_WC).
+ */
 #define HOST_PAT 0x0007040100070406ull
 
-#define CPUID_7_EBX_SMEP (1u << 7)
-#define CPUID_7_EBX_SMAP (1u << 20)
-#define CPUID_7_ECX_UMIP (1u << 2)
-#define CPUID_7_ECX_PKU  (1u << 3)
+#define CPUID_7_EBX_SMEP  (1u << 7)
+#define CPUID_7_EBX_SMAP  (1u << 20)
+#define CPUID_7_ECX_UMIP  (1u << 2)
+#define CPUID_7_ECX_PKU   (1u << 3)
 #define CPUID_1_ECX_XSAVE (1u << 26)
 
 extern void entry_load_segments(const void *gdtr, uint16_t code, uint16_t data, uint16_t tss);

@@ -9,21 +9,23 @@ enum ept_memory_type { EPT_UC = 0, EPT_WC = 1, EPT_WT = 4, EPT_WP = 5, EPT_WB = 
 struct ept {
     const struct pt_env *env;
     hpa_t root;
-    bool has_2m, has_1g; /* from IA32_VMX_EPT_VPID_CAP */
+    bool has_2m, has_1g;  /* from IA32_VMX_EPT_VPID_CAP */
     uint64_t table_pages; /* pages in use, root included */
 };
 
 enum status ept_init(struct ept *ept, const struct pt_env *env, bool has_2m, bool has_1g);
 /* Frees every table, root included. The caller has invalidated EPT caches. */
 void ept_destroy(struct ept *ept);
-/* Maps [ga, ga+size) to ha with the largest pages that fit; page-aligned. Refuses overlaps (ERR_EXISTS), write without read
- * (an EPT misconfiguration), and addresses of 2^48 and above (ERR_RANGE). On failure nothing has changed. At every
- * intermediate step the tables are valid for a CPU that walks them. */
-enum status ept_map(struct ept *ept, gpa_t ga, hpa_t ha, uint64_t size, unsigned flags, enum ept_memory_type type);
-/* Unmaps [ga, ga+size), splitting large pages as needed. Holes are fine. ERR_NO_MEMORY (for a split): nothing changed.
- * The caller invalidates. */
+/* Maps [ga, ga+size) to ha with the largest pages that fit; page-aligned. Refuses overlaps (ERR_EXISTS),
+ * write without read (an EPT misconfiguration), and addresses of 2^48 and above (ERR_RANGE). On failure
+ * nothing has changed. At every intermediate step the tables are valid for a CPU that walks them. */
+enum status ept_map(struct ept *ept, gpa_t ga, hpa_t ha, uint64_t size, unsigned flags,
+                    enum ept_memory_type type);
+/* Unmaps [ga, ga+size), splitting large pages as needed. Holes are fine. ERR_NO_MEMORY (for a split): nothing
+ * changed. The caller invalidates. */
 enum status ept_unmap(struct ept *ept, gpa_t ga, uint64_t size);
-/* Changes the permissions of a mapped range, splitting as needed; ERR_NOT_FOUND when part of it is unmapped. */
+/* Changes the permissions of a mapped range, splitting as needed; ERR_NOT_FOUND when part of it is unmapped.
+ */
 enum status ept_protect(struct ept *ept, gpa_t ga, uint64_t size, unsigned flags);
 /* Translation of one address; ERR_NOT_FOUND: a hole. */
 enum status ept_lookup(const struct ept *ept, gpa_t ga, hpa_t *ha, uint64_t *page_size, unsigned *flags,

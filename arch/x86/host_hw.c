@@ -17,7 +17,8 @@
 #define PIC_MASTER_MASK 0x21u
 #define PIC_SLAVE_MASK  0xa1u
 
-extern void entry_switch_stack(uint64_t stack_top, void (*function)(void *), void *argument) __attribute__((noreturn));
+extern void entry_switch_stack(uint64_t stack_top, void (*function)(void *), void *argument)
+    __attribute__((noreturn));
 
 uint64_t host_tsc(void)
 {
@@ -39,7 +40,8 @@ void host_handle_interrupt(uint8_t vector)
     if (vector == HOST_VECTOR_SPURIOUS)
         return; /* SDM volume 3, "Spurious Interrupt": no EOI */
     if (vector != HOST_VECTOR_KICK && vector != HOST_VECTOR_TIMER)
-        log_line(LOG_WARN, "core", "CPU %u: unexpected interrupt, vector %u: ignored", cpu_this()->index, vector);
+        log_line(LOG_WARN, "core", "CPU %u: unexpected interrupt, vector %u: ignored", cpu_this()->index,
+                 vector);
     apic_eoi();
 }
 
@@ -75,7 +77,8 @@ void *host_window(hpa_t page, unsigned slot)
     return va;
 }
 
-enum status host_init(const struct boot_info *info, struct cpu *cpus, uint32_t count, const struct pt_env *env)
+enum status host_init(const struct boot_info *info, struct cpu *cpus, uint32_t count,
+                      const struct pt_env *env)
 {
     hpa_t root = hpa(info->cr3);
     for (uint32_t i = 0; i < count; i++) {
@@ -103,8 +106,8 @@ void host_run_on_own_stack(struct cpu *cpu, void (*function)(void *cpu))
     entry_switch_stack(hw->stack_top, function, cpu);
 }
 
-uint32_t host_start_others(const struct boot_info *info, struct cpu *cpus, uint32_t count, const struct pt_env *env,
-                           void (*run)(struct cpu *cpu))
+uint32_t host_start_others(const struct boot_info *info, struct cpu *cpus, uint32_t count,
+                           const struct pt_env *env, void (*run)(struct cpu *cpu))
 {
     return smp_start(info, cpus, count, env, run);
 }
@@ -148,7 +151,7 @@ static void enter_s5(const struct acpi_gas *control, uint8_t type)
     if (control->addr == 0 || control->space != ACPI_SPACE_IO || control->addr > 0xffff)
         return;
     uint16_t port = (uint16_t)control->addr;
-    uint16_t value = cpu_in16(port) & (uint16_t)~((7u << PM1_SLP_TYP_SHIFT) | PM1_SLP_EN);
+    uint16_t value = cpu_in16(port) & (uint16_t) ~((7u << PM1_SLP_TYP_SHIFT) | PM1_SLP_EN);
     cpu_out16(port, (uint16_t)(value | type << PM1_SLP_TYP_SHIFT | PM1_SLP_EN));
 }
 

@@ -1,4 +1,5 @@
-/* SDM volume 3, "MP Initialization Protocol Algorithm for MP Systems" and "Typical AP Initialization Sequence". */
+/* SDM volume 3, "MP Initialization Protocol Algorithm for MP Systems" and "Typical AP Initialization
+ * Sequence". */
 #include "arch/x86/smp.h"
 #include "arch/x86/apic.h"
 #include "arch/x86/cpu_hw.h"
@@ -48,7 +49,7 @@ static void write_trampoline(uint64_t page)
 {
     uint8_t *copy = host_window(hpa(page), 0);
     memcpy(copy, trampoline_start, (size_t)(trampoline_end - trampoline_start));
-#define AT(label) (copy + ((label)-trampoline_start))
+#define AT(label)      (copy + ((label)-trampoline_start))
 #define ADDRESS(label) ((uint32_t)(page + (uint64_t)((label)-trampoline_start)))
     uint32_t value = ADDRESS(trampoline_gdt);
     memcpy(AT(trampoline_gdtr) + 2, &value, 4);

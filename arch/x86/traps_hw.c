@@ -7,8 +7,8 @@
 #include "hv/console.h"
 #include "hv/lib/fmt.h"
 
-#define IDT_VECTORS 256u
-#define STUB_SIZE   16u
+#define IDT_VECTORS    256u
+#define STUB_SIZE      16u
 #define GATE_INTERRUPT 0x8e00u /* present, DPL 0, 64-bit interrupt gate */
 
 /* SDM volume 3, figure "64-Bit IDT Gate Descriptors". */
@@ -84,10 +84,20 @@ bool traps_panicking(void)
 
 void traps_stop_machine(void)
 {
-    apic_broadcast_nmi(); /* the others halt in their NMI handler, or at their next NMI exit */
-    console_flush();
     for (;;)
         __asm__ volatile("cli; hlt");
+}
+
+/* True for the first CPU that panics, which then has the machine for itself: the others halt in their NMI
+ * handler, or at their next NMI exit. */
+static bool begin_panic(void)
+{
+    if (__atomic_exchange_n(&panicking, true, __ATOMIC_SEQ_CST))
+        return false;
+    if (cpu_this())
+        apic_broadcast_nmi();
+    console_panic_begin();
+    return true;
 }
 
 static void print_frame(const struct trap_frame *f)
@@ -107,7 +117,7 @@ static void print_frame(const struct trap_frame *f)
 
 static void __attribute__((noreturn)) panic_trap(const struct trap_frame *frame)
 {
-    if (!__atomic_exchange_n(&panicking, true, __ATOMIC_SEQ_CST)) {
+    if (begin_panic()) {
         panic_line("\nbulkhead: PANIC: host exception %llu on CPU %u: a bug in Bulkhead, not in a guest",
                    (unsigned long long)frame->vector, cpu_this()->index);
         print_frame(frame);
@@ -124,7 +134,7 @@ void host_panic(const char *format, ...)
     va_start(args, format);
     fmt_vformat(line, sizeof(line), format, args);
     va_end(args);
-    if (!__atomic_exchange_n(&panicking, true, __ATOMIC_SEQ_CST)) {
+    if (begin_panic()) {
         panic_line("\nbulkhead: PANIC: %s", line);
         print_stack((uint64_t)(uintptr_t)__builtin_frame_address(0));
         panic_line("Please report this output. Reset the machine to start again.");

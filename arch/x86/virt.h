@@ -1,5 +1,6 @@
-/* The vendor seam: all that hv/ asks of the virtualization hardware. VT-x (arch/x86/vmx/) is the first backend;
- * tests link tests/host/fake_virt.c instead. Every function acts on the vCPU that is loaded on this CPU. */
+/* The vendor seam: all that hv/ asks of the virtualization hardware. VT-x (arch/x86/vmx/) is the first
+ * backend; tests link tests/host/fake_virt.c instead. Every function acts on the vCPU that is loaded on this
+ * CPU. */
 #pragma once
 
 #include "hv/exit.h"
@@ -10,18 +11,37 @@ struct vcpu;
 
 /* Registers that the hardware keeps across exits. General registers but RSP are in vcpu->gpr. */
 enum virt_reg {
-    VIRT_RIP, VIRT_RSP, VIRT_RFLAGS,
-    VIRT_CR0, VIRT_CR3, VIRT_CR4, /* as the guest sees them (shadow bits merged) */
-    VIRT_EFER, VIRT_PAT, VIRT_DR7,
-    VIRT_SYSENTER_CS, VIRT_SYSENTER_ESP, VIRT_SYSENTER_EIP,
-    VIRT_GDTR_BASE, VIRT_GDTR_LIMIT, VIRT_IDTR_BASE, VIRT_IDTR_LIMIT,
+    VIRT_RIP,
+    VIRT_RSP,
+    VIRT_RFLAGS,
+    VIRT_CR0,
+    VIRT_CR3,
+    VIRT_CR4, /* as the guest sees them (shadow bits merged) */
+    VIRT_EFER,
+    VIRT_PAT,
+    VIRT_DR7,
+    VIRT_SYSENTER_CS,
+    VIRT_SYSENTER_ESP,
+    VIRT_SYSENTER_EIP,
+    VIRT_GDTR_BASE,
+    VIRT_GDTR_LIMIT,
+    VIRT_IDTR_BASE,
+    VIRT_IDTR_LIMIT,
     VIRT_INTR_SHADOW,   /* bit 0 STI, 1 MOV SS, 3 NMI blocked: SDM 25.4.2 "interruptibility state" */
     VIRT_PENDING_DEBUG, /* pending debug exceptions */
     VIRT_ACTIVITY,      /* enum virt_activity */
     VIRT_TSC_OFFSET,
-    VIRT_PDPTE0, VIRT_PDPTE1, VIRT_PDPTE2, VIRT_PDPTE3, /* PAE paging's page-directory-pointer entries */
-    VIRT_CR2, VIRT_PKRU, /* live in the processor while the vCPU is loaded; PKRU is read-only */
-    VIRT_EXIT_INFO, /* the last exit's qualification; read-only */
+    VIRT_PDPTE0,
+    VIRT_PDPTE1,
+    VIRT_PDPTE2,
+    VIRT_PDPTE3, /* PAE paging's page-directory-pointer entries */
+    VIRT_CR2,
+    VIRT_DR0,
+    VIRT_DR1,
+    VIRT_DR2,
+    VIRT_DR3,
+    VIRT_DR6,  /* live in the processor while the vCPU is loaded */
+    VIRT_PKRU, /* likewise; read-only */
     VIRT_REG_COUNT
 };
 
@@ -29,8 +49,8 @@ enum virt_activity { VIRT_ACTIVE, VIRT_HALTED, VIRT_SHUTDOWN, VIRT_WAIT_SIPI };
 
 enum seg_name { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, SEG_LDTR, SEG_TR, SEG_COUNT };
 
-/* A segment register with its hidden part. `access` in VMX format: bits 7:0 type/S/DPL/P, 12 AVL, 13 L, 14 D/B,
- * 15 G, 16 unusable. */
+/* A segment register with its hidden part. `access` in VMX format: bits 7:0 type/S/DPL/P, 12 AVL, 13 L, 14
+ * D/B, 15 G, 16 unusable. */
 struct seg {
     uint64_t base;
     uint32_t limit; /* bytes - 1, granularity applied */
@@ -57,8 +77,8 @@ void virt_pass_msr(struct vcpu *vcpu, uint32_t msr, bool read, bool write);
 void virt_flush_linear(struct vcpu *vcpu);
 void virt_flush_nested(struct vcpu *vcpu);
 
-/* Reads what the hardware can do and decides how to use it; once, on the boot CPU. ERR_UNSUPPORTED with a sentence
- * in `why`. `pool` gives the pages of all later calls. */
+/* Reads what the hardware can do and decides how to use it; once, on the boot CPU. ERR_UNSUPPORTED with a
+ * sentence in `why`. `pool` gives the pages of all later calls. */
 enum status virt_init(struct pool *pool, char *why, size_t why_size);
 /* Makes this CPU ready to run guests. */
 enum status virt_cpu_start(struct cpu *cpu);
@@ -71,9 +91,11 @@ enum status virt_vcpu_create(struct vcpu *vcpu);
 /* Brings the vCPU's state into this CPU / takes it out again, registers and extended state included. */
 void virt_vcpu_load(struct vcpu *vcpu, struct cpu *cpu);
 void virt_vcpu_put(struct vcpu *vcpu);
-/* Forgets all state of a loaded vCPU that vcpu_reset() does not set: extended registers, debug and system-call MSRs. */
+/* Forgets all state of a loaded vCPU that vcpu_reset() does not set: extended registers, debug and
+ * system-call MSRs. */
 void virt_vcpu_clear(struct vcpu *vcpu);
-/* Runs the loaded vCPU until vcpu_handle_exit() answers false. Exits when the TSC reaches vcpu->deadline_tsc. */
+/* Runs the loaded vCPU until vcpu_handle_exit() answers false. Exits when the TSC reaches vcpu->deadline_tsc.
+ */
 void virt_run(struct vcpu *vcpu);
 /* CPUID of the host, and single MSRs that the policies want to see (0 when the MSR does not exist). */
 void virt_host_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t out[4]);
@@ -83,8 +105,8 @@ struct virt_features {
     bool spec_ctrl, rdtscp, invpcid;
 };
 struct virt_features virt_features(void);
-/* A debug exception with these DR6 bits is about to be delivered: merges them into the guest's DR6 and clears DR7.GD, as the
- * processor does (SDM volume 3, "Debug Exception (#DB)"). */
+/* A debug exception with these DR6 bits is about to be delivered: merges them into the guest's DR6 and clears
+ * DR7.GD, as the processor does (SDM volume 3, "Debug Exception (#DB)"). */
 void virt_debug_status(struct vcpu *vcpu, uint64_t bits);
 /* Extended control register and MSRs that live in the processor while the vCPU is loaded. */
 void virt_set_xcr0(struct vcpu *vcpu, uint64_t value);

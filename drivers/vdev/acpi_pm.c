@@ -4,7 +4,8 @@
 #define PM1_TMR    0x0001u
 #define PM1_GBL    0x0020u
 #define PM1_PWRBTN 0x0100u
-#define PM1_EVENTS (PM1_TMR | PM1_GBL | PM1_PWRBTN) /* those that exist here */
+#define PM1_RTC    0x0400u /* never raised, but drivers enable it and read it back */
+#define PM1_EVENTS (PM1_TMR | PM1_GBL | PM1_PWRBTN | PM1_RTC) /* what the enable register holds */
 
 /* PM1 control (4.8.3.2). */
 #define CNT_SCI_EN        0x0001u /* changed through the SMI command port only */

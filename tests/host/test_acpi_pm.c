@@ -90,7 +90,7 @@ static void test_power_button(void **state)
     fake_out(dev, STS + 1, 0x01);
     assert_int_equal(fake_in(dev, STS + 1), 0x00);
     fake_write(dev, EN, 2, 0xffff); /* only what exists */
-    assert_int_equal(fake_read(dev, EN, 2), 0x0121);
+    assert_int_equal(fake_read(dev, EN, 2), 0x0521);
 }
 
 static void test_timer_counts(void **state)

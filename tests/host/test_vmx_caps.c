@@ -50,10 +50,9 @@ static void test_skylake(void **state)
     assert_int_equal(vmx_resolve_controls(&skylake, &controls, &report), STATUS_OK);
     assert_int_equal(controls.pin, 0x7f); /* default1 0x16 and ext-int, NMI, virtual NMI, timer */
     assert_int_equal(controls.proc, 0x04006172 | PROC_ACTIVATE_SECONDARY | PROC_HLT_EXITING |
-                                        PROC_USE_MSR_BITMAPS | PROC_USE_IO_BITMAPS | PROC_MOV_DR_EXITING |
-                                        PROC_CR8_LOAD_EXITING | PROC_CR8_STORE_EXITING |
-                                        PROC_USE_TSC_OFFSETTING | PROC_MWAIT_EXITING | PROC_MONITOR_EXITING |
-                                        PROC_RDPMC_EXITING);
+                                        PROC_USE_MSR_BITMAPS | PROC_USE_IO_BITMAPS | PROC_CR8_LOAD_EXITING |
+                                        PROC_CR8_STORE_EXITING | PROC_USE_TSC_OFFSETTING |
+                                        PROC_MWAIT_EXITING | PROC_MONITOR_EXITING | PROC_RDPMC_EXITING);
     assert_int_equal(controls.proc2, PROC2_ENABLE_EPT | PROC2_ENABLE_VPID | PROC2_UNRESTRICTED_GUEST |
                                          PROC2_WBINVD_EXITING | PROC2_ENABLE_RDTSCP | PROC2_ENABLE_INVPCID |
                                          PROC2_ENABLE_XSAVES | PROC2_ENCLS_EXITING);
@@ -124,7 +123,6 @@ static void test_each_required_one_is_missed(void **state)
         REMOVE(true_procbased, HIGH(PROC_HLT_EXITING), "HLT exiting"),
         REMOVE(true_procbased, HIGH(PROC_USE_MSR_BITMAPS), "use MSR bitmaps"),
         REMOVE(true_procbased, HIGH(PROC_USE_IO_BITMAPS), "use I/O bitmaps"),
-        REMOVE(true_procbased, HIGH(PROC_MOV_DR_EXITING), "MOV-DR exiting"),
         REMOVE(true_procbased, HIGH(PROC_CR8_LOAD_EXITING), "CR8-load exiting"),
         REMOVE(true_procbased, HIGH(PROC_CR8_STORE_EXITING), "CR8-store exiting"),
         REMOVE(true_procbased, HIGH(PROC_USE_TSC_OFFSETTING), "use TSC offsetting"),

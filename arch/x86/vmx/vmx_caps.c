@@ -34,7 +34,6 @@ static const struct control_row control_rows[] = {
     {VMX_SET_PROC, WANT_ON, PROC_USE_MSR_BITMAPS, "use MSR bitmaps",
      "MSR accesses could not be filtered one by one"},
     {VMX_SET_PROC, WANT_ON, PROC_USE_IO_BITMAPS, "use I/O bitmaps", "port accesses could not be filtered"},
-    {VMX_SET_PROC, WANT_ON, PROC_MOV_DR_EXITING, "MOV-DR exiting", "debug registers could not be isolated"},
     {VMX_SET_PROC, WANT_ON, PROC_CR8_LOAD_EXITING, "CR8-load exiting",
      "a guest's CR8 would change the priority of the host's interrupts"},
     {VMX_SET_PROC, WANT_ON, PROC_CR8_STORE_EXITING, "CR8-store exiting", "a guest would read the host's CR8"},
@@ -52,6 +51,8 @@ static const struct control_row control_rows[] = {
      "a pending NMI could not wait until the guest can take it"},
     {VMX_SET_PROC, WANT_OFF, PROC_CR3_LOAD_EXITING, "CR3-load exiting off",
      "every MOV to CR3 of a guest costs an exit"},
+    {VMX_SET_PROC, WANT_OFF, PROC_MOV_DR_EXITING, "MOV-DR exiting off",
+     "every access of a guest to a debug register costs an exit"},
     {VMX_SET_PROC, WANT_OFF, PROC_CR3_STORE_EXITING, "CR3-store exiting off",
      "every MOV from CR3 of a guest costs an exit"},
 

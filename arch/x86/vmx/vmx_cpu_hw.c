@@ -10,11 +10,11 @@
 #include "hv/lib/fmt.h"
 #include "hv/lib/string.h"
 
-#define CPUID_1_ECX_VMX                 (1u << 5)
-#define CPUID_1_ECX_XSAVE               (1u << 26)
-#define CPUID_EXT_EDX_RDTSCP            (1u << 27)
-#define CPUID_7_EDX_SPEC_CTRL           (1u << 26)
-#define CPUID_7_EDX_ARCH_CAPS           (1u << 29)
+#define CPUID_1_ECX_VMX       (1u << 5)
+#define CPUID_1_ECX_XSAVE     (1u << 26)
+#define CPUID_EXT_EDX_RDTSCP  (1u << 27)
+#define CPUID_7_EDX_SPEC_CTRL (1u << 26)
+#define CPUID_7_EDX_ARCH_CAPS (1u << 29)
 
 struct vmx_host vmx_host;
 

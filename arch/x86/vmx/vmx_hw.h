@@ -9,12 +9,12 @@
 /* The backend's part of a vCPU. */
 struct vmx_vcpu {
     hpa_t vmcs;
-    uint8_t *msr_bitmap;  /* one page */
-    void *xsave;          /* extended state while not loaded */
-    bool launched;        /* VMLAUNCH was done since the VMCS was last cleared */
+    uint8_t *msr_bitmap; /* one page */
+    void *xsave;         /* extended state while not loaded */
+    bool launched;       /* VMLAUNCH was done since the VMCS was last cleared */
     bool loaded;
-    uint32_t proc;        /* primary controls as they stand in the VMCS */
-    uint32_t entry;       /* VM-entry controls as they stand in the VMCS */
+    uint32_t proc;  /* primary controls as they stand in the VMCS */
+    uint32_t entry; /* VM-entry controls as they stand in the VMCS */
     struct vmx_cr_policy cr0, cr4;
     /* MSRs that the guest owns while loaded, kept here while not. */
     uint64_t star, lstar, cstar, fmask, kernel_gs_base, tsc_aux, spec_ctrl;
@@ -50,7 +50,10 @@ void vmcs_write_failed(vmcs_field_t field, uint64_t value) __attribute__((noretu
 static inline void vmcs_write(vmcs_field_t field, uint64_t value)
 {
     bool failed;
-    __asm__ volatile("vmwrite %2, %1" : "=@ccbe"(failed) : "r"((uint64_t)field.encoding), "r"(value) : "memory");
+    __asm__ volatile("vmwrite %2, %1"
+                     : "=@ccbe"(failed)
+                     : "r"((uint64_t)field.encoding), "r"(value)
+                     : "memory");
     if (__builtin_expect(failed, 0))
         vmcs_write_failed(field, value);
 }

@@ -9,14 +9,13 @@
 
 /* Registers that are one VMCS field, nothing more. 0: needs thought, see get_special(). */
 static const uint16_t fields[VIRT_REG_COUNT] = {
-    [VIRT_RIP] = 0x681e,          [VIRT_RSP] = 0x681c,          [VIRT_RFLAGS] = 0x6820,
-    [VIRT_CR3] = 0x6802,          [VIRT_PAT] = 0x2804,          [VIRT_DR7] = 0x681a,
-    [VIRT_SYSENTER_CS] = 0x482a,  [VIRT_SYSENTER_ESP] = 0x6824, [VIRT_SYSENTER_EIP] = 0x6826,
-    [VIRT_GDTR_BASE] = 0x6816,    [VIRT_GDTR_LIMIT] = 0x4810,   [VIRT_IDTR_BASE] = 0x6818,
-    [VIRT_IDTR_LIMIT] = 0x4812,   [VIRT_INTR_SHADOW] = 0x4824,  [VIRT_PENDING_DEBUG] = 0x6822,
-    [VIRT_ACTIVITY] = 0x4826,     [VIRT_TSC_OFFSET] = 0x2010,   [VIRT_PDPTE0] = 0x280a,
-    [VIRT_PDPTE1] = 0x280c,       [VIRT_PDPTE2] = 0x280e,       [VIRT_PDPTE3] = 0x2810,
-    [VIRT_EXIT_INFO] = 0x6400,
+    [VIRT_RIP] = 0x681e,         [VIRT_RSP] = 0x681c,          [VIRT_RFLAGS] = 0x6820,
+    [VIRT_CR3] = 0x6802,         [VIRT_PAT] = 0x2804,          [VIRT_DR7] = 0x681a,
+    [VIRT_SYSENTER_CS] = 0x482a, [VIRT_SYSENTER_ESP] = 0x6824, [VIRT_SYSENTER_EIP] = 0x6826,
+    [VIRT_GDTR_BASE] = 0x6816,   [VIRT_GDTR_LIMIT] = 0x4810,   [VIRT_IDTR_BASE] = 0x6818,
+    [VIRT_IDTR_LIMIT] = 0x4812,  [VIRT_INTR_SHADOW] = 0x4824,  [VIRT_PENDING_DEBUG] = 0x6822,
+    [VIRT_ACTIVITY] = 0x4826,    [VIRT_TSC_OFFSET] = 0x2010,   [VIRT_PDPTE0] = 0x280a,
+    [VIRT_PDPTE1] = 0x280c,      [VIRT_PDPTE2] = 0x280e,       [VIRT_PDPTE3] = 0x2810,
 };
 
 static uint64_t get_special(struct vcpu *vcpu, enum virt_reg reg)
@@ -33,6 +32,16 @@ static uint64_t get_special(struct vcpu *vcpu, enum virt_reg reg)
         return cpu_read_cr2();
     case VIRT_PKRU:
         return cpu_rdpkru();
+    case VIRT_DR0:
+        return cpu_read_dr0();
+    case VIRT_DR1:
+        return cpu_read_dr1();
+    case VIRT_DR2:
+        return cpu_read_dr2();
+    case VIRT_DR3:
+        return cpu_read_dr3();
+    case VIRT_DR6:
+        return cpu_read_dr6();
     default:
         host_panic("virt_get: register %d", reg);
     }
@@ -66,10 +75,26 @@ static void set_special(struct vcpu *vcpu, enum virt_reg reg, uint64_t value)
         return;
     case VIRT_EFER:
         vmcs_write(VMCS_GUEST_EFER, value);
-        set_entry_controls(v, value & EFER_LMA ? v->entry | ENTRY_CTL_IA32E_GUEST : v->entry & ~ENTRY_CTL_IA32E_GUEST);
+        set_entry_controls(v, value & EFER_LMA ? v->entry | ENTRY_CTL_IA32E_GUEST
+                                               : v->entry & ~ENTRY_CTL_IA32E_GUEST);
         return;
     case VIRT_CR2:
         cpu_write_cr2(value);
+        return;
+    case VIRT_DR0:
+        cpu_write_dr0(value);
+        return;
+    case VIRT_DR1:
+        cpu_write_dr1(value);
+        return;
+    case VIRT_DR2:
+        cpu_write_dr2(value);
+        return;
+    case VIRT_DR3:
+        cpu_write_dr3(value);
+        return;
+    case VIRT_DR6:
+        cpu_write_dr6(value);
         return;
     default:
         host_panic("virt_set: register %d", reg);
@@ -181,8 +206,8 @@ void virt_set_xcr0(struct vcpu *vcpu, uint64_t value)
 void virt_debug_status(struct vcpu *vcpu, uint64_t bits)
 {
     (void)vcpu;
-    /* B0..B3, BD, BS as reported; RTM and BUS_LOCK have inverted sense in DR6 (SDM table "exit qualification for debug
-     * exceptions"). */
+    /* B0..B3, BD, BS as reported; RTM and BUS_LOCK have inverted sense in DR6 (SDM table "exit qualification
+     * for debug exceptions"). */
     uint64_t dr6 = cpu_read_dr6() & ~(uint64_t)0xf;
     dr6 |= bits & (0xf | DR6_BD | DR6_BS);
     cpu_write_dr6(dr6);

@@ -12,8 +12,8 @@
 
 #define XSAVE_HEADER_OFFSET 512u
 
-/* Exceptions that exit: #DB and #AC, because a guest can make their delivery loop for ever in the processor (CVE-2015-8104,
- * CVE-2015-5307), and #MC, which is the host's. */
+/* Exceptions that exit: #DB and #AC, because a guest can make their delivery loop for ever in the processor
+ * (CVE-2015-8104, CVE-2015-5307), and #MC, which is the host's. */
 #define EXCEPTIONS ((1u << VECTOR_DB) | (1u << VECTOR_AC) | (1u << VECTOR_MC))
 
 void vmcs_write_failed(vmcs_field_t field, uint64_t value)
@@ -52,7 +52,8 @@ enum status virt_vcpu_create(struct vcpu *vcpu)
     struct vmx_vcpu *v = pool_alloc(pool);
     uint32_t *vmcs = pool_alloc(pool);
     uint8_t *bitmap = pool_alloc(pool);
-    void *xsave = pool_alloc_pages(pool, (uint32_t)(align_up(vmx_host.xsave_size + 1, PAGE_SIZE) / PAGE_SIZE));
+    void *xsave =
+        pool_alloc_pages(pool, (uint32_t)(align_up(vmx_host.xsave_size + 1, PAGE_SIZE) / PAGE_SIZE));
     if (!v || !vmcs || !bitmap || !xsave)
         return ERR_NO_MEMORY;
     STATIC_ASSERT(sizeof(struct vmx_vcpu) <= PAGE_SIZE, "one page");
