@@ -143,7 +143,8 @@ class Machine:
             "config_interface: textconfig",
             "display_library: nogui",
             "romimage: file=%s" % firmware(),
-            "megs: %d" % memory,
+            # Host memory is taken block by block as the guest touches it; 2 GiB of it is the most Bochs can use.
+            "memory: guest=%d, host=%d, block_size=512" % (memory, min(memory, 2048)),
             "cpu: model=%s, count=%d, ips=%d, reset_on_triple_fault=0, ignore_bad_msrs=0, msrs=\"%s\""
             % (cpu_model, cpus, ips, msrs),
             "pci: enabled=1, chipset=i440fx",

@@ -72,6 +72,8 @@ def needs(path):
                     memory += int(match.group(1)) * {"K": 1 / 1024, "M": 1, "G": 1024, "": 1 / 1048576}[match.group(2)]
     images = sum(os.path.getsize(host) for _, host, _ in config.files(path) if os.path.isfile(host)) / 1048576
     total = memory + 2 * images + SPARE_MEMORY
+    if total > 2900:  # the hole below 4 GiB where PCI devices are: its memory is lost
+        total += 1024
     return min(highest, 63) + 1, max(256, -(-int(total) // 64) * 64)
 
 

@@ -97,6 +97,11 @@ class Boot:
                 raise Timeout("the machine ended before %r; the last lines:\n%s\n%s"
                               % (pattern, self.last_lines(), self.machine.tail(4)))
 
+    def ready(self, timeout):
+        """Waits until the guest's /init is ready; does not wait on when the loader gave up."""
+        if "ready" not in self.expect(r"^bulkhead-guest: ready|" + LEFT_TO_FIRMWARE, timeout).group(0):
+            raise Timeout("Bulkhead did not start; the last lines:\n" + self.last_lines(12))
+
     def last_lines(self, count=8):
         return "\n".join("    | " + line for line in self.text.rstrip().splitlines()[-count:])
 

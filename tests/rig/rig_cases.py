@@ -4,6 +4,7 @@ import concurrent.futures
 import os
 import re
 import struct
+import time
 import traceback
 
 import bench
@@ -17,7 +18,6 @@ import ui
 BOOT_RATIO_LIMIT = 1.15          # a VM's boot to /init against the native one (issue 2, section 5)
 START_LIMIT = 50_000_000         # instructions from the core's start to the first VM entry
 BOOT_SECONDS = 300               # wall time for a kernel to come up on a busy machine
-READY = r"^bulkhead-guest: ready"
 PROMPT = r"^guest# "
 QUIET = "console=ttyS0,115200 quiet"
 # What a kernel says of a machine it does not like.
@@ -58,7 +58,7 @@ def _life_checks(t, boot, name, cpus):
         if len(dates) == 1:
             boot.run("sleep 2", 90)
     t.check(1 <= dates[1] - dates[0] <= 10, name + ": the date advances", "%d s in sleep 2" % (dates[1] - dates[0]))
-    t.check(dates[0] > 1_700_000_000, name + ": the date is today's", "%d" % dates[0])
+    t.check(abs(dates[0] - time.time()) < 86400, name + ": the date is today's", time.ctime(dates[0]))
     ran = [boot.output("taskset -c %d sh -c 'grep -q . /proc/self/stat && echo on%d'" % (cpu, cpu), 60)
            for cpu in range(cpus)]
     t.check(ran == ["on%d" % cpu for cpu in range(cpus)], name + ": every CPU runs programs", " ".join(ran))
@@ -75,7 +75,7 @@ def linux_session(t, kernel, cpus, reboot):
     log = "linux-%s-%dcpu" % (kernel, cpus)
     disk = rig.linux_image(log, kernel, cpus)
     with rig.Boot(log, disk, cpus) as boot:
-        boot.expect(READY, BOOT_SECONDS)
+        boot.ready(BOOT_SECONDS)
         boot.expect(PROMPT, 60)
         t.check(True, name + ": boots to a shell", "%.0f s" % boot.seconds())
         _machine_checks(t, boot, name, cpus)
@@ -83,7 +83,7 @@ def linux_session(t, kernel, cpus, reboot):
         if reboot:
             boot.run("echo left-over > /tmp/left-over")
             boot.send("reboot")
-            boot.expect(READY, BOOT_SECONDS)
+            boot.ready(BOOT_SECONDS)
             boot.expect(PROMPT, 60)
             t.check(boot.output("ls /tmp") == "", name + ": reboots from pristine images")
         boot.send("poweroff")
@@ -112,7 +112,7 @@ def no_stop(t):
     """on_reboot = stop: a reboot ends the VM, and then the machine."""
     disk = rig.linux_image("reboot-stop", guests.DEMO_KERNEL, on_reboot="stop", cmdline=QUIET)
     with rig.Boot("reboot-stop", disk) as boot:
-        boot.expect(READY, BOOT_SECONDS)
+        boot.ready(BOOT_SECONDS)
         boot.expect(PROMPT, 60)
         boot.send("reboot")
         t.check(boot.wait_off(120), "on_reboot = stop: a reboot stops the VM")
@@ -121,8 +121,8 @@ def no_stop(t):
 def large_memory(t):
     """A VM with memory around the PCI hole."""
     disk = rig.linux_image("large", guests.DEMO_KERNEL, memory="4608M", cmdline=QUIET)
-    with rig.Boot("large", disk, memory=5376) as boot:
-        boot.expect(READY, BOOT_SECONDS)
+    with rig.Boot("large", disk, memory=6144) as boot:
+        boot.ready(BOOT_SECONDS)
         boot.expect(PROMPT, 60)
         total = int(boot.output("grep MemTotal /proc/meminfo").split()[1]) // 1024
         t.check(total > 4300, "more than 4 GiB of memory", "%d MiB seen" % total)
@@ -133,7 +133,7 @@ def large_memory(t):
 def smallest_memory(t):
     disk = rig.linux_image("small", guests.DEMO_KERNEL, memory="128M", cmdline=QUIET)
     with rig.Boot("small", disk) as boot:
-        boot.expect(READY, BOOT_SECONDS)
+        boot.ready(BOOT_SECONDS)
         t.check(True, "a VM of 128 MiB boots")
 
 
