@@ -2,6 +2,12 @@
 set(CORE_FLAGS ${BULKHEAD_WARNINGS} -O2 -g -ffreestanding -fno-pic -mno-red-zone -mgeneral-regs-only -mcmodel=kernel
     -fno-stack-protector -fno-asynchronous-unwind-tables -fno-strict-aliasing -fcf-protection=none
     -fno-jump-tables -fomit-frame-pointer -falign-functions=16 -I${CMAKE_SOURCE_DIR})
+# Retpolines: no indirect branch of the host can be steered by a guest's predictions.
+if(CMAKE_C_COMPILER_ID MATCHES Clang)
+  list(APPEND CORE_FLAGS -mretpoline)
+else()
+  list(APPEND CORE_FLAGS -mindirect-branch=thunk -mindirect-branch-register)
+endif()
 add_executable(core ${PURE_SOURCES} ${HW_SOURCES} ${CMAKE_SOURCE_DIR}/boot/boot_info.c ${CORE_ASM})
 target_compile_options(core PRIVATE $<$<COMPILE_LANGUAGE:C>:${CORE_FLAGS}>
                                     $<$<COMPILE_LANGUAGE:ASM_NASM>:-I${CMAKE_SOURCE_DIR}/ -g -F dwarf -w+all>)

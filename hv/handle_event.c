@@ -101,5 +101,6 @@ struct exit_result handle_entry_failure(struct vcpu *vcpu, const struct exit *ex
 {
     log_line(LOG_ERROR, vcpu->vm->name, "vCPU %u: VM entry failed, reason %u, qualification %llu", vcpu->id,
              exit->reason & 0xffff, (unsigned long long)exit->u.entry_failure.qualification);
+    virt_explain_entry_failure(vcpu);
     return exit_stop(STOP_ENTRY_FAILED);
 }

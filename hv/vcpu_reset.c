@@ -69,7 +69,7 @@ static void reset_power_up(struct vcpu *vcpu)
     virt_set(vcpu, VIRT_SYSENTER_EIP, 0);
     vcpu->xcr0 = XSTATE_X87;
     virt_vcpu_clear(vcpu);
-    msr_store_init(&vcpu->msrs, &vcpu->vm->cpuid, virt_host_arch_capabilities(), 0);
+    msr_store_init(&vcpu->msrs, &vcpu->vm->cpuid, virt_host_arch_capabilities(), virt_host_microcode());
     lapic_reset(&vcpu->lapic);
     memset(&vcpu->events, 0, sizeof(vcpu->events));
     vcpu->intr_window = false;

@@ -42,6 +42,33 @@ entry_load_segments:
     push rax
     o64 retf
 
+; bool traps_rdmsr_safe(uint32_t msr, uint64_t *value): false when the MSR does not exist (#GP).
+global traps_rdmsr_safe, traps_rdmsr_at, traps_msr_failed
+traps_rdmsr_safe:
+    mov ecx, edi
+traps_rdmsr_at:
+    rdmsr
+    shl rdx, 32
+    or rax, rdx
+    mov [rsi], rax
+    mov eax, 1
+    ret
+traps_msr_failed:
+    xor eax, eax
+    ret
+
+; bool traps_wrmsr_safe(uint32_t msr, uint64_t value)
+global traps_wrmsr_safe, traps_wrmsr_at
+traps_wrmsr_safe:
+    mov ecx, edi
+    mov eax, esi
+    mov rdx, rsi
+    shr rdx, 32
+traps_wrmsr_at:
+    wrmsr
+    mov eax, 1
+    ret
+
 ; One stub a vector. The CPU pushes an error code for the vectors in the mask (SDM volume 3, "Error Code").
 %assign ERROR_VECTORS (1<<8)|(1<<10)|(1<<11)|(1<<12)|(1<<13)|(1<<14)|(1<<17)|(1<<21)|(1<<29)|(1<<30)
 %macro STUB 1

@@ -15,6 +15,10 @@ void traps_init(void);
 /* Loads it on this CPU. */
 void traps_load(void);
 
+/* MSR accesses that answer false instead of faulting. Only these two may fault in the host. In entry.asm. */
+bool traps_rdmsr_safe(uint32_t msr, uint64_t *value);
+bool traps_wrmsr_safe(uint32_t msr, uint64_t value);
+
 /* A panic is being reported: every other CPU is to stop at its next NMI. */
 bool traps_panicking(void);
 void traps_stop_machine(void) __attribute__((noreturn));

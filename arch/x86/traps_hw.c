@@ -26,7 +26,7 @@ struct __attribute__((packed)) table_register {
 static struct idt_gate idt[IDT_VECTORS] __attribute__((aligned(16)));
 static bool panicking;
 
-extern const uint8_t traps_stubs[];
+extern const uint8_t traps_stubs[], traps_rdmsr_at[], traps_wrmsr_at[], traps_msr_failed[];
 void traps_handle(struct trap_frame *frame);
 
 static void set_gate(unsigned vector, unsigned ist)
@@ -147,6 +147,12 @@ void traps_handle(struct trap_frame *frame)
     switch (frame->vector) {
     case VECTOR_NMI:
         host_handle_nmi();
+        return;
+    case VECTOR_GP:
+        if (frame->rip != (uint64_t)(uintptr_t)traps_rdmsr_at &&
+            frame->rip != (uint64_t)(uintptr_t)traps_wrmsr_at)
+            panic_trap(frame);
+        frame->rip = (uint64_t)(uintptr_t)traps_msr_failed;
         return;
     default:
         if (frame->vector < 32)

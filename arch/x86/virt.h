@@ -97,9 +97,12 @@ void virt_vcpu_clear(struct vcpu *vcpu);
 /* Runs the loaded vCPU until vcpu_handle_exit() answers false. Exits when the TSC reaches vcpu->deadline_tsc.
  */
 void virt_run(struct vcpu *vcpu);
+/* An entry of the loaded vCPU has failed: says which rule its state breaks, in the log. */
+void virt_explain_entry_failure(struct vcpu *vcpu);
 /* CPUID of the host, and single MSRs that the policies want to see (0 when the MSR does not exist). */
 void virt_host_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t out[4]);
 uint64_t virt_host_arch_capabilities(void);
+uint32_t virt_host_microcode(void);
 /* What guests can be offered because the backend supports it. */
 struct virt_features {
     bool spec_ctrl, rdtscp, invpcid;

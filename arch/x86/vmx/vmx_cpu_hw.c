@@ -4,16 +4,17 @@
 #include "arch/x86/cpu_hw.h"
 #include "arch/x86/cpu_init.h"
 #include "arch/x86/msr.h"
+#include "arch/x86/traps.h"
 #include "arch/x86/virt.h"
 #include "arch/x86/vmx/vmx_bitmaps.h"
 #include "arch/x86/vmx/vmx_hw.h"
 #include "hv/lib/fmt.h"
+#include "hv/lib/log.h"
 #include "hv/lib/string.h"
 
 #define CPUID_1_ECX_VMX       (1u << 5)
 #define CPUID_1_ECX_XSAVE     (1u << 26)
 #define CPUID_EXT_EDX_RDTSCP  (1u << 27)
-#define CPUID_7_EDX_SPEC_CTRL (1u << 26)
 #define CPUID_7_EDX_ARCH_CAPS (1u << 29)
 
 struct vmx_host vmx_host;
@@ -46,7 +47,21 @@ static void find_extended_state(void)
         vmx_host.xsave_size = d.ecx;
     }
     vmx_host.has_rdtscp = cpu_cpuid(0x80000001, 0).edx & CPUID_EXT_EDX_RDTSCP;
-    vmx_host.has_spec_ctrl = cpu_cpuid(0, 0).eax >= 7 && (cpu_cpuid(7, 0).edx & CPUID_7_EDX_SPEC_CTRL);
+}
+
+static void choose_mitigations(void)
+{
+    char text[160];
+    struct vmx_mitigate_inputs in = {
+        .cpuid_7_edx = cpu_cpuid(0, 0).eax >= 7 ? cpu_cpuid(7, 0).edx : 0,
+        .arch_capabilities = virt_host_arch_capabilities(),
+    };
+    struct vmx_mitigations m = vmx_mitigate_decide(&in);
+    vmx_host.mitigate = m;
+    vmx_host.host_spec_ctrl = m.ibrs_all ? SPEC_CTRL_IBRS : 0;
+    vmx_border_flags = (m.fill_rsb ? VMX_BORDER_FILL_RSB : 0) | (m.verw ? VMX_BORDER_VERW : 0);
+    vmx_mitigate_describe(&m, text, sizeof(text));
+    log_line(LOG_INFO, "core", "speculation mitigations: %s", text);
 }
 
 enum status virt_init(struct pool *pool, char *why, size_t why_size)
@@ -61,6 +76,7 @@ enum status virt_init(struct pool *pool, char *why, size_t why_size)
     if (vmx_resolve_controls(&vmx_host.msrs, &vmx_host.controls, &report) != STATUS_OK)
         return explain_missing(&report, why, why_size);
     find_extended_state();
+    choose_mitigations();
 
     uint8_t *bitmaps = pool_alloc_pages(pool, 2);
     if (!bitmaps) {
@@ -99,6 +115,8 @@ enum status virt_cpu_start(struct cpu *cpu)
     __asm__ volatile("vmxon %1" : "=@ccbe"(failed) : "m"(hw->vmxon) : "memory");
     if (failed)
         return ERR_UNSUPPORTED;
+    if (vmx_host.mitigate.spec_ctrl)
+        cpu_wrmsr(MSR_IA32_SPEC_CTRL, vmx_host.host_spec_ctrl);
     if (vmx_host.has_xsave)
         cpu_xsetbv(0, vmx_host.host_xcr0 ? vmx_host.host_xcr0 & ~(XCR0_BNDREGS | XCR0_BNDCSR) : XCR0_X87);
     return STATUS_OK;
@@ -129,6 +147,16 @@ void virt_host_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t out[4])
     out[3] = r.edx;
 }
 
+uint32_t virt_host_microcode(void)
+{
+    /* SDM volume 3, "Determining the Signature": CPUID leaf 1 loads the revision into the upper half. */
+    uint64_t value;
+    if (!traps_wrmsr_safe(MSR_IA32_BIOS_SIGN_ID, 0))
+        return 0;
+    cpu_cpuid(1, 0);
+    return traps_rdmsr_safe(MSR_IA32_BIOS_SIGN_ID, &value) ? (uint32_t)(value >> 32) : 0;
+}
+
 uint64_t virt_host_arch_capabilities(void)
 {
     bool exists = cpu_cpuid(0, 0).eax >= 7 && (cpu_cpuid(7, 0).edx & CPUID_7_EDX_ARCH_CAPS);
@@ -138,7 +166,7 @@ uint64_t virt_host_arch_capabilities(void)
 struct virt_features virt_features(void)
 {
     return (struct virt_features){
-        .spec_ctrl = vmx_host.has_spec_ctrl,
+        .spec_ctrl = vmx_host.mitigate.spec_ctrl,
         .rdtscp = vmx_host.has_rdtscp && (vmx_host.controls.proc2 & PROC2_ENABLE_RDTSCP),
         .invpcid = vmx_host.controls.proc2 & PROC2_ENABLE_INVPCID,
     };

@@ -7,10 +7,35 @@ extern vmx_entry_failed
 
 VMCS_HOST_RSP equ 0x6c14
 
+; vmx_border_flags, as in vmx_hw.h.
+BORDER_FILL_RSB equ 1
+BORDER_VERW     equ 2
+
+; Thirty-two calls that never return: every entry of the return stack buffer now leads into a trap of ours (Intel,
+; "Retpoline: A Branch Target Injection Mitigation", section "RSB stuffing"). No register changes.
+%macro CALL_PAST_TRAP 0
+    call %%next
+%%trap:
+    pause
+    lfence
+    jmp %%trap
+%%next:
+%endmacro
+%macro FILL_RSB 0
+%rep 32
+    CALL_PAST_TRAP
+%endrep
+    add rsp, 32 * 8
+%endmacro
+
 ; Offsets of general registers in struct vcpu: gpr[n] at 8n, ModRM order.
 %define GPR(n) [rdi + 8 * n]
 
 %macro LOAD_GUEST 0
+    test byte [rel vmx_border_flags], BORDER_VERW
+    jz %%loaded
+    verw [rel data_selector]
+%%loaded:
     mov rax, GPR(0)
     mov rcx, GPR(1)
     mov rdx, GPR(2)
@@ -84,8 +109,18 @@ vmx_exit:
     mov GPR(14), r14
     mov GPR(15), r15
     pop qword GPR(7)
+    test byte [rel vmx_border_flags], BORDER_FILL_RSB
+    jz .filled
+    FILL_RSB
+.filled:
     call vmx_handle_exit
     mov rdi, [rsp]
     test al, al
     jnz vmx_enter.resume
     jmp vmx_enter.leave
+
+section .data
+global vmx_border_flags
+vmx_border_flags: db 0
+align 2
+data_selector: dw 0x10              ; VERW wants a writable data segment

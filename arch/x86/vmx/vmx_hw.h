@@ -3,6 +3,7 @@
 
 #include "arch/x86/vmx/vmcs.h"
 #include "arch/x86/vmx/vmx_caps.h"
+#include "arch/x86/vmx/vmx_mitigate.h"
 #include "hv/pool.h"
 #include "hv/vcpu.h"
 
@@ -28,7 +29,9 @@ struct vmx_host {
     struct vmx_controls controls;
     uint64_t host_xcr0;  /* all that the host's CPUID allows */
     uint32_t xsave_size; /* bytes of an area for it */
-    bool has_xsave, has_rdtscp, has_spec_ctrl;
+    bool has_xsave, has_rdtscp;
+    struct vmx_mitigations mitigate;
+    uint64_t host_spec_ctrl;        /* IA32_SPEC_CTRL while the host runs */
     hpa_t io_bitmap_a, io_bitmap_b; /* all ones, shared by every VM */
 };
 extern struct vmx_host vmx_host;
@@ -61,6 +64,10 @@ static inline void vmcs_write(vmcs_field_t field, uint64_t value)
 /* In vmx_entry.asm. */
 void vmx_enter(struct vcpu *vcpu, bool launched);
 void vmx_exit(void);
+/* What vmx_entry.asm does at each exit and entry: bit 0 fill the RSB, bit 1 VERW. */
+#define VMX_BORDER_FILL_RSB 1u
+#define VMX_BORDER_VERW     2u
+extern uint8_t vmx_border_flags;
 /* Called from there. */
 bool vmx_handle_exit(struct vcpu *vcpu);
 void vmx_entry_failed(struct vcpu *vcpu);

@@ -1,5 +1,6 @@
 /* The exit path: snapshot, decode, handle, and back. */
 #include "arch/x86/cpu_hw.h"
+#include "arch/x86/msr.h"
 #include "arch/x86/virt.h"
 #include "arch/x86/vmx/vmx_hw.h"
 #include "arch/x86/vmx/vmx_raw.h"
@@ -57,8 +58,24 @@ static inline void arm_timer(const struct vcpu *vcpu, uint64_t now)
     vmcs_write(VMCS_PREEMPTION_TIMER, ticks);
 }
 
+/* IA32_SPEC_CTRL is the guest's own: taken out first thing after an exit, put back last before an entry. */
+static inline void leave_guest_speculation(struct vmx_vcpu *v)
+{
+    v->spec_ctrl = cpu_rdmsr(MSR_IA32_SPEC_CTRL);
+    if (v->spec_ctrl != vmx_host.host_spec_ctrl)
+        cpu_wrmsr(MSR_IA32_SPEC_CTRL, vmx_host.host_spec_ctrl);
+}
+
+static inline void enter_guest_speculation(const struct vmx_vcpu *v)
+{
+    if (v->spec_ctrl != vmx_host.host_spec_ctrl)
+        cpu_wrmsr(MSR_IA32_SPEC_CTRL, v->spec_ctrl);
+}
+
 bool vmx_handle_exit(struct vcpu *vcpu)
 {
+    if (vmx_host.mitigate.spec_ctrl)
+        leave_guest_speculation(vmx_of(vcpu));
     struct recorder_entry *entry = recorder_next(&vcpu->recorder);
     struct exit exit;
     entry->tsc = cpu_rdtsc();
@@ -68,6 +85,8 @@ bool vmx_handle_exit(struct vcpu *vcpu)
     if (!vcpu_handle_exit(vcpu, &exit))
         return false;
     arm_timer(vcpu, cpu_rdtsc());
+    if (vmx_host.mitigate.spec_ctrl)
+        enter_guest_speculation(vmx_of(vcpu));
     return true;
 }
 
@@ -76,6 +95,7 @@ void vmx_entry_failed(struct vcpu *vcpu)
     uint64_t error = vmcs_read(VMCS_INSTRUCTION_ERROR);
     log_line(LOG_ERROR, vcpu->vm->name, "vCPU %u: VM entry refused, VM-instruction error %llu", vcpu->id,
              (unsigned long long)error);
+    virt_explain_entry_failure(vcpu);
     vcpu->stop = STOP_ENTRY_FAILED;
 }
 
@@ -87,5 +107,7 @@ void virt_run(struct vcpu *vcpu)
     arm_timer(vcpu, cpu_rdtsc());
     bool launched = v->launched;
     v->launched = true;
+    if (vmx_host.mitigate.spec_ctrl)
+        enter_guest_speculation(v);
     vmx_enter(vcpu, launched);
 }

@@ -44,6 +44,8 @@ static void pass_msrs(struct vcpu *vcpu)
         if (!passed[i].needs_rdtscp || vcpu->vm->cpuid.has_rdtscp)
             virt_pass_msr(vcpu, passed[i].msr, passed[i].read, passed[i].write);
     }
+    if (vcpu->vm->cpuid.spec_ctrl_allowed)
+        virt_pass_msr(vcpu, MSR_IA32_SPEC_CTRL, true, true);
 }
 
 enum status virt_vcpu_create(struct vcpu *vcpu)
@@ -194,6 +196,10 @@ void virt_vcpu_load(struct vcpu *vcpu, struct cpu *cpu)
     vmx_setup_controls(vcpu);
     vmx_setup_host(cpu);
     load_switched_state(vcpu);
+    if (vmx_host.mitigate.ibpb)
+        cpu_wrmsr(MSR_IA32_PRED_CMD, 1);
+    if (vmx_host.mitigate.flush_l1d)
+        cpu_wrmsr(MSR_IA32_FLUSH_CMD, 1);
     cpu->vcpu = vcpu;
     virt_flush_linear(vcpu);
     virt_flush_nested(vcpu);
@@ -229,8 +235,7 @@ void virt_vcpu_clear(struct vcpu *vcpu)
     v->star = v->lstar = v->cstar = v->fmask = v->kernel_gs_base = v->tsc_aux = 0;
     memset(v->dr, 0, sizeof(v->dr));
     v->dr6 = DR6_RESET;
-    if (v->spec_ctrl)
-        virt_spec_write(vcpu, MSR_IA32_SPEC_CTRL, 0);
+    v->spec_ctrl = 0;
     clear_extended_state(v);
     load_switched_state(vcpu);
     vmcs_write(VMCS_ENTRY_INTR_INFO, 0);
