@@ -9,7 +9,7 @@ import ui
 
 def check(path):
     """Raises Failure when the configuration is not right; the messages have been printed then."""
-    done = subprocess.run([build.checker(), path], check=False)
+    done = subprocess.run([build.checker(), path], stdout=sys.stderr, check=False)
     if done.returncode != 0:
         raise ui.Failure("%s is not right (see above)" % path)
 

@@ -1,5 +1,6 @@
 """This terminal as the machine's console."""
 import os
+import re
 import select
 import sys
 import termios
@@ -41,6 +42,22 @@ class _Raw:
             termios.tcsetattr(self.fd, termios.TCSADRAIN, self.saved)
 
 
+class _FirmwareFilter:
+    """Before our loader speaks, the firmware clears the screen several times, and with it what was told to the user.
+    Takes that out; from the loader's first line on, every byte passes."""
+
+    CLEARING = re.compile(rb"\x1b\[(?:2J|0?1;0?1H|=3h)")
+
+    def __init__(self):
+        self.loader_seen = False
+
+    def __call__(self, data):
+        if self.loader_seen:
+            return data
+        self.loader_seen = b"Bulkhead" in data
+        return self.CLEARING.sub(b"", data)
+
+
 def _write_all(fd, data):
     while data:
         data = data[os.write(fd, data):]
@@ -64,6 +81,7 @@ def bridge(machine, timeout=None, log=None):
 def _loop(machine, fd, raw, end, copy):
     console = machine.console
     inputs = [console] + ([fd] if fd is not None else [])
+    visible = _FirmwareFilter()
     while True:
         left = None if end is None else end - time.monotonic()
         if left is not None and left <= 0:
@@ -73,7 +91,7 @@ def _loop(machine, fd, raw, end, copy):
             data = _receive(console)
             if not data:
                 return "off"
-            _write_all(1, data)
+            _write_all(1, visible(data))
             if copy:
                 copy.write(data)
                 copy.flush()

@@ -91,8 +91,9 @@ def _prepare(options):
 def _start(options, rig, out, cpus, memory):
     if rig == "kvm":
         return rigs.KvmMachine(out, cpus, memory)
+    # With a person at the console an idle machine should wait as real ones do, and its clock keep to the real one.
     return bochs.Machine(out, cpus, memory, options.cpu_model, log=options.emulator_log,
-                         verbose=bool(options.emulator_log))
+                         verbose=bool(options.emulator_log), pace=bool(sys.stdin and sys.stdin.isatty()))
 
 
 def main(arguments):

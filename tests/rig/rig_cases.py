@@ -4,8 +4,11 @@ import concurrent.futures
 import os
 import re
 import struct
+import subprocess
 import time
 import traceback
+
+import pexpect
 
 import bench
 import bochs
@@ -149,6 +152,32 @@ def budgets(t):
                 "%s instructions, at most %d" % (cost if cost is not None else "no", row.limit))
 
 
+# ---- the command itself ----
+
+def run_command(t):
+    """scripts/run as a person uses it, and as a script does."""
+    script = os.path.join(ui.ROOT, "scripts", "run")
+    with open(os.path.join(rig.LOGS, "run-command.log"), "wb") as log:
+        child = pexpect.spawn(script, ["--rig", "bochs"], timeout=BOOT_SECONDS, logfile=log, dimensions=(40, 120))
+        child.expect("Ctrl-]")
+        child.expect("guest# ")
+        child.send("sleep 100000\r")
+        child.expect("sleep 100000")
+        time.sleep(1)
+        child.send("\x03")
+        child.expect("guest# ")
+        t.check(True, "scripts/run: Ctrl-C reaches the guest's program")
+        child.send("poweroff\r")
+        child.expect(pexpect.EOF)
+        child.close()
+    t.check(child.exitstatus == 0, "scripts/run: status 0 after a power-off", str(child.exitstatus))
+    done = subprocess.run(["bash", "-c", "exec 0<&-; exec \"$0\" --rig bochs --timeout 6", script],
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=BOOT_SECONDS, check=False)
+    t.check(done.returncode == 124 and b"Preflight" in done.stdout,
+            "scripts/run: with standard input closed it shows the output; status 124 when time is up",
+            str(done.returncode))
+
+
 # ---- bad input: a message that says what, where and what to do, and back to the firmware ----
 
 def _bad_boot(t, name, disk, pattern, cpus=1, cpu_model=bochs.CPU_MODEL, memory=384):
@@ -238,6 +267,7 @@ CASES = [
     ("bad input", bad_input),
     ("boot cost 6.12-cloud", lambda t: boot_cost(t, "6.12-cloud")),
     ("boot cost 6.1-cloud", lambda t: boot_cost(t, "6.1-cloud")),
+    ("scripts/run", run_command),
     ("large memory", large_memory),
     ("reboot stop", no_stop),
     ("small memory", smallest_memory),
