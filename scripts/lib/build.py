@@ -24,7 +24,8 @@ def configure(directory=BUILD, options=(), env=None):
 
 
 def ninja(targets=(), directory=BUILD, what="the build"):
-    return ui.command(["ninja", "-C", directory, *targets], what=what)
+    """Builds; every target that can be is built, even when another one fails."""
+    return ui.command(["ninja", "--quiet", "-k", "0", "-C", directory, *targets], what=what)
 
 
 def loader():

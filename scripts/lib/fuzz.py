@@ -1,6 +1,5 @@
 """Fuzzing: every fuzzer of tests/fuzz for a while, from its seeds and from what earlier runs found."""
 import concurrent.futures
-import glob
 import os
 import re
 import shutil
@@ -24,6 +23,9 @@ def _seconds():
 def _one(results, binary, seconds):
     name = os.path.basename(binary)
     short = name.removeprefix("fuzz_")
+    if not os.path.exists(binary):
+        results.check(False, "fuzz " + short, "it cannot be built")
+        return
     corpus = os.path.join(build.BUILD, "fuzz-corpus", short)
     os.makedirs(corpus, exist_ok=True)
     inputs = [corpus] + [path for path in (os.path.join(SEEDS, short), os.path.join(SEEDS, name))
@@ -51,16 +53,22 @@ def _one(results, binary, seconds):
 
 def run(results, jobs):
     seconds = _seconds()
-    if not glob.glob(os.path.join(ui.ROOT, "tests", "fuzz", "fuzz_*.c")):
+    fuzzers = unit.names("fuzz/fuzz_*.c")
+    if not fuzzers:
         results.skip("fuzz", "there are no fuzzers")
         return
     where = unit.configure("clang")
-    with ui.step("building the fuzzers"):
-        build.ninja((), where, what="the host build with clang")
-    sources = sorted(glob.glob(os.path.join(ui.ROOT, "tests", "fuzz", "fuzz_*.c")))
+    binaries = [os.path.join(where, "tests", name) for name in fuzzers]
+    for binary in binaries:
+        if os.path.exists(binary):
+            os.unlink(binary)  # one that cannot be built any more must not pass as it was
+    try:
+        with ui.step("building the fuzzers"):
+            build.ninja(fuzzers, where, what="building the fuzzers")
+    except ui.Failure as failure:
+        ui.say(str(failure))
     shutil.rmtree(CRASHES, ignore_errors=True)
     os.makedirs(CRASHES)
-    binaries = [os.path.join(where, "tests", os.path.basename(source)[:-2]) for source in sources]
     ui.say("%d fuzzers, %d s each, %d at a time" % (len(binaries), seconds, jobs))
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         list(pool.map(lambda binary: _one(results, binary, seconds), binaries))
