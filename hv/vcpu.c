@@ -193,6 +193,7 @@ static bool prepare_slow(struct vcpu *vcpu)
 bool vcpu_prepare_entry(struct vcpu *vcpu)
 {
     uint64_t now = host_tsc();
+    vcpu->entry_tsc = now;
     if (__builtin_expect(now >= vcpu->deadline_tsc, 0))
         run_timers(vcpu, now);
     if (__builtin_expect((__atomic_load_n(&vcpu->requests, __ATOMIC_SEQ_CST) | vcpu->events.pending) == 0, 1))

@@ -40,6 +40,7 @@ struct vcpu {
     uint8_t sipi_vector;          /* A. written before VCPU_REQ_SIPI is set */
 
     uint64_t deadline_tsc; /* O. host TSC of the next thing to do by time, UINT64_MAX = none */
+    uint64_t entry_tsc;    /* O. host TSC at the last vcpu_prepare_entry() */
     uint64_t tsc_offset;   /* O. guest TSC = host TSC + offset */
     uint64_t tsc_adjust;   /* O. IA32_TSC_ADJUST */
 

@@ -47,8 +47,9 @@ static inline void take_snapshot(struct vmx_raw *raw)
 }
 
 /* The timer is armed at every entry: the field is a count, and time passes in the host too. */
-static inline void arm_timer(const struct vcpu *vcpu, uint64_t now)
+static inline void arm_timer(const struct vcpu *vcpu)
 {
+    uint64_t now = vcpu->entry_tsc;
     uint64_t ticks = TIMER_MAX;
     if (vcpu->deadline_tsc != UINT64_MAX) {
         ticks = vcpu->deadline_tsc > now ? (vcpu->deadline_tsc - now) >> vmx_host.controls.timer_shift : 0;
@@ -84,7 +85,7 @@ bool vmx_handle_exit(struct vcpu *vcpu)
     vmx_decode(&entry->raw, &exit);
     if (!vcpu_handle_exit(vcpu, &exit))
         return false;
-    arm_timer(vcpu, cpu_rdtsc());
+    arm_timer(vcpu);
     if (vmx_host.mitigate.spec_ctrl)
         enter_guest_speculation(vmx_of(vcpu));
     return true;
@@ -104,7 +105,7 @@ void virt_run(struct vcpu *vcpu)
     struct vmx_vcpu *v = vmx_of(vcpu);
     if (!vcpu_prepare_entry(vcpu))
         return;
-    arm_timer(vcpu, cpu_rdtsc());
+    arm_timer(vcpu);
     bool launched = v->launched;
     v->launched = true;
     if (vmx_host.mitigate.spec_ctrl)
