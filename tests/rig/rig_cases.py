@@ -18,8 +18,6 @@ import image
 import rig
 import ui
 
-BOOT_RATIO_LIMIT = 1.15          # a VM's boot to /init against the native one (issue 2, section 5)
-START_LIMIT = 50_000_000         # instructions from the core's start to the first VM entry
 BOOT_SECONDS = 300               # wall time for a kernel to come up on a busy machine
 PROMPT = r"^guest# "
 QUIET = "console=ttyS0,115200 quiet"
@@ -95,20 +93,9 @@ def linux_session(t, kernel, cpus, reboot):
 
 
 def boot_cost(t, kernel):
-    """A VM's boot to /init against the same kernel's without a hypervisor; and how long Bulkhead itself took."""
-    name = "boot cost %s" % kernel
-    native = rig.native_boot_ticks(kernel, QUIET)
-    disk = rig.linux_image("cost-" + kernel, kernel, cmdline=QUIET)
-    with rig.Boot("cost-" + kernel, disk) as boot:
-        end = rig.ticks(boot, r"^bulkhead-guest: init tsc=(\d+)\n", BOOT_SECONDS)
-        # A VM's TSC begins with 0 when the VM does, as after a power-on.
-        ratio = end / native
-        t.check(0 < ratio <= BOOT_RATIO_LIMIT, name + ": instructions to /init", "%.0f M, natively %.0f M: %.2f times, "
-                "at most %.2f" % (end / 1e6, native / 1e6, ratio, BOOT_RATIO_LIMIT))
-        start = re.search(r"first VM entry after (\d+) instructions", boot.text)
-        if start:
-            t.check(int(start.group(1)) <= START_LIMIT, name + ": from the core's start to the first VM entry",
-                    "%.1f M instructions" % (int(start.group(1)) / 1e6))
+    """A VM's boot to /init against the same kernel's without a hypervisor."""
+    figure = bench.boot(kernel)
+    t.check(figure.ok, figure.title, "%s, at most %s" % (figure.ours, figure.limit))
 
 
 def no_stop(t):
@@ -141,15 +128,14 @@ def smallest_memory(t):
 
 
 def budgets(t):
-    """The costs of exits, against issue 2, section 5."""
-    if not bench.available():
-        t.skip("exit costs", "tests/guest/bench is not there")
-        return
-    costs = bench.measure()
+    """The costs of exits, the core's size, memory and start, against issue 2, section 5."""
+    result = bench.run()
     for row in bench.ROWS:
-        cost = costs.get(row.name)
+        cost = result.costs.get(row.name)
         t.check(cost is not None and cost <= row.limit, "cost of " + row.title,
                 "%s instructions, at most %d" % (cost if cost is not None else "no", row.limit))
+    for figure in bench.figures(result.text):
+        t.check(figure.ok, figure.title, "%s, at most %s" % (figure.ours, figure.limit))
 
 
 # ---- the command itself ----
