@@ -1,4 +1,7 @@
-"""Building what the other commands need, in the build directory of the tree."""
+"""Building what the other commands need, in the build directory of the tree. One builder at a time in a directory,
+whichever command or thread it belongs to: ninja itself does not look."""
+import contextlib
+import fcntl
 import os
 import shlex
 
@@ -9,8 +12,21 @@ LOADER = os.path.join(BUILD, "BOOTX64.EFI")
 CORE = os.path.join(BUILD, "core.elf")
 
 
+@contextlib.contextmanager
+def alone(directory):
+    os.makedirs(directory, exist_ok=True)
+    with open(os.path.join(directory, ".builder.lock"), "w", encoding="ascii") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def configure(directory=BUILD, options=(), env=None):
     """Runs cmake when the directory is new or its options changed."""
+    with alone(directory):
+        _configure(directory, options, env)
+
+
+def _configure(directory, options, env):
     stamp = os.path.join(directory, ".configured-with")
     wanted = shlex.join(options)
     if os.path.exists(os.path.join(directory, "build.ninja")) and os.path.exists(stamp):
@@ -25,7 +41,8 @@ def configure(directory=BUILD, options=(), env=None):
 
 def ninja(targets=(), directory=BUILD, what="the build"):
     """Builds; every target that can be is built, even when another one fails."""
-    return ui.command(["ninja", "--quiet", "-k", "0", "-C", directory, *targets], what=what)
+    with alone(directory):
+        return ui.command(["ninja", "--quiet", "-k", "0", "-C", directory, *targets], what=what)
 
 
 def loader():

@@ -155,6 +155,11 @@ on_reboot = %(on_reboot)s
 """
 
 
+def initramfs():
+    with build.alone(WORK):
+        return guests.initramfs(os.path.join(WORK, "initrd.img"))
+
+
 def linux_image(name, kernel, cpus=1, memory="256M", cmdline="console=ttyS0,115200", on_reboot="restart"):
     """An image with one VM that boots one of Debian's kernels to the busybox shell."""
     where = directory(name)
@@ -163,7 +168,7 @@ def linux_image(name, kernel, cpus=1, memory="256M", cmdline="console=ttyS0,1152
         file.write(CONFIG % {"cpus": "0-%d" % (cpus - 1) if cpus > 1 else "0", "memory": memory, "cmdline": cmdline,
                              "on_reboot": on_reboot})
     link(guests.kernel(kernel), os.path.join(where, "vmlinuz"))
-    link(guests.initramfs(os.path.join(WORK, "initrd.img")), os.path.join(where, "initrd.img"))
+    link(initramfs(), os.path.join(where, "initrd.img"))
     out = os.path.join(where, "disk.img")
     make_image.make(config, out, efi=build.LOADER, check=False)
     return out
@@ -183,8 +188,12 @@ def ticks(boot, pattern, timeout):
 
 def native_loader():
     """Builds the application that boots a kernel without a hypervisor (tests/rig/native)."""
+    with build.alone(WORK):
+        return _native_loader()
+
+
+def _native_loader():
     source = os.path.join(NATIVE, "native_boot.c")
-    os.makedirs(WORK, exist_ok=True)
     stem = os.path.join(WORK, "native_boot")
     lib = next(path for path in ("/usr/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu/gnuefi")
                if os.path.exists(os.path.join(path, "crt0-efi-x86_64.o")))
@@ -209,7 +218,7 @@ def native_boot_ticks(kernel, cmdline, memory=640, timeout=180):
         file.write("%s tsc_early_khz=%d\n" % (cmdline, bochs.IPS // 1000))
     disk = os.path.join(where, "disk.img")
     image.write(disk, [("EFI/BOOT/BOOTX64.EFI", native_loader()), ("vmlinuz", guests.kernel(kernel)),
-                       ("initrd.img", guests.initramfs(os.path.join(WORK, "initrd.img"))), ("cmdline", command_line)])
+                       ("initrd.img", initramfs()), ("cmdline", command_line)])
     with Boot("native-" + kernel, disk, memory=memory, msrs=NATIVE_MSRS) as boot:
         start = ticks(boot, r"^bulkhead-native: start tsc=(\d+)\n", timeout)
         return ticks(boot, r"^bulkhead-guest: init tsc=(\d+)\n", timeout) - start

@@ -204,7 +204,7 @@ def _config(**changes):
 
 def bad_input(t):
     kernel = guests.kernel(guests.DEMO_KERNEL)
-    initrd = guests.initramfs(os.path.join(rig.WORK, "initrd.img"))
+    initrd = rig.initramfs()
     with open(kernel, "rb") as file:
         whole = file.read()
     old = bytearray(whole[:65536])
@@ -234,8 +234,7 @@ def bad_input(t):
 
 def no_vmx(t):
     """Processors without what is needed: the preflight names what is missing."""
-    disk = _image("vmx", _config(), guests.kernel(guests.DEMO_KERNEL),
-                  guests.initramfs(os.path.join(rig.WORK, "initrd.img")))
+    disk = _image("vmx", _config(), guests.kernel(guests.DEMO_KERNEL), rig.initramfs())
     _bad_boot(t, "a CPU without VT-x", disk, r"MISSING +VT-x", cpu_model="p4_prescott_celeron_336")
     _bad_boot(t, "a CPU without EPT", disk, r"MISSING +EPT", cpu_model="core2_penryn_t9600")
     _bad_boot(t, "an AMD CPU", disk, r"MISSING +VT-x", cpu_model="athlon64_venice")
@@ -274,7 +273,6 @@ def _one(results, name, function):
 def run(results, only=None, jobs=1):
     if not bochs.find():
         raise ui.Failure("there is no Bochs: run scripts/setup")
-    guests.initramfs(os.path.join(rig.WORK, "initrd.img"))
     chosen = [case for case in CASES if not only or only in case[0]]
     with concurrent.futures.ThreadPoolExecutor(max(1, jobs)) as pool:
         for future in [pool.submit(_one, results, name, function) for name, function in chosen]:
