@@ -32,9 +32,10 @@ void host_handle_nmi(void);
 void host_poweroff(void) __attribute__((noreturn));
 void host_reboot(void) __attribute__((noreturn));
 /* A pointer through which this CPU reaches one page of physical memory until its next call with this slot. */
-#define HOST_WINDOWS      2u
-#define HOST_WINDOW_GUEST 0u /* guest memory: hv/gmem.c */
-#define HOST_WINDOW_FILE  1u /* pristine images and firmware tables */
+#define HOST_WINDOWS       9u
+#define HOST_WINDOW_FILE   0u /* pristine images and firmware tables */
+#define HOST_WINDOW_GUEST  1u /* .. 8: guest memory (hv/gmem.c), one by the page's number */
+#define HOST_WINDOW_GUESTS 8u
 void *host_window(hpa_t page, unsigned slot);
 /* The host found itself broken: prints everything it knows and stops the machine. */
 void host_panic(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));

@@ -31,7 +31,14 @@ struct emulation {
 static bool read_entry(void *ctx, gpa_t at, void *entry, size_t size)
 {
     struct emulation *e = ctx;
-    return gmem_read(&e->vcpu->vm->gmem, at, entry, size) == STATUS_OK;
+    const void *window = gmem_window(&e->vcpu->vm->gmem, at, size);
+    if (!window)
+        return false;
+    if (size == sizeof(uint64_t))
+        *(uint64_t *)entry = *(const volatile uint64_t *)window;
+    else
+        *(uint32_t *)entry = *(const volatile uint32_t *)window;
+    return true;
 }
 
 static enum status swap_entry(void *ctx, gpa_t at, uint64_t old, uint64_t new_value, size_t size)
@@ -79,6 +86,15 @@ static bool fetch_bytes(void *ctx, gva_t linear, void *bytes, size_t size)
     gpa_t at;
     if (!translate(e, linear, WALK_FETCH, &at))
         return false;
+    const uint8_t *window = gmem_window(&e->vcpu->vm->gmem, at, size);
+    if (window && size >= 8 && size <= 16) { /* two loads that overlap: nearly always */
+        uint64_t first, last;
+        memcpy(&first, window, sizeof(first));
+        memcpy(&last, window + size - sizeof(last), sizeof(last));
+        memcpy(bytes, &first, sizeof(first));
+        memcpy((uint8_t *)bytes + size - sizeof(last), &last, sizeof(last));
+        return true;
+    }
     if (gmem_read(&e->vcpu->vm->gmem, at, bytes, size) == STATUS_OK)
         return true;
     log_line(LOG_ERROR, e->vcpu->vm->name, "vCPU %u: code outside memory, at guest-physical %llx",
@@ -196,9 +212,10 @@ void emulate_mmio_access(struct vcpu *vcpu, struct io_req *req)
 static void access_physical(struct emulation *e, gpa_t at, unsigned size, bool write, uint64_t *value)
 {
     const struct gmem *g = &e->vcpu->vm->gmem;
-    enum status s = write ? gmem_write(g, at, value, size) : gmem_read(g, at, value, size);
-    if (s == STATUS_OK)
+    if (gmem_check(g, at, size) == STATUS_OK) {
+        write ? gmem_write(g, at, value, size) : gmem_read(g, at, value, size);
         return;
+    }
     struct io_req req = {.addr = at.v, .size = (uint8_t)size, .write = write, .value = *value};
     emulate_mmio_access(e->vcpu, &req);
     if (!write)

@@ -166,15 +166,19 @@ enum stop_reason {
     STOP_REASON_COUNT
 };
 
+/* Eight bytes, so that it travels in one register. */
 struct exit_result {
     uint8_t action; /* enum exit_action */
-    uint8_t stop;   /* enum stop_reason */
-    uint8_t length; /* bytes of the instruction, where the exit does not tell; 0 = exit->insn_len */
-    bool event_has_error;
-    uint8_t event_type;
-    uint8_t event_vector;
-    uint32_t event_error;
+    union {
+        uint8_t stop;         /* STOP: enum stop_reason */
+        uint8_t event_vector; /* INJECT */
+    };
+    uint8_t length;         /* bytes of the instruction, where the exit does not tell; 0 = exit->insn_len */
+    uint8_t event_type : 4; /* INJECT: enum event_type */
+    uint8_t event_has_error : 1; /* INJECT */
+    uint32_t event_error;        /* INJECT */
 };
+_Static_assert(sizeof(struct exit_result) == 8, "exit_result grew out of its register");
 
 static inline struct exit_result exit_advance(void)
 {

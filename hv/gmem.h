@@ -35,6 +35,21 @@ enum status gmem_set(const struct gmem *g, gpa_t addr, uint8_t byte, uint64_t si
  * swapped if and only if it equals `expected`. */
 enum status gmem_cmpxchg(const struct gmem *g, gpa_t addr, unsigned size, uint64_t expected, uint64_t desired,
                          uint64_t *old);
+/* A window on [addr, addr+size), valid until the next call on this CPU; NULL when it is not all RAM of one
+ * page. For the few bytes of a page-table entry or an instruction: the caller copies them once, then looks at
+ * the copy. */
+static inline void *gmem_window(const struct gmem *g, gpa_t addr, uint64_t size)
+{
+    uint64_t in_page = addr.v & PAGE_MASK;
+    if (in_page + size > PAGE_SIZE)
+        return NULL;
+    for (const struct gmem_extent *e = g->extents; e < g->extents + g->count; e++) {
+        uint64_t offset = addr.v - e->gpa; /* extents are whole pages */
+        if (offset < e->size)
+            return (uint8_t *)g->map(g->ctx, hpa(e->hpa + offset - in_page)) + in_page;
+    }
+    return NULL;
+}
 /* Host address of a guest address; *contiguous: bytes from there that are contiguous in both address spaces.
  * ERR_RANGE: not RAM. */
 enum status gmem_translate(const struct gmem *g, gpa_t addr, hpa_t *out, uint64_t *contiguous);

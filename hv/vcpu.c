@@ -55,7 +55,7 @@ void vcpu_update_deadline(struct vcpu *vcpu)
 }
 
 /* Something's time has come. */
-static void run_timers(struct vcpu *vcpu, uint64_t now)
+static void __attribute__((noinline)) run_timers(struct vcpu *vcpu, uint64_t now)
 {
     if (host_deadline(vcpu, lapic_deadline(&vcpu->lapic)) <= now) {
         lapic_timer_expired(&vcpu->lapic, now + vcpu->tsc_offset);
@@ -156,7 +156,7 @@ static void wait_for_sipi(struct vcpu *vcpu)
     }
 }
 
-static bool prepare_slow(struct vcpu *vcpu)
+static bool __attribute__((noinline)) prepare_slow(struct vcpu *vcpu)
 {
     for (;;) {
         if (!take_requests(vcpu))
@@ -201,27 +201,57 @@ bool vcpu_prepare_entry(struct vcpu *vcpu)
     return prepare_slow(vcpu);
 }
 
+/* Outside 64-bit mode EIP wraps at 4 GiB. */
+static uint64_t __attribute__((noinline)) wrap_rip(struct vcpu *vcpu, uint64_t rip)
+{
+    bool in_64bit =
+        (virt_get(vcpu, VIRT_EFER) & EFER_LMA) && (virt_get_seg(vcpu, SEG_CS).access & SEG_ACCESS_L);
+    return in_64bit ? rip : (uint32_t)rip;
+}
+
+static void __attribute__((noinline)) finish_step(struct vcpu *vcpu, uint64_t rflags)
+{
+    virt_set(vcpu, VIRT_RFLAGS, rflags & ~RFLAGS_RF);
+    if (rflags & RFLAGS_TF)
+        virt_set(vcpu, VIRT_PENDING_DEBUG, virt_get(vcpu, VIRT_PENDING_DEBUG) | DR6_BS);
+}
+
 /* The instruction is done: past it, out of its shadow, with its single-step trap (SDM volume 3, 26.3.3: these
  * are the hypervisor's duty for instructions it completes). */
 static void advance(struct vcpu *vcpu, unsigned length)
 {
     uint64_t rip = vcpu->rip + length;
-    if (__builtin_expect((rip ^ vcpu->rip) >> 32, 0)) {
-        bool in_64bit =
-            (virt_get(vcpu, VIRT_EFER) & EFER_LMA) && (virt_get_seg(vcpu, SEG_CS).access & SEG_ACCESS_L);
-        if (!in_64bit)
-            rip = (uint32_t)rip;
-    }
+    if (__builtin_expect((rip ^ vcpu->rip) >> 32, 0))
+        rip = wrap_rip(vcpu, rip);
     virt_set(vcpu, VIRT_RIP, rip);
     uint64_t shadow = virt_get(vcpu, VIRT_INTR_SHADOW);
     if (__builtin_expect(shadow & SHADOW_INTERRUPTS, 0))
         virt_set(vcpu, VIRT_INTR_SHADOW, shadow & ~(uint64_t)SHADOW_INTERRUPTS);
     uint64_t rflags = virt_get(vcpu, VIRT_RFLAGS);
-    if (__builtin_expect(rflags & (RFLAGS_TF | RFLAGS_RF), 0)) {
-        virt_set(vcpu, VIRT_RFLAGS, rflags & ~RFLAGS_RF);
-        if (rflags & RFLAGS_TF)
-            virt_set(vcpu, VIRT_PENDING_DEBUG, virt_get(vcpu, VIRT_PENDING_DEBUG) | DR6_BS);
-    }
+    if (__builtin_expect(rflags & (RFLAGS_TF | RFLAGS_RF), 0))
+        finish_step(vcpu, rflags);
+}
+
+/* INJECT: the event waits for the next entry, where it meets the others. */
+static void __attribute__((noinline))
+queue_fault(struct vcpu *vcpu, const struct exit *exit, struct exit_result result)
+{
+    vcpu->events.fault = (struct event){
+        .valid = true,
+        .type = result.event_type,
+        .vector = result.event_vector,
+        .has_error = result.event_has_error,
+        .error = result.event_error,
+        .insn_len = result.length ? result.length : exit->insn_len,
+    };
+    vcpu->events.pending |= EVENTS_FAULT;
+}
+
+static void __attribute__((noinline)) stop(struct vcpu *vcpu, const struct exit *exit, enum stop_reason why)
+{
+    vcpu->stop = why;
+    vcpu->last_exit = *exit;
+    vm_stop(vcpu->vm, why);
 }
 
 bool vcpu_apply_result(struct vcpu *vcpu, const struct exit *exit, struct exit_result result)
@@ -233,33 +263,30 @@ bool vcpu_apply_result(struct vcpu *vcpu, const struct exit *exit, struct exit_r
     case ACTION_RETRY:
         return true;
     case ACTION_INJECT:
-        vcpu->events.fault = (struct event){
-            .valid = true,
-            .type = result.event_type,
-            .vector = result.event_vector,
-            .has_error = result.event_has_error,
-            .error = result.event_error,
-            .insn_len = result.length ? result.length : exit->insn_len,
-        };
-        vcpu->events.pending |= EVENTS_FAULT;
+        queue_fault(vcpu, exit, result);
         return true;
     default:
-        vcpu->stop = (enum stop_reason)result.stop;
-        vcpu->last_exit = *exit;
-        vm_stop(vcpu->vm, vcpu->stop);
+        stop(vcpu, exit, (enum stop_reason)result.stop);
         return false;
     }
+}
+
+/* What the exit says beside its kind: an event whose delivery it interrupted, NMI blocking to restore. */
+static void __attribute__((noinline)) keep_interrupted_event(struct vcpu *vcpu, const struct exit *exit)
+{
+    if (exit->vectoring.valid) {
+        vcpu->events.vectoring = exit->vectoring;
+        vcpu->events.pending |= EVENTS_VECTORING;
+    }
+    if (exit->nmi_unblocked)
+        vcpu->events.pending |= EVENTS_NMI_REBLOCK;
 }
 
 bool vcpu_handle_exit(struct vcpu *vcpu, const struct exit *exit)
 {
     vcpu->exits[exit->kind]++;
-    if (__builtin_expect(exit->vectoring.valid, 0)) {
-        vcpu->events.vectoring = exit->vectoring;
-        vcpu->events.pending |= EVENTS_VECTORING;
-    }
-    if (__builtin_expect(exit->nmi_unblocked, 0))
-        vcpu->events.pending |= EVENTS_NMI_REBLOCK;
+    if (__builtin_expect(exit->vectoring.valid | exit->nmi_unblocked, 0))
+        keep_interrupted_event(vcpu, exit);
     exit_handler handle = exit_table[exit->kind].handle;
     struct exit_result result = handle ? handle(vcpu, exit) : exit_stop(STOP_UNHANDLED_EXIT);
     return vcpu_apply_result(vcpu, exit, result) && vcpu_prepare_entry(vcpu);

@@ -18,10 +18,12 @@ uint64_t vm_now_ns(const struct vm *vm)
 
 /* ---- creating ---- */
 
-static void *gmem_window(void *ctx, hpa_t page)
+/* Several windows, so that the page tables on the way to an instruction stay mapped from one exit to the
+ * next. */
+static void *map_guest_page(void *ctx, hpa_t page)
 {
     (void)ctx;
-    return host_window(page, HOST_WINDOW_GUEST);
+    return host_window(page, HOST_WINDOW_GUEST + (page.v >> PAGE_SHIFT) % HOST_WINDOW_GUESTS);
 }
 
 static enum status create_memory(struct vm *vm, char *why, size_t why_size)
@@ -39,7 +41,7 @@ static enum status create_memory(struct vm *vm, char *why, size_t why_size)
                    (unsigned long long)(pmem_free_bytes(&core.pmem) >> 20));
         return s;
     }
-    gmem_init(&vm->gmem, gmem_window, NULL);
+    gmem_init(&vm->gmem, map_guest_page, NULL);
     s = guest_layout_fill(&layout, extents, count, &vm->gmem);
     virt_page_sizes(&has_2m, &has_1g);
     if (s == STATUS_OK)

@@ -267,8 +267,8 @@ static enum walk_status walk_tables(struct walk *w)
     return rights_allow(w) ? WALK_OK : page_fault(w, WALK_PF_P);
 }
 
-enum walk_status guest_walk(const struct walk_env *env, const struct walk_paging *paging,
-                            const struct walk_request *request, struct walk_result *result)
+static enum walk_status walk_general(const struct walk_env *env, const struct walk_paging *paging,
+                                     const struct walk_request *request, struct walk_result *result)
 {
     struct walk_request narrowed = *request;
     struct walk w = {.env = env, .paging = paging, .request = &narrowed, .result = result};
@@ -301,6 +301,64 @@ enum walk_status guest_walk(const struct walk_env *env, const struct walk_paging
     return WALK_RETRY;
 }
 
+/* The rights of a walk whose entries have `all` set in every one of them, for the plain cases only: false
+ * leaves the judgement to rights_allow() and key_allows(). */
+static bool plainly_allowed(const struct walk_paging *paging, const struct walk_request *request,
+                            uint64_t all, bool no_execute, uint64_t leaf)
+{
+    bool user_page = all & ENTRY_US;
+    if (user_page != request->user || (user_page && (paging->cr4 & CR4_PKE)))
+        return false;
+    if (request->access == WALK_FETCH)
+        return !no_execute;
+    return request->access == WALK_READ || ((all & ENTRY_RW) && (leaf & ENTRY_D));
+}
+
+/* The common walk, made short because every access to emulated MMIO needs one: 4-level paging, all entries
+ * present and marked as used, nothing reserved, rights beyond doubt. False: nothing is decided, the general
+ * walk does it. */
+static bool walk_long_plain(const struct walk_env *env, const struct walk_paging *paging,
+                            const struct walk_request *request, struct walk_result *result)
+{
+    const uint64_t must = ENTRY_P | ENTRY_A;
+    const uint64_t address = BIT(52) - PAGE_SIZE;
+    const uint64_t reserved =
+        (address & ~(BIT(paging->maxphyaddr) - 1)) | (paging->efer & EFER_NXE ? 0 : ENTRY_XD);
+    uint64_t linear = request->linear.v, all = ~(uint64_t)0, any = 0, entry;
+    uint64_t table = paging->cr3 & address & (BIT(paging->maxphyaddr) - 1);
+    unsigned shift = 39;
+    for (;; shift -= 9) {
+        if (!env->read(env->ctx, gpa(table + (linear >> shift & 511) * 8), &entry, sizeof(entry)))
+            return false;
+        if ((entry & must) != must || (entry & reserved))
+            return false;
+        all &= entry;
+        any |= entry;
+        if (shift == PAGE_SHIFT)
+            break;
+        if (entry & ENTRY_PS) {
+            if (shift == 39 || (shift == 30 && !paging->has_1g) || (entry & (BIT(shift) - BIT(13))))
+                return false;
+            break;
+        }
+        table = entry & address;
+    }
+    if (!plainly_allowed(paging, request, all, any & ENTRY_XD, entry))
+        return false;
+    uint64_t offset_mask = BIT(shift) - 1;
+    *result = (struct walk_result){.address = gpa((entry & address & ~offset_mask) | (linear & offset_mask)),
+                                   .page_size = BIT(shift)};
+    return true;
+}
+
+enum walk_status guest_walk(const struct walk_env *env, const struct walk_paging *paging,
+                            const struct walk_request *request, struct walk_result *result)
+{
+    if ((paging->cr0 & CR0_PG) && (paging->efer & EFER_LMA) && is_canonical(request->linear.v) &&
+        walk_long_plain(env, paging, request, result))
+        return WALK_OK;
+    return walk_general(env, paging, request, result);
+}
 enum guest_mode guest_mode(uint64_t cr0, uint64_t efer, uint64_t rflags, uint32_t cs_access)
 {
     if (!(cr0 & CR0_PE) || rflags & RFLAGS_VM)

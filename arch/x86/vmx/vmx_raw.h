@@ -190,6 +190,21 @@ static inline unsigned vmx_needs_more(const struct vmx_raw *raw, unsigned needs)
  * else. */
 enum status vmx_decode(const struct vmx_raw *raw, struct exit *out);
 
+/* The fast way through vmx_decode() for an instruction that exits by itself and needs nothing but its length
+ * (CPUID, RDMSR, WRMSR, HLT ...): same result. */
+static inline bool vmx_is_plain_insn(uint32_t reason)
+{
+    return reason < VMX_REASON_COUNT && vmx_reason_shapes[reason].needs == VMX_NEED_INSN_LEN;
+}
+static inline void vmx_decode_plain_insn(const struct vmx_raw *raw, struct exit *out)
+{
+    out->kind = (enum exit_kind)vmx_reason_shapes[raw->reason].kind;
+    out->reason = raw->reason;
+    out->insn_len = (uint8_t)raw->insn_len;
+    out->nmi_unblocked = false;
+    out->vectoring.valid = false;
+}
+
 /* Name of a basic exit reason as in the SDM's appendix C, "EPT_VIOLATION"; "?" when unknown. */
 const char *vmx_reason_name(uint32_t basic_reason);
 

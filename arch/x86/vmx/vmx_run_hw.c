@@ -24,15 +24,12 @@ static void take_more(struct vmx_raw *raw, unsigned needs)
         raw->insn_len = (uint32_t)vmcs_read(VMCS_EXIT_INSN_LEN);
 }
 
-static inline void take_snapshot(struct vmx_raw *raw)
+/* Everything but the plain instructions: the rest of the snapshot, and what it means. */
+static void __attribute__((noinline)) decode_other(struct vmx_raw *raw, struct exit *exit)
 {
-    raw->reason = (uint32_t)vmcs_read(VMCS_EXIT_REASON);
-    raw->rip = vmcs_read(VMCS_GUEST_RIP);
     unsigned needs = vmx_needs(raw->reason & EXIT_REASON_BASIC);
     if (needs & VMX_NEED_INSN_LEN)
         raw->insn_len = (uint32_t)vmcs_read(VMCS_EXIT_INSN_LEN);
-    if (!(needs & ~(unsigned)VMX_NEED_INSN_LEN))
-        return;
     if (needs & VMX_NEED_QUALIFICATION)
         raw->qualification = vmcs_read(VMCS_EXIT_QUALIFICATION);
     if (needs & VMX_NEED_INTR_INFO)
@@ -44,6 +41,7 @@ static inline void take_snapshot(struct vmx_raw *raw)
     unsigned more = vmx_needs_more(raw, needs) | (needs & (VMX_NEED_INSN_INFO | VMX_NEED_GLA));
     if (more)
         take_more(raw, more);
+    vmx_decode(raw, exit);
 }
 
 /* The timer is armed at every entry: the field is a count, and time passes in the host too. */
@@ -80,9 +78,14 @@ bool vmx_handle_exit(struct vcpu *vcpu)
     struct recorder_entry *entry = recorder_next(&vcpu->recorder);
     struct exit exit;
     entry->tsc = cpu_rdtsc();
-    take_snapshot(&entry->raw);
-    vcpu->rip = entry->raw.rip;
-    vmx_decode(&entry->raw, &exit);
+    entry->raw.reason = (uint32_t)vmcs_read(VMCS_EXIT_REASON);
+    vcpu->rip = entry->raw.rip = vmcs_read(VMCS_GUEST_RIP);
+    if (__builtin_expect(vmx_is_plain_insn(entry->raw.reason), 1)) {
+        entry->raw.insn_len = (uint32_t)vmcs_read(VMCS_EXIT_INSN_LEN);
+        vmx_decode_plain_insn(&entry->raw, &exit);
+    } else {
+        decode_other(&entry->raw, &exit);
+    }
     if (!vcpu_handle_exit(vcpu, &exit))
         return false;
     arm_timer(vcpu);
