@@ -439,6 +439,8 @@ static bool end_section(struct parser *p)
     for (unsigned i = 0; i < ARRAY_SIZE(keys); i++) {
         if (keys[i].section != p->section || !keys[i].required || (p->seen_keys & BIT(i)))
             continue;
+        if (!p->vm) /* only VM sections have required keys */
+            return true;
         p->line_number = p->vm->line;
         return fail(p, CONFIG_MISSING_KEY, 1, "VM '%s' has no '%s' line: add one", p->vm->name, keys[i].name);
     }

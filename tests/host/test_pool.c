@@ -87,7 +87,7 @@ static void test_bad_frees(void **state)
     uint64_t before = pool_pages_free(&p);
     assert_int_equal(pool_free(&p, a + 1), ERR_INVALID);
     assert_int_equal(pool_free(&p, NULL), ERR_INVALID);
-    assert_int_equal(pool_free(&p, memory - 4096), ERR_INVALID);
+    assert_int_equal(pool_free(&p, (void *)((uintptr_t)memory - 4096)), ERR_INVALID);
     assert_int_equal(pool_free(&p, memory + 4096), ERR_INVALID); /* the loader's */
     assert_int_equal(pool_free(&p, memory + sizeof(memory)), ERR_INVALID);
     assert_int_equal(pool_free_pages(&p, a, 0), ERR_INVALID);
