@@ -11,11 +11,13 @@ endif()
 # The exit path crosses rooms; link-time optimisation makes it one. (Clang would need its own linker for that.)
 if(CMAKE_C_COMPILER_ID STREQUAL GNU)
   list(APPEND CORE_FLAGS -flto=2)
+  set(CORE_LINK_FLAGS ${CORE_FLAGS} -no-pie)
 endif()
 add_executable(core ${PURE_SOURCES} ${HW_SOURCES} ${CMAKE_SOURCE_DIR}/boot/boot_info.c ${CORE_ASM})
 target_compile_options(core PRIVATE $<$<COMPILE_LANGUAGE:C>:${CORE_FLAGS}>
                                     $<$<COMPILE_LANGUAGE:ASM_NASM>:-I${CMAKE_SOURCE_DIR}/ -g -F dwarf -w+all>)
-target_link_options(core PRIVATE ${CORE_FLAGS} -nostdlib -static -no-pie -Wl,-T,${CMAKE_SOURCE_DIR}/linker.ld -Wl,--build-id=none
+target_link_options(core PRIVATE ${CORE_LINK_FLAGS} -nostdlib -static
+                                 -Wl,-T,${CMAKE_SOURCE_DIR}/linker.ld -Wl,--build-id=none
                                  -Wl,-z,max-page-size=4096 -Wl,-z,noexecstack -Wl,--gc-sections -Wl,--no-warn-rwx-segments)
 set_target_properties(core PROPERTIES OUTPUT_NAME core.elf RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}
                                       LINK_DEPENDS ${CMAKE_SOURCE_DIR}/linker.ld)
