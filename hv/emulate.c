@@ -249,6 +249,17 @@ static bool access_linear(struct emulation *e, gva_t linear, unsigned size, bool
     return true;
 }
 
+/* Asks for every page of an access that is made later: reading a device is not repeatable, so nothing is read
+ * while the instruction can still fault. */
+static bool probe_linear(struct emulation *e, gva_t linear, unsigned size, bool write)
+{
+    enum walk_access kind = write ? WALK_WRITE : WALK_READ;
+    uint64_t in_page = PAGE_SIZE - (linear.v & PAGE_MASK);
+    gpa_t at;
+    return translate(e, linear, kind, &at) &&
+           (in_page >= size || translate(e, guest_linear_add(e->mode, linear, in_page), kind, &at));
+}
+
 /* Segmentation of a memory operand. */
 static bool linear_of(struct emulation *e, enum seg_name name, uint64_t offset, unsigned size, bool write,
                       gva_t *linear)
@@ -274,9 +285,7 @@ static bool string_element(struct emulation *e)
     if (in->op != INSN_LODS &&
         !linear_of(e, SEG_ES, insn_string_di(in, &e->regs), in->opsize, stores, &target))
         return false;
-    gpa_t probe;
-    if (stores && has_source &&
-        !translate(e, target, WALK_WRITE, &probe)) /* reading a device is not repeatable */
+    if (has_source && in->op != INSN_LODS && !probe_linear(e, target, in->opsize, stores))
         return false;
     if (has_source && !access_linear(e, source, in->opsize, false, &value))
         return false;
@@ -299,7 +308,6 @@ static bool port_element(struct emulation *e, uint16_t port)
     const struct insn *in = &e->code->insn;
     struct io_req req = {.addr = port, .size = in->opsize > 4 ? 4 : in->opsize, .write = in->op == INSN_OUTS};
     gva_t linear;
-    gpa_t probe;
     if (req.write) {
         if (!linear_of(e, (enum seg_name)in->segment, insn_effective_offset(in, &e->regs), req.size, false,
                        &linear) ||
@@ -309,7 +317,7 @@ static bool port_element(struct emulation *e, uint16_t port)
         return true;
     }
     if (!linear_of(e, SEG_ES, insn_string_di(in, &e->regs), req.size, true, &linear) ||
-        !translate(e, linear, WALK_WRITE, &probe)) /* reading a device is not repeatable */
+        !probe_linear(e, linear, req.size, true))
         return false;
     emulate_port_access(e->vcpu, &req);
     return access_linear(e, linear, req.size, true, &req.value);
@@ -347,6 +355,7 @@ static struct exit_result run_stack(struct emulation *e, gva_t operand)
     uint64_t moved = bits_low_bytes(push ? old - size : old + size, width);
     gva_t stack;
     if (!linear_of(e, SEG_SS, push ? moved : bits_low_bytes(old, width), size, push, &stack) ||
+        !probe_linear(e, push ? stack : operand, size, true) ||
         !access_linear(e, push ? operand : stack, size, false, &value) ||
         !access_linear(e, push ? stack : operand, size, true, &value))
         return e->failure;
@@ -367,8 +376,7 @@ static struct exit_result run_plain(struct emulation *e, const struct exit *exit
      * Otherwise (a second page, a changed instruction, read-modify-write) the tables are walked again. */
     bool same = n->linear_valid && !n->during_walk && n->linear.v == linear.v &&
                 (linear.v & PAGE_MASK) + size <= PAGE_SIZE && reads != writes && writes == n->write;
-    gpa_t probe;
-    if (reads && writes && !translate(e, linear, WALK_WRITE, &probe)) /* before a read with side effects */
+    if (reads && writes && !probe_linear(e, linear, size, true))
         return e->failure;
     if (reads) {
         if (same)
@@ -428,6 +436,7 @@ size_t emulate_peek_code(struct vcpu *vcpu, uint8_t *bytes, size_t size)
     struct walk_env env = {.ctx = &e, .read = read_entry};
     size_t count = 0;
     begin(&e, vcpu);
+    e.paging.cr4 &= ~(CR4_SMAP | CR4_PKE); /* the report is ours: user code is shown too */
     for (; count < size; count++) {
         uint64_t at = vcpu->rip + count;
         struct walk_request request = {
