@@ -39,11 +39,9 @@
 #define EPT_2M             BIT(16)
 #define EPT_1G             BIT(17)
 #define EPT_INVEPT         BIT(20)
-#define EPT_INVEPT_SINGLE  BIT(25)
 #define EPT_INVEPT_ALL     BIT(26)
 #define EPT_INVVPID        BIT(32)
 #define EPT_INVVPID_SINGLE BIT(41)
-#define EPT_INVVPID_ALL    BIT(42)
 
 struct table {
     struct preflight_row *rows;
@@ -126,10 +124,10 @@ static void check_controls(struct table *t)
     need(t, "I/O and MSR bitmaps", all(in->vmx_proc, PROC_IO_BITMAPS | PROC_MSR_BITMAPS));
     need(t, "preemption timer", all(in->vmx_pin, PIN_PREEMPTION_TIMER));
     need(t, "EPT, 4 levels, write-back", all(proc2, PROC2_EPT) && all(ept, EPT_4_LEVEL | EPT_WB));
-    need(t, "INVEPT", all(ept, EPT_INVEPT) && (ept & (EPT_INVEPT_SINGLE | EPT_INVEPT_ALL)));
+    need(t, "INVEPT", all(ept, EPT_INVEPT | EPT_INVEPT_ALL));
     need(t, "unrestricted guest", all(proc2, PROC2_UNRESTRICTED));
     need(t, "VPID", all(proc2, PROC2_VPID));
-    need(t, "INVVPID", all(ept, EPT_INVVPID) && (ept & (EPT_INVVPID_SINGLE | EPT_INVVPID_ALL)));
+    need(t, "INVVPID", all(ept, EPT_INVVPID | EPT_INVVPID_SINGLE));
     want(t, "EPT pages of 2 MiB", all(ept, EPT_2M),
          "absent: guests' memory is mapped by 4 KiB, which is slower");
     want(t, "EPT pages of 1 GiB", all(ept, EPT_1G), "absent: guests' memory is mapped by 2 MiB");

@@ -17,12 +17,23 @@ enum { DIVISOR_LOW = 0, DIVISOR_HIGH = 1 };
 #define FIFO_SIZE      16u
 #define DIVISOR_115200 1u
 #define TEMT_TRIES     (1u << 20)
+#define STUCK_LOOKS    (1u << 22) /* several seconds: a look takes about a microsecond */
 
 static bool present;
 
+/* A port whose transmitter never empties is broken: given up, so that nobody waits for it for ever. */
 static unsigned tx_room(void)
 {
-    return !present || (cpu_in8(PORT_BASE + REG_LSR) & LSR_THRE) ? FIFO_SIZE : 0;
+    static uint32_t stuck;
+    if (!present)
+        return FIFO_SIZE;
+    if (cpu_in8(PORT_BASE + REG_LSR) & LSR_THRE) {
+        stuck = 0;
+        return FIFO_SIZE;
+    }
+    if (++stuck > STUCK_LOOKS)
+        present = false;
+    return 0;
 }
 
 static void tx(uint8_t byte)

@@ -24,10 +24,15 @@ static void drain(void)
         port->tx(output[output_tail++ % OUTPUT_SIZE]);
 }
 
+/* Waits for room when the wire is slower than the speaker, giving the others their turn at the lock. */
 static void put_locked(uint8_t byte)
 {
-    while (output_head - output_tail == OUTPUT_SIZE)
+    while (output_head - output_tail == OUTPUT_SIZE) {
         drain();
+        spin_unlock(&lock);
+        __builtin_ia32_pause();
+        spin_lock(&lock);
+    }
     output[output_head++ % OUTPUT_SIZE] = byte;
 }
 
@@ -67,13 +72,14 @@ void console_poll(void)
 {
     uint8_t bytes[UART_FIFO_SIZE];
     size_t count = 0;
-    spin_lock(&lock);
+    /* The CPU that polls runs a guest too: another VM that keeps a lock busy must not hold it up. */
+    if (!spin_trylock(&lock))
+        return;
     drain();
     struct vm *vm = front;
     spin_unlock(&lock);
-    if (!vm)
+    if (!vm || !spin_trylock(&vm->devices))
         return;
-    spin_lock(&vm->devices);
     size_t room = uart_room(&vm->platform.uart);
     while (count < room && count < sizeof(bytes)) {
         int byte = port->rx();

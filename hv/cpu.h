@@ -14,6 +14,7 @@ struct cpu {
     bool polls_console;    /* this CPU looks at the host's serial port. Constant */
     uint64_t poll_tsc;     /* when it looks next. This CPU only */
     uint32_t online;       /* set when the CPU is in VMX root operation. Atomic */
+    uint32_t nmis;         /* host NMIs seen. Atomic */
     void *hw;              /* arch/x86's part: descriptor tables, stacks, windows, VMXON region. Constant */
 };
 
@@ -37,6 +38,8 @@ void host_reboot(void) __attribute__((noreturn));
 #define HOST_WINDOW_GUEST  1u /* .. 8: guest memory (hv/gmem.c), one by the page's number */
 #define HOST_WINDOW_GUESTS 8u
 void *host_window(hpa_t page, unsigned slot);
+/* Fills whole pages with zeros. Uses vector registers: only while no vCPU is loaded on this CPU. */
+void host_zero_pages(hpa_t first, uint64_t count);
 /* The host found itself broken: prints everything it knows and stops the machine. */
 void host_panic(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));
 

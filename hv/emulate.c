@@ -212,7 +212,8 @@ void emulate_mmio_access(struct vcpu *vcpu, struct io_req *req)
 static void access_physical(struct emulation *e, gpa_t at, unsigned size, bool write, uint64_t *value)
 {
     const struct gmem *g = &e->vcpu->vm->gmem;
-    if (gmem_check(g, at, size) == STATUS_OK) {
+    bool in_hole = at.v - GUEST_PCI_HOLE < GUEST_FOUR_GIB - GUEST_PCI_HOLE; /* never RAM */
+    if (!in_hole && gmem_check(g, at, size) == STATUS_OK) {
         write ? gmem_write(g, at, value, size) : gmem_read(g, at, value, size);
         return;
     }
@@ -405,7 +406,8 @@ struct exit_result emulate_mmio(struct vcpu *vcpu, const struct exit *exit)
         return e.failure;
     const struct insn *in = &e.code->insn;
     if (in->op == INSN_INS || in->op == INSN_OUTS)
-        return run_string(&e, true);
+        return exit_retry(); /* they exit as port accesses, where the guest's right to the port is checked:
+                                changed code */
     if (insn_is_string(in))
         return run_string(&e, false);
     gva_t linear;
@@ -419,13 +421,18 @@ struct exit_result emulate_mmio(struct vcpu *vcpu, const struct exit *exit)
     return run_plain(&e, exit, linear);
 }
 
-struct exit_result emulate_string_io(struct vcpu *vcpu)
+struct exit_result emulate_string_io(struct vcpu *vcpu, const struct exit_io *io)
 {
     struct emulation e;
     begin(&e, vcpu);
     if (!fetch(&e))
         return e.failure;
-    if (e.code->insn.op != INSN_INS && e.code->insn.op != INSN_OUTS) /* the code changed under us */
+    /* The processor checked the guest's right to this very access; anything else is code that changed under
+     * us. */
+    const struct insn *in = &e.code->insn;
+    unsigned size = in->opsize > 4 ? 4 : in->opsize;
+    if (in->op != (io->write ? INSN_OUTS : INSN_INS) || size != io->size ||
+        (uint16_t)e.regs.gpr[RDX] != io->port)
         return exit_retry();
     return run_string(&e, true);
 }

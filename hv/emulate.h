@@ -7,8 +7,8 @@
 
 /* The instruction at RIP accessed device memory (`exit` is an EPT violation). */
 struct exit_result emulate_mmio(struct vcpu *vcpu, const struct exit *exit);
-/* The instruction at RIP is INS or OUTS. */
-struct exit_result emulate_string_io(struct vcpu *vcpu);
+/* The instruction at RIP is INS or OUTS; `io` is the access that exited. */
+struct exit_result emulate_string_io(struct vcpu *vcpu, const struct exit_io *io);
 
 /* One access to a device by guest-physical address: the local APIC, the bus, or nobody (all-ones, logged
  * once). `size` 1, 2, 4 or 8. */

@@ -68,6 +68,9 @@ static void plan_inject(const struct events_state *state, struct events_plan *pl
         plan->inject.error = 0;
     }
     plan->source = (uint8_t)source;
+    /* Delivery ends the shadow anyway; left in, an entry with RFLAGS.TF would be refused (SDM volume
+     * 3, 27.3.1.5: blocking by STI or MOV SS with TF wants a pending single-step trap). */
+    plan->shadow &= (uint8_t)~SHADOW_INSTRUCTION;
     plan->activity = VIRT_ACTIVE; /* "Activity State": delivery of an event ends HLT and shutdown */
 }
 

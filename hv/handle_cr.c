@@ -9,6 +9,9 @@
 #define CR0_HIGH 0xffffffff00000000ull
 #define CR8_MAX  15u
 
+#define SEG_TYPE            0xfu
+#define SEG_TYPE_TSS32_BUSY 11u
+
 #define LMSW_BITS (CR0_PE | CR0_MP | CR0_EM | CR0_TS)
 
 /* PAE page-directory-pointer entries: bits that must be 0 while P is 1 (SDM volume 3, table "Format of a PAE
@@ -57,7 +60,7 @@ static bool can_enter_long_mode(struct vcpu *vcpu)
         return false;
     if (virt_get_seg(vcpu, SEG_CS).access & SEG_ACCESS_L)
         return false;
-    return true;
+    return (virt_get_seg(vcpu, SEG_TR).access & SEG_TYPE) == SEG_TYPE_TSS32_BUSY;
 }
 
 static bool set_cr0(struct vcpu *vcpu, uint64_t value)

@@ -5,6 +5,8 @@
 #include "hv/lib/log.h"
 #include "hv/vm.h"
 
+#define NMI_LINES 8u /* logged per CPU, then silence */
+
 /* #DB and #AC are intercepted against delivery loops (see vmx_vcpu_hw.c) and go on to the guest. */
 struct exit_result handle_exception(struct vcpu *vcpu, const struct exit *exit)
 {
@@ -23,9 +25,10 @@ struct exit_result handle_exception(struct vcpu *vcpu, const struct exit *exit)
 
 struct exit_result handle_nmi(struct vcpu *vcpu, const struct exit *exit)
 {
-    (void)vcpu;
     (void)exit;
     host_handle_nmi();
+    if (vcpu->cpu->nmis <= NMI_LINES)
+        log_line(LOG_WARN, "core", "CPU %u: host NMI %u ignored", vcpu->cpu->index, vcpu->cpu->nmis);
     return exit_retry();
 }
 

@@ -25,7 +25,7 @@ struct exit_result handle_io(struct vcpu *vcpu, const struct exit *exit)
 {
     const struct exit_io *io = &exit->u.io;
     if (__builtin_expect(io->string, 0))
-        return emulate_string_io(vcpu);
+        return emulate_string_io(vcpu, io);
     struct io_req req = {.addr = io->port, .size = io->size, .write = io->write};
     if (req.write)
         req.value = bits_low_bytes(vcpu->gpr[RAX], req.size);

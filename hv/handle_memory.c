@@ -14,6 +14,13 @@ struct exit_result handle_nested_fault(struct vcpu *vcpu, const struct exit *exi
                  (unsigned long long)n->address.v);
         return exit_stop(STOP_BAD_INSTRUCTION);
     }
+    if (exit->vectoring
+            .valid) { /* SDM volume 3, 28.2.4: the access is the delivery's, not that of the code at RIP */
+        log_line(LOG_ERROR, vcpu->vm->name,
+                 "vCPU %u: delivery of vector %u reached guest-physical %llx, where no memory is", vcpu->id,
+                 exit->vectoring.vector, (unsigned long long)n->address.v);
+        return exit_stop(STOP_BAD_INSTRUCTION);
+    }
     return emulate_mmio(vcpu, exit);
 }
 

@@ -3,6 +3,7 @@
 #include "arch/x86/layout.h"
 #include "arch/x86/virt.h"
 #include "drivers/acpi/acpi.h"
+#include "drivers/pci/pci_quiesce.h"
 #include "drivers/uart_hw.h"
 #include "hv/clock.h"
 #include "hv/console.h"
@@ -25,7 +26,8 @@ static void log_to_console(void *ctx, enum log_level level, const char *line)
 
 static uint64_t log_now_us(void)
 {
-    return clock_ticks_to_ns(host_tsc() - start_tsc) / 1000;
+    uint64_t now = host_tsc();
+    return now > start_tsc ? clock_ticks_to_ns(now - start_tsc) / 1000 : 0;
 }
 
 int64_t core_wall_seconds(void)
@@ -142,6 +144,7 @@ static void run_boot_cpu(void *argument)
     log_line(online == core.cpu_count ? LOG_INFO : LOG_WARN, "core", "%u of %u CPUs in VMX operation", online,
              core.cpu_count);
     find_power_controls();
+    log_line(LOG_INFO, "core", "bus mastering taken from %u devices that firmware had used", pci_quiesce());
     pmem_init(&core.pmem, core.info->regions, core.info->region_count);
     create_vms();
     start_vms();

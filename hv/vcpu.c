@@ -13,6 +13,9 @@
 #define SHADOW_INTERRUPTS        (EVENTS_SHADOW_STI | EVENTS_SHADOW_MOV_SS)
 #define CONSOLE_POLLS_PER_SECOND 1000u
 #define NEVER                    UINT64_MAX
+/* Pending debug exceptions that lead to a #DB (SDM table "format of pending-debug-exceptions"): enabled
+ * breakpoint, BS, RTM. B0..B3 alone only say which condition was met. */
+#define PENDING_DEBUG_DELIVERS (BIT(12) | DR6_BS | DR6_RTM)
 
 void vcpu_request(struct vcpu *vcpu, enum vcpu_request request)
 {
@@ -29,16 +32,13 @@ void vcpu_set_halted(struct vcpu *vcpu, bool halted)
     vcpu_request(vcpu, VCPU_REQ_EVENT);
 }
 
-/* Guest TSC to host TSC; saturates instead of wrapping. */
+/* Guest TSC to host TSC. Both are modulo 2^64: what is not ahead of now by less than half of that is due. */
 static uint64_t host_deadline(const struct vcpu *vcpu, uint64_t guest_tsc)
 {
     if (guest_tsc == LAPIC_NEVER)
         return NEVER;
-    int64_t offset = (int64_t)vcpu->tsc_offset;
-    if (offset > 0)
-        return guest_tsc > (uint64_t)offset ? guest_tsc - (uint64_t)offset : 0;
-    uint64_t host = guest_tsc + (uint64_t)-offset;
-    return host < guest_tsc ? NEVER : host;
+    uint64_t host = guest_tsc - vcpu->tsc_offset;
+    return (int64_t)(host - host_tsc()) <= 0 ? 0 : host;
 }
 
 void vcpu_update_deadline(struct vcpu *vcpu)
@@ -64,10 +64,11 @@ static void __attribute__((noinline)) run_timers(struct vcpu *vcpu, uint64_t now
     if (vcpu->id == 0 && __atomic_load_n(&vcpu->vm->platform.next_timer_tsc, __ATOMIC_RELAXED) <= now)
         platform_run_timers(vcpu->vm);
     if (vcpu->cpu->polls_console && vcpu->cpu->poll_tsc <= now) {
-        vcpu->cpu->poll_tsc = now + clock_hz() / CONSOLE_POLLS_PER_SECOND;
         console_poll();
+        vcpu->cpu->poll_tsc = host_tsc() + clock_hz() / CONSOLE_POLLS_PER_SECOND;
     }
     vcpu_update_deadline(vcpu);
+    vcpu->entry_tsc = host_tsc();
 }
 
 /* Takes what other CPUs asked for into the events' state. False: the VM is stopping. */
@@ -97,7 +98,7 @@ static void refresh(struct vcpu *vcpu)
     s->shadow = (uint8_t)virt_get(vcpu, VIRT_INTR_SHADOW);
     s->interrupts_on = virt_get(vcpu, VIRT_RFLAGS) & RFLAGS_IF;
     s->real_mode = !(virt_get(vcpu, VIRT_CR0) & CR0_PE);
-    s->pending_debug = virt_get(vcpu, VIRT_PENDING_DEBUG) != 0;
+    s->pending_debug = virt_get(vcpu, VIRT_PENDING_DEBUG) & PENDING_DEBUG_DELIVERS;
     s->pending &= ~(uint32_t)(EVENTS_VECTOR | EVENTS_EXTINT);
     int vector = lapic_pending(&vcpu->lapic);
     if (vector >= 0) {
@@ -116,6 +117,9 @@ static void acknowledge(struct vcpu *vcpu, struct events_plan *plan)
     } else if (plan->source == EVENTS_FROM_EXTINT) {
         spin_lock(&vcpu->vm->devices);
         plan->inject.vector = (uint8_t)pic_acknowledge(&vcpu->vm->platform.pic);
+        /* INTR stays up while more waits: no edge will tell, so ask for the next window. */
+        if (pic_output(&vcpu->vm->platform.pic))
+            plan->intr_window = true;
         spin_unlock(&vcpu->vm->devices);
         vcpu->injected++;
     }
@@ -165,6 +169,12 @@ static bool __attribute__((noinline)) prepare_slow(struct vcpu *vcpu)
         struct events_plan plan = events_decide(&vcpu->events);
         switch (plan.action) {
         case EVENTS_RESET:
+            if (vcpu->id ==
+                0) { /* the boot processor would go to the reset vector, where firmware would reboot */
+                vcpu->stop = STOP_REBOOT;
+                vm_stop(vcpu->vm, STOP_REBOOT);
+                return false;
+            }
             events_commit(&vcpu->events, &plan);
             vcpu_reset(vcpu, true);
             continue;
@@ -186,6 +196,7 @@ static bool __attribute__((noinline)) prepare_slow(struct vcpu *vcpu)
             break;
         }
         carry_out(vcpu, &plan);
+        vcpu->entry_tsc = host_tsc(); /* this may have taken a while */
         return true;
     }
 }
@@ -245,6 +256,10 @@ queue_fault(struct vcpu *vcpu, const struct exit *exit, struct exit_result resul
         .insn_len = result.length ? result.length : exit->insn_len,
     };
     vcpu->events.pending |= EVENTS_FAULT;
+    /* The saved RFLAGS of a fault have RF set (SDM volume 3, "Instruction-Breakpoint Exception Condition").
+     */
+    if (result.event_type == EVENT_EXCEPTION && result.event_vector != VECTOR_DB)
+        virt_set(vcpu, VIRT_RFLAGS, virt_get(vcpu, VIRT_RFLAGS) | RFLAGS_RF);
 }
 
 static void __attribute__((noinline)) stop(struct vcpu *vcpu, const struct exit *exit, enum stop_reason why)

@@ -46,6 +46,9 @@ static void reset_registers(struct vcpu *vcpu)
     virt_set(vcpu, VIRT_CR0, RESET_CR0);
     virt_set(vcpu, VIRT_CR3, 0);
     virt_set(vcpu, VIRT_CR4, 0);
+    for (unsigned i = 0; i < 4; i++)
+        virt_set(vcpu, (enum virt_reg)(VIRT_DR0 + i), 0);
+    virt_set(vcpu, VIRT_DR6, DR6_RESET);
     virt_set(vcpu, VIRT_DR7, DR7_RESET);
     virt_set(vcpu, VIRT_GDTR_BASE, 0);
     virt_set(vcpu, VIRT_GDTR_LIMIT, LIMIT_64K);
@@ -57,7 +60,8 @@ static void reset_registers(struct vcpu *vcpu)
         virt_set(vcpu, (enum virt_reg)(VIRT_PDPTE0 + i), 0);
 }
 
-/* What power-up resets and INIT leaves alone: MSRs, extended state, the TSC. */
+/* What power-up resets and INIT leaves alone: MSRs, extended state, the TSC. (The local APIC: vm_start()
+ * resets all of a VM's before any vCPU runs.) */
 static void reset_power_up(struct vcpu *vcpu)
 {
     vcpu->tsc_adjust = 0;
@@ -70,7 +74,6 @@ static void reset_power_up(struct vcpu *vcpu)
     vcpu->xcr0 = XSTATE_X87;
     virt_vcpu_clear(vcpu);
     msr_store_init(&vcpu->msrs, &vcpu->vm->cpuid, virt_host_arch_capabilities(), virt_host_microcode());
-    lapic_reset(&vcpu->lapic);
     memset(&vcpu->events, 0, sizeof(vcpu->events));
     vcpu->intr_window = false;
     vcpu->nmi_window = false;
@@ -92,6 +95,7 @@ void vcpu_reset(struct vcpu *vcpu, bool init_signal)
     vcpu->events.activity = activity;
     virt_set(vcpu, VIRT_ACTIVITY, VIRT_ACTIVE); /* waiting is done in the host */
     virt_flush_linear(vcpu);
+    vcpu_request(vcpu, VCPU_REQ_EVENT); /* a vCPU that waits for its SIPI must not enter */
     vcpu_update_deadline(vcpu);
 }
 

@@ -9,11 +9,15 @@
 #include "hv/lib/log.h"
 #include "hv/lib/string.h"
 
+#define QUICK_CRASH_NS    10000000000ull
+#define QUICK_CRASH_LIMIT 5u
+
 #define LOCAL_APIC_HZ(vm) ((vm)->cpuid.crystal_hz)
 
 uint64_t vm_now_ns(const struct vm *vm)
 {
-    return clock_ticks_to_ns(host_tsc() - vm->start_tsc);
+    uint64_t now = host_tsc(); /* a CPU whose TSC lags must not see time wrap */
+    return now > vm->start_tsc ? clock_ticks_to_ns(now - vm->start_tsc) : 0;
 }
 
 /* ---- creating ---- */
@@ -48,6 +52,9 @@ static enum status create_memory(struct vm *vm, char *why, size_t why_size)
         s = ept_init(&vm->ept, &core.pt_env, has_2m, has_1g);
     for (uint32_t i = 0; i < vm->gmem.count && s == STATUS_OK; i++) {
         const struct gmem_extent *e = &vm->gmem.extents[i];
+        host_zero_pages(hpa(e->hpa),
+                        e->size /
+                            PAGE_SIZE); /* whatever an earlier owner left, this boot or before a reset */
         s = ept_map(&vm->ept, gpa(e->gpa), hpa(e->hpa), e->size, EPT_READ | EPT_WRITE | EPT_EXEC, EPT_WB);
     }
     if (s != STATUS_OK)
@@ -237,6 +244,8 @@ enum status vm_start(struct vm *vm, char *why, size_t why_size)
     vm->state = VM_RUNNING;
     vm->vcpus_in_loop = vm->vcpu_count;
     for (uint32_t i = 0; i < vm->vcpu_count; i++)
+        lapic_reset(&vm->vcpus[i]->lapic); /* all before the first runs: it may send to any */
+    for (uint32_t i = 0; i < vm->vcpu_count; i++)
         __atomic_store_n(&vm->vcpus[i]->requests, 0, __ATOMIC_SEQ_CST);
     for (uint32_t i = 0; i < vm->vcpu_count; i++) {
         struct cpu *cpu = vm->vcpus[i]->cpu;
@@ -297,11 +306,21 @@ static bool is_crash(enum stop_reason why)
     return why != STOP_POWEROFF && why != STOP_REBOOT && why != STOP_REQUESTED;
 }
 
-static bool wants_restart(const struct vm *vm)
+/* A VM that crashes again and again right after its start is left stopped: its reports would flood the
+ * console. */
+static bool wants_restart(struct vm *vm)
 {
     if (vm->stop == STOP_REBOOT)
         return vm->config->on_reboot == ON_STOP_RESTART;
-    return is_crash(vm->stop) && vm->config->on_crash == ON_STOP_RESTART;
+    if (!is_crash(vm->stop) || vm->config->on_crash != ON_STOP_RESTART)
+        return false;
+    vm->quick_crashes = vm_now_ns(vm) < QUICK_CRASH_NS ? vm->quick_crashes + 1 : 0;
+    if (vm->quick_crashes < QUICK_CRASH_LIMIT)
+        return true;
+    log_line(LOG_ERROR, vm->name,
+             "%u crashes in a row, each within %llu s of its start: not restarted any more",
+             vm->quick_crashes, QUICK_CRASH_NS / 1000000000ull);
+    return false;
 }
 
 void vm_vcpu_left(struct vcpu *vcpu)

@@ -1,6 +1,6 @@
 /* A virtual machine.
  *
- * Lock order (outer first): vm->life, vm->devices, log, console, pool. vm->life guards the VM's state
+ * Lock order (outer first): vm->devices, vm->life, log, console, pool. vm->life guards the VM's state
  * machine, vm->devices every struct vdev of the VM, interrupt routing, and the device timers. The local APIC
  * has no lock: see drivers/vdev/lapic.h. */
 #pragma once
@@ -66,7 +66,7 @@ struct vm {
     int64_t start_wall;       /* C while running: UTC seconds at that moment */
 
     uint32_t unknown_ports_logged, unknown_mmio_logged, unknown_msrs_logged; /* A. log once each, bounded */
-    uint32_t restarts;
+    uint32_t restarts, quick_crashes;                                        /* the last CPU to leave */
 
     uint32_t vcpu_count; /* C */
     struct vcpu *vcpus[VM_MAX_VCPUS];

@@ -7,6 +7,7 @@
 #include "arch/x86/msr.h"
 
 enum apic_reg {
+    APIC_VERSION = 0x30,
     APIC_TPR = 0x80,
     APIC_EOI = 0xb0,
     APIC_SVR = 0xf0,
@@ -25,6 +26,7 @@ enum apic_reg {
 #define BASE_X2APIC          (1ull << 10)
 #define BASE_ENABLE          (1ull << 11)
 #define BASE_ADDRESS         0x000ffffffffff000ull
+#define LVT_CMCI_INDEX       6u /* the version register's "max LVT entry" of an APIC that has it */
 #define LVT_MASKED           (1u << 16)
 #define LVT_TIMER_DEADLINE   (2u << 17)
 #define ICR_NMI              (4u << 8)
@@ -38,7 +40,7 @@ enum apic_reg {
 #define CPUID_1_ECX_DEADLINE (1u << 24)
 
 static volatile uint32_t *mmio; /* NULL: x2APIC mode */
-static bool has_deadline;
+static bool has_deadline, enabled;
 
 static void reg_write(enum apic_reg reg, uint32_t value)
 {
@@ -46,6 +48,11 @@ static void reg_write(enum apic_reg reg, uint32_t value)
         mmio[reg / 4] = value;
     else
         cpu_wrmsr(X2APIC_MSR_BASE + reg / 16, value);
+}
+
+static uint32_t reg_read(enum apic_reg reg)
+{
+    return mmio ? mmio[reg / 4] : (uint32_t)cpu_rdmsr(X2APIC_MSR_BASE + reg / 16);
 }
 
 static void icr_write(uint32_t apic_id, uint32_t low)
@@ -84,10 +91,13 @@ void apic_enable(void)
                                        APIC_LVT_LINT0, APIC_LVT_LINT1,   APIC_LVT_ERROR};
     for (unsigned i = 0; i < ARRAY_SIZE(sources); i++)
         reg_write(sources[i], LVT_MASKED);
+    if ((reg_read(APIC_VERSION) >> 16 & 0xff) >= LVT_CMCI_INDEX)
+        reg_write(APIC_LVT_CMCI, LVT_MASKED);
     reg_write(APIC_TPR, 0);
     reg_write(APIC_SVR, SVR_ENABLE | HOST_VECTOR_SPURIOUS);
     if (has_deadline)
         reg_write(APIC_LVT_TIMER, LVT_TIMER_DEADLINE | HOST_VECTOR_TIMER);
+    enabled = true;
 }
 
 void apic_eoi(void)
@@ -112,6 +122,8 @@ void apic_send_startup(uint32_t apic_id, uint8_t page)
 
 void apic_broadcast_nmi(void)
 {
+    if (!enabled)
+        return; /* a panic before there are other CPUs to stop */
     icr_write(0, ICR_ALL_BUT_SELF | ICR_NMI | ICR_ASSERT);
 }
 
@@ -121,6 +133,6 @@ bool apic_set_deadline(uint64_t tsc)
         return false;
     /* 0 disarms; UINT64_MAX never comes. The fence orders it after the LVT write in xAPIC mode. */
     __asm__ volatile("mfence" ::: "memory");
-    cpu_wrmsr(MSR_IA32_TSC_DEADLINE, tsc == UINT64_MAX ? 0 : tsc);
+    cpu_wrmsr(MSR_IA32_TSC_DEADLINE, tsc == UINT64_MAX ? 0 : tsc ? tsc : 1);
     return true;
 }

@@ -49,6 +49,16 @@ static inline void cpu_out16(uint16_t port, uint16_t v)
 {
     __asm__ volatile("outw %0, %1" ::"a"(v), "Nd"(port));
 }
+static inline uint32_t cpu_in32(uint16_t port)
+{
+    uint32_t v;
+    __asm__ volatile("inl %1, %0" : "=a"(v) : "Nd"(port));
+    return v;
+}
+static inline void cpu_out32(uint16_t port, uint32_t v)
+{
+    __asm__ volatile("outl %0, %1" ::"a"(v), "Nd"(port));
+}
 #define CPU_CR_ACCESSORS(n)                                                                                  \
     static inline uint64_t cpu_read_cr##n(void)                                                              \
     {                                                                                                        \

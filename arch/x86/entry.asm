@@ -69,6 +69,22 @@ traps_wrmsr_at:
     mov eax, 1
     ret
 
+; void entry_zero_page(void *page)
+global entry_zero_page
+entry_zero_page:
+    pxor xmm0, xmm0
+    lea rax, [rdi + 4096]
+.next:
+%assign offset 0
+%rep 16
+    movntdq [rdi + offset], xmm0
+%assign offset offset + 16
+%endrep
+    add rdi, 256
+    cmp rdi, rax
+    jb .next
+    ret
+
 ; One stub a vector. The CPU pushes an error code for the vectors in the mask (SDM volume 3, "Error Code").
 %assign ERROR_VECTORS (1<<8)|(1<<10)|(1<<11)|(1<<12)|(1<<13)|(1<<14)|(1<<17)|(1<<21)|(1<<29)|(1<<30)
 %macro STUB 1

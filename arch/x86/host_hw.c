@@ -19,6 +19,7 @@
 
 extern void entry_switch_stack(uint64_t stack_top, void (*function)(void *), void *argument)
     __attribute__((noreturn));
+extern void entry_zero_page(void *page);
 
 uint64_t host_tsc(void)
 {
@@ -37,19 +38,23 @@ void host_kick(const struct cpu *target)
 
 void host_handle_interrupt(uint8_t vector)
 {
+    static uint64_t seen[4]; /* one line a vector: a device that firmware left armed may never stop */
+    uint64_t bit = 1ull << (vector & 63);
     if (vector == HOST_VECTOR_SPURIOUS)
         return; /* SDM volume 3, "Spurious Interrupt": no EOI */
-    if (vector != HOST_VECTOR_KICK && vector != HOST_VECTOR_TIMER)
-        log_line(LOG_WARN, "core", "CPU %u: unexpected interrupt, vector %u: ignored", cpu_this()->index,
-                 vector);
+    if (vector != HOST_VECTOR_KICK && vector != HOST_VECTOR_TIMER &&
+        !(__atomic_fetch_or(&seen[vector >> 6], bit, __ATOMIC_RELAXED) & bit))
+        log_line(LOG_WARN, "core", "CPU %u: unexpected interrupt, vector %u: ignored from now on",
+                 cpu_this()->index, vector);
     apic_eoi();
 }
 
+/* May interrupt anything, the log with its lock held too: it only counts. */
 void host_handle_nmi(void)
 {
     if (traps_panicking())
         traps_stop_machine();
-    log_line(LOG_WARN, "core", "CPU %u: host NMI ignored", cpu_this()->index);
+    __atomic_fetch_add(&cpu_this()->nmis, 1, __ATOMIC_RELAXED);
 }
 
 void host_idle(uint64_t until)
@@ -104,6 +109,14 @@ void host_run_on_own_stack(struct cpu *cpu, void (*function)(void *cpu))
 {
     const struct cpu_hw *hw = cpu->hw;
     entry_switch_stack(hw->stack_top, function, cpu);
+}
+
+/* Non-temporal vector stores: a quarter of the instructions, and no cache is filled with zeros. */
+void host_zero_pages(hpa_t first, uint64_t count)
+{
+    for (uint64_t i = 0; i < count; i++)
+        entry_zero_page(host_window(hpa(first.v + i * PAGE_SIZE), HOST_WINDOW_FILE));
+    __asm__ volatile("sfence" ::: "memory");
 }
 
 uint32_t host_start_others(const struct boot_info *info, struct cpu *cpus, uint32_t count,
@@ -180,7 +193,7 @@ void host_reboot(void)
 {
     console_flush();
     virt_cpu_stop(cpu_this());
-    if (has_power && power.has_reset && power.reset.space == ACPI_SPACE_IO)
+    if (power.has_reset && power.reset.space == ACPI_SPACE_IO)
         cpu_out8((uint16_t)power.reset.addr, power.reset_value);
     cpu_out8(RESET_CONTROL_PORT, 0x02);
     cpu_out8(RESET_CONTROL_PORT, 0x06); /* full reset */

@@ -4,6 +4,7 @@
 #include "arch/x86/cpu.h"
 #include "arch/x86/cpu_hw.h"
 #include "arch/x86/cpu_init.h"
+#include "arch/x86/msr.h"
 #include "hv/console.h"
 #include "hv/lib/fmt.h"
 
@@ -94,8 +95,7 @@ static bool begin_panic(void)
 {
     if (__atomic_exchange_n(&panicking, true, __ATOMIC_SEQ_CST))
         return false;
-    if (cpu_this())
-        apic_broadcast_nmi();
+    apic_broadcast_nmi();
     console_panic_begin();
     return true;
 }
@@ -119,7 +119,9 @@ static void __attribute__((noreturn)) panic_trap(const struct trap_frame *frame)
 {
     if (begin_panic()) {
         panic_line("\nbulkhead: PANIC: host exception %llu on CPU %u: a bug in Bulkhead, not in a guest",
-                   (unsigned long long)frame->vector, cpu_this()->index);
+                   (unsigned long long)frame->vector,
+                   cpu_rdmsr(MSR_IA32_GS_BASE) ? cpu_this()->index
+                                               : 0); /* GS is ours from cpu_init_load() on */
         print_frame(frame);
         print_stack(frame->rsp);
         panic_line("Please report this output. Reset the machine to start again.");

@@ -5,7 +5,7 @@
 #include "hv/lib/types.h"
 
 struct spinlock {
-    uint32_t next;   /* next ticket to hand out */
+    uint32_t next;    /* next ticket to hand out */
     uint32_t serving; /* ticket that holds the lock */
 };
 
@@ -14,6 +14,14 @@ static inline void spin_lock(struct spinlock *l)
     uint32_t mine = __atomic_fetch_add(&l->next, 1, __ATOMIC_RELAXED);
     while (__atomic_load_n(&l->serving, __ATOMIC_ACQUIRE) != mine)
         __builtin_ia32_pause();
+}
+
+/* Takes the lock when it is free; never waits. */
+static inline bool spin_trylock(struct spinlock *l)
+{
+    uint32_t serving = __atomic_load_n(&l->serving, __ATOMIC_ACQUIRE), free = serving;
+    return __atomic_compare_exchange_n(&l->next, &free, serving + 1, false, __ATOMIC_ACQUIRE,
+                                       __ATOMIC_RELAXED);
 }
 
 static inline void spin_unlock(struct spinlock *l)

@@ -470,10 +470,28 @@ static void test_every_combination(void **state)
                 }
 }
 
+/* An exception passed on from within the shadow of STI or MOV SS: with RFLAGS.TF the entry would be refused
+ * if the shadow stayed (SDM volume 3, 27.3.1.5). */
+static void test_delivery_ends_shadow(void **state)
+{
+    static const uint8_t shadows[] = {EVENTS_SHADOW_STI, EVENTS_SHADOW_MOV_SS};
+    for (unsigned i = 0; i < 2; i++) {
+        struct events_state s = {
+            .pending = EVENTS_FAULT,
+            .activity = VIRT_ACTIVE,
+            .interrupts_on = true,
+            .shadow = shadows[i],
+            .fault = {.valid = true, .type = EVENT_PRIV_SOFT_EXCEPTION, .vector = 1, .insn_len = 1}};
+        struct events_plan p = events_decide(&s);
+        assert_true(p.inject.valid && p.inject.vector == 1);
+        assert_int_equal(p.shadow, 0);
+    }
+}
+
 int main(void)
 {
-#define T(t) cmocka_unit_test(t)
-    const struct CMUnitTest tests[] = {
+#define T(t) cmocka_unit_test(test_delivery_ends_shadow),
+    cmocka_unit_test(t) const struct CMUnitTest tests[] = {
         T(test_merge_table),
         T(test_merge_benign_types),
         T(test_fault_alone),

@@ -76,6 +76,11 @@ enum status virt_init(struct pool *pool, char *why, size_t why_size)
     if (vmx_resolve_controls(&vmx_host.msrs, &vmx_host.controls, &report) != STATUS_OK)
         return explain_missing(&report, why, why_size);
     find_extended_state();
+    if (!vmx_host.has_xsave) {
+        fmt_format(why, why_size,
+                   "this processor has no XSAVE: floating-point state could not be kept apart");
+        return ERR_UNSUPPORTED;
+    }
     choose_mitigations();
 
     uint8_t *bitmaps = pool_alloc_pages(pool, 2);
@@ -117,8 +122,7 @@ enum status virt_cpu_start(struct cpu *cpu)
         return ERR_UNSUPPORTED;
     if (vmx_host.mitigate.spec_ctrl)
         cpu_wrmsr(MSR_IA32_SPEC_CTRL, vmx_host.host_spec_ctrl);
-    if (vmx_host.has_xsave)
-        cpu_xsetbv(0, vmx_host.host_xcr0 ? vmx_host.host_xcr0 & ~(XCR0_BNDREGS | XCR0_BNDCSR) : XCR0_X87);
+    cpu_xsetbv(0, vmx_host.host_xcr0 ? vmx_host.host_xcr0 & ~(XCR0_BNDREGS | XCR0_BNDCSR) : XCR0_X87);
     return STATUS_OK;
 }
 

@@ -113,6 +113,7 @@ vmx_exit:
     jz .filled
     FILL_RSB
 .filled:
+    lfence                      ; the branch above may have been mispredicted: nothing goes on before it is decided
     call vmx_handle_exit
     mov rdi, [rsp]
     test al, al

@@ -19,7 +19,7 @@ struct vmx_vcpu {
     struct vmx_cr_policy cr0, cr4;
     /* MSRs that the guest owns while loaded, kept here while not. */
     uint64_t star, lstar, cstar, fmask, kernel_gs_base, tsc_aux, spec_ctrl;
-    uint64_t dr[4], dr6;
+    uint64_t dr[4], dr6, cr2;
 };
 
 /* What vmx_cpu_hw.c found out; constant after virt_init(). */
@@ -29,7 +29,8 @@ struct vmx_host {
     struct vmx_controls controls;
     uint64_t host_xcr0;  /* all that the host's CPUID allows */
     uint32_t xsave_size; /* bytes of an area for it */
-    bool has_xsave, has_rdtscp;
+    bool has_xsave;      /* required: false only until virt_init() has looked */
+    bool has_rdtscp;
     struct vmx_mitigations mitigate;
     uint64_t host_spec_ctrl;        /* IA32_SPEC_CTRL while the host runs */
     hpa_t io_bitmap_a, io_bitmap_b; /* all ones, shared by every VM */

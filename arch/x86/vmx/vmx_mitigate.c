@@ -16,6 +16,7 @@
 #define CAP_MDS_NO     BIT(5)
 #define CAP_TAA_NO     BIT(8)
 #define CAP_FBSDP_NO   BIT(14)
+#define CAP_FB_CLEAR   BIT(17)
 #define CAP_PBRSB_NO   BIT(24)
 #define CAP_RFDS_CLEAR BIT(28)
 
@@ -28,7 +29,7 @@ struct vmx_mitigations vmx_mitigate_decide(const struct vmx_mitigate_inputs *in)
         /* Enhanced IBRS keeps the guest's predictions out, but for one entry (PBRSB) on most processors that
            have it. */
         .fill_rsb = !((cap & CAP_IBRS_ALL) && (cap & CAP_PBRSB_NO)),
-        .verw = (in->cpuid_7_edx & EDX_MD_CLEAR) && buffers_leak,
+        .verw = ((in->cpuid_7_edx & EDX_MD_CLEAR) || (cap & (CAP_FB_CLEAR | CAP_RFDS_CLEAR))) && buffers_leak,
         .flush_l1d = (in->cpuid_7_edx & EDX_L1D_FLUSH) && !(cap & (CAP_RDCL_NO | CAP_SKIP_L1DFL)),
         .ibpb = in->cpuid_7_edx & EDX_IBRS_IBPB,
         .ibrs_all = (in->cpuid_7_edx & EDX_IBRS_IBPB) && (cap & CAP_IBRS_ALL),

@@ -190,13 +190,13 @@ static inline unsigned vmx_needs_more(const struct vmx_raw *raw, unsigned needs)
  * else. */
 enum status vmx_decode(const struct vmx_raw *raw, struct exit *out);
 
-/* The fast way through vmx_decode() for an instruction that exits by itself and needs nothing but its length
- * (CPUID, RDMSR, WRMSR, HLT ...): same result. */
-static inline bool vmx_is_plain_insn(uint32_t reason)
+/* The fast way through vmx_decode() for exits that need nothing but the instruction's length (CPUID, RDMSR, WRMSR,
+ * HLT ...) or not even that (preemption timer, windows): same result. raw->insn_len is 0 for the latter. */
+static inline bool vmx_is_plain(uint32_t reason)
 {
-    return reason < VMX_REASON_COUNT && vmx_reason_shapes[reason].needs == VMX_NEED_INSN_LEN;
+    return reason < VMX_REASON_COUNT && !(vmx_reason_shapes[reason].needs & ~(unsigned)VMX_NEED_INSN_LEN);
 }
-static inline void vmx_decode_plain_insn(const struct vmx_raw *raw, struct exit *out)
+static inline void vmx_decode_plain(const struct vmx_raw *raw, struct exit *out)
 {
     out->kind = (enum exit_kind)vmx_reason_shapes[raw->reason].kind;
     out->reason = raw->reason;

@@ -63,6 +63,7 @@ static inline void leave_guest_speculation(struct vmx_vcpu *v)
     v->spec_ctrl = cpu_rdmsr(MSR_IA32_SPEC_CTRL);
     if (v->spec_ctrl != vmx_host.host_spec_ctrl)
         cpu_wrmsr(MSR_IA32_SPEC_CTRL, vmx_host.host_spec_ctrl);
+    __asm__ volatile("lfence"); /* neither branch may be run past speculatively */
 }
 
 static inline void enter_guest_speculation(const struct vmx_vcpu *v)
@@ -80,9 +81,9 @@ bool vmx_handle_exit(struct vcpu *vcpu)
     entry->tsc = cpu_rdtsc();
     entry->raw.reason = (uint32_t)vmcs_read(VMCS_EXIT_REASON);
     vcpu->rip = entry->raw.rip = vmcs_read(VMCS_GUEST_RIP);
-    if (__builtin_expect(vmx_is_plain_insn(entry->raw.reason), 1)) {
-        entry->raw.insn_len = (uint32_t)vmcs_read(VMCS_EXIT_INSN_LEN);
-        vmx_decode_plain_insn(&entry->raw, &exit);
+    if (__builtin_expect(vmx_is_plain(entry->raw.reason), 1)) {
+        entry->raw.insn_len = vmx_needs(entry->raw.reason) ? (uint32_t)vmcs_read(VMCS_EXIT_INSN_LEN) : 0;
+        vmx_decode_plain(&entry->raw, &exit);
     } else {
         decode_other(&entry->raw, &exit);
     }

@@ -178,11 +178,10 @@ static void load_switched_state(struct vcpu *vcpu)
     cpu_write_dr2(v->dr[2]);
     cpu_write_dr3(v->dr[3]);
     cpu_write_dr6(v->dr6);
-    if (vmx_host.has_xsave) {
-        cpu_xsetbv(0, full_xcr0());
-        cpu_xrstor64(v->xsave, full_xcr0());
-        cpu_xsetbv(0, vcpu->xcr0);
-    }
+    cpu_write_cr2(v->cr2);
+    cpu_xsetbv(0, full_xcr0());
+    cpu_xrstor64(v->xsave, full_xcr0());
+    cpu_xsetbv(0, vcpu->xcr0);
 }
 
 void virt_vcpu_load(struct vcpu *vcpu, struct cpu *cpu)
@@ -220,10 +219,9 @@ void virt_vcpu_put(struct vcpu *vcpu)
     v->dr[2] = cpu_read_dr2();
     v->dr[3] = cpu_read_dr3();
     v->dr6 = cpu_read_dr6();
-    if (vmx_host.has_xsave) {
-        cpu_xsetbv(0, full_xcr0());
-        cpu_xsave64(v->xsave, full_xcr0());
-    }
+    v->cr2 = cpu_read_cr2();
+    cpu_xsetbv(0, full_xcr0());
+    cpu_xsave64(v->xsave, full_xcr0());
     vmclear(v->vmcs);
     v->loaded = false;
     cpu_this()->vcpu = NULL;
@@ -235,6 +233,7 @@ void virt_vcpu_clear(struct vcpu *vcpu)
     v->star = v->lstar = v->cstar = v->fmask = v->kernel_gs_base = v->tsc_aux = 0;
     memset(v->dr, 0, sizeof(v->dr));
     v->dr6 = DR6_RESET;
+    v->cr2 = 0;
     v->spec_ctrl = 0;
     clear_extended_state(v);
     load_switched_state(vcpu);
