@@ -490,8 +490,9 @@ static void test_delivery_ends_shadow(void **state)
 
 int main(void)
 {
-#define T(t) cmocka_unit_test(test_delivery_ends_shadow),
-    cmocka_unit_test(t) const struct CMUnitTest tests[] = {
+#define T(t) cmocka_unit_test(t)
+    const struct CMUnitTest tests[] = {
+        T(test_delivery_ends_shadow),
         T(test_merge_table),
         T(test_merge_benign_types),
         T(test_fault_alone),
