@@ -142,6 +142,13 @@ uint8_t *fake_host_memory(uint64_t size)
     return memory;
 }
 
+void host_zero_pages(hpa_t first, uint64_t count)
+{
+    if ((first.v & PAGE_MASK) || first.v > memory_size || count > (memory_size - first.v) / PAGE_SIZE)
+        fail("zeroing of pages that are not physical memory");
+    memset(memory + first.v, 0, count * PAGE_SIZE);
+}
+
 void *host_window(hpa_t page, unsigned slot)
 {
     if ((page.v & PAGE_MASK) || page.v >= memory_size)
