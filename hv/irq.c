@@ -44,13 +44,16 @@ static bool deliver_to(struct vcpu *vcpu, uint8_t mode, uint8_t vector, bool lev
 }
 
 /* Lowest priority goes to the matching APIC with the least task priority, the lowest ID among equals (SDM
- * volume 3, "Lowest Priority Delivery Mode"). */
-static bool deliver_lowest(struct vm *vm, const struct lapic_ipi *ipi, bool level)
+ * volume 3, "Lowest Priority Delivery Mode"). An APIC disabled by software does not compete ("Local APIC
+ * State After It Has Been Software Disabled"). */
+static bool deliver_lowest(struct vm *vm, const struct vcpu *except, const struct lapic_ipi *ipi, bool level)
 {
     struct vcpu *best = NULL;
     for (uint32_t i = 0; i < vm->vcpu_count; i++) {
         struct vcpu *v = vm->vcpus[i];
-        if (lapic_matches(&v->lapic, ipi) && (!best || v->lapic.tpr < best->lapic.tpr))
+        if (v == except || !lapic_matches(&v->lapic, ipi) || !lapic_accepts_fixed(&v->lapic))
+            continue;
+        if (!best || v->lapic.tpr < best->lapic.tpr)
             best = v;
     }
     return best && deliver_to(best, LAPIC_LOWEST, ipi->vector, level);
@@ -61,7 +64,7 @@ bool irq_deliver(struct vm *vm, uint32_t dest, bool logical, uint8_t mode, uint8
     struct lapic_ipi ipi = {.dest = dest, .vector = vector, .mode = mode, .logical = logical, .assert = true};
     bool accepted = false;
     if (mode == LAPIC_LOWEST)
-        return deliver_lowest(vm, &ipi, level);
+        return deliver_lowest(vm, NULL, &ipi, level);
     for (uint32_t i = 0; i < vm->vcpu_count; i++) {
         if (lapic_matches(&vm->vcpus[i]->lapic, &ipi))
             accepted |= deliver_to(vm->vcpus[i], mode, vector, level);
@@ -73,7 +76,7 @@ void irq_send_ipi(struct vcpu *from, const struct lapic_ipi *ipi)
 {
     struct vm *vm = from->vm;
     if (ipi->mode == LAPIC_LOWEST) {
-        deliver_lowest(vm, ipi, false);
+        deliver_lowest(vm, ipi->shorthand == LAPIC_DEST_OTHERS ? from : NULL, ipi, false);
         return;
     }
     for (uint32_t i = 0; i < vm->vcpu_count; i++) {

@@ -195,9 +195,14 @@ static void error_log(struct lapic *l, uint32_t errors)
         irr_set(l, lvt & LVT_VECTOR, false);
 }
 
+bool lapic_accepts_fixed(const struct lapic *l)
+{
+    return __atomic_load_n(&l->svr, __ATOMIC_RELAXED) & SVR_ENABLE;
+}
+
 bool lapic_post(struct lapic *l, uint8_t vector, bool level)
 {
-    if (!(__atomic_load_n(&l->svr, __ATOMIC_RELAXED) & SVR_ENABLE))
+    if (!lapic_accepts_fixed(l))
         return false;
     if (vector < FIRST_LEGAL)
         error_log(l, ESR_RECEIVE_VECTOR);

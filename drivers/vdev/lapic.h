@@ -2,7 +2,7 @@
  * x2APIC, timer in one-shot, periodic and TSC-deadline mode. Not a struct vdev: it belongs to one vCPU, is on
  * the hot path, and is accessed without the device lock.
  *
- * Who may call: lapic_post(), lapic_matches() and the two lapic_accepts_*() from any CPU; everything else
+ * Who may call: lapic_post(), lapic_matches() and the lapic_accepts_*() from any CPU; everything else
  * only from the CPU that runs this vCPU. Other CPUs change nothing but irr, irr_summary, tmr and esr_pending,
  * all atomically. */
 #pragma once
@@ -125,6 +125,8 @@ void lapic_timer_expired(struct lapic *l, uint64_t now_tsc);
 /* The guest's TSC was moved by `delta` (a write to IA32_TIME_STAMP_COUNTER or IA32_TSC_ADJUST): the counting
  * modes do not follow it, TSC-deadline mode does. */
 void lapic_tsc_moved(struct lapic *l, int64_t delta);
+/* Does it take fixed and lowest-priority interrupts, that is: is it enabled by software (SVR bit 8)? Any CPU. */
+bool lapic_accepts_fixed(const struct lapic *l);
 /* Does LINT0 (ExtINT from the PIC) / LINT1 (NMI) let the signal through? */
 bool lapic_accepts_extint(const struct lapic *l);
 bool lapic_accepts_nmi_lint1(const struct lapic *l);
