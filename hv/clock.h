@@ -6,6 +6,6 @@
 /* tsc_hz: 1 MHz .. 8 GHz. Once, before anything else here. */
 void clock_init(uint64_t tsc_hz);
 uint64_t clock_hz(void);
-/* Exact to about one part in 10^9. Values above 2^63 saturate. */
+/* Less than two units low, for any value; results above 2^63 saturate. */
 uint64_t clock_ticks_to_ns(uint64_t ticks);
 uint64_t clock_ns_to_ticks(uint64_t ns);
