@@ -17,6 +17,7 @@
 #define RESET_CS_BASE     0xffff0000u
 #define RESET_RIP         0xfff0u
 #define RESET_CR0         (CR0_CD | CR0_NW | CR0_ET)
+#define CR0_KEPT_BY_INIT  (CR0_CD | CR0_NW)
 #define RESET_PAT         0x0007040600070406ull
 #define RESET_EDX         0x00000600u /* family 6; nothing depends on more */
 
@@ -35,15 +36,17 @@ static void reset_segments(struct vcpu *vcpu)
     virt_set_seg(vcpu, SEG_TR, &seg);
 }
 
-static void reset_registers(struct vcpu *vcpu)
+static void reset_registers(struct vcpu *vcpu, bool init_signal)
 {
+    uint64_t kept = virt_get(vcpu, VIRT_CR0) & CR0_KEPT_BY_INIT;
     memset(vcpu->gpr, 0, sizeof(vcpu->gpr));
     vcpu->gpr[RDX] = RESET_EDX;
     virt_set(vcpu, VIRT_RSP, 0);
     virt_set(vcpu, VIRT_RIP, RESET_RIP);
     virt_set(vcpu, VIRT_RFLAGS, RFLAGS_FIXED_1);
     virt_set(vcpu, VIRT_EFER, 0);
-    virt_set(vcpu, VIRT_CR0, RESET_CR0);
+    virt_set(vcpu, VIRT_CR0, init_signal ? kept | CR0_ET : RESET_CR0);
+    virt_set(vcpu, VIRT_CR2, 0);
     virt_set(vcpu, VIRT_CR3, 0);
     virt_set(vcpu, VIRT_CR4, 0);
     for (unsigned i = 0; i < 4; i++)
@@ -85,7 +88,7 @@ static void reset_power_up(struct vcpu *vcpu)
 void vcpu_reset(struct vcpu *vcpu, bool init_signal)
 {
     reset_segments(vcpu);
-    reset_registers(vcpu);
+    reset_registers(vcpu, init_signal);
     if (init_signal)
         lapic_init_signal(&vcpu->lapic);
     else

@@ -245,6 +245,7 @@ void virt_vcpu_clear(struct vcpu *vcpu)
     for (unsigned i = VIRT_DR0; i <= VIRT_DR3; i++)
         f->reg[i] = 0;
     f->reg[VIRT_DR6] = DR6_RESET;
+    f->reg[VIRT_CR2] = 0;
     f->spec_value = 0;
     f->inject = (struct event){.valid = false};
 }
