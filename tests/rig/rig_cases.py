@@ -157,7 +157,7 @@ def run_command(t):
         child.expect(pexpect.EOF)
         child.close()
     t.check(child.exitstatus == 0, "scripts/run: status 0 after a power-off", str(child.exitstatus))
-    done = subprocess.run(["bash", "-c", "exec 0<&-; exec \"$0\" --rig bochs --timeout 6", script],
+    done = subprocess.run(["bash", "-c", "exec 0<&-; exec \"$0\" --rig bochs --timeout 30", script],
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=BOOT_SECONDS, check=False)
     t.check(done.returncode == 124 and b"Preflight" in done.stdout,
             "scripts/run: with standard input closed it shows the output; status 124 when time is up",
