@@ -108,8 +108,9 @@ static void update_next_timer(struct vm *vm)
             next = dev->deadline_ns;
     }
     uint64_t tsc = UINT64_MAX;
-    if (next != VDEV_NEVER) /* one tick late rather than early: now_ns() must have reached the deadline */
-        tsc = vm->start_tsc + clock_ns_to_ticks(next) + clock_ns_to_ticks(1) + 1;
+    if (next != VDEV_NEVER) /* late rather than early, by what both conversions may be low: now_ns() must have
+                               reached the deadline, or the vCPU would exit at once again */
+        tsc = vm->start_tsc + clock_ns_to_ticks(next) + clock_ns_to_ticks(2) + 3;
     __atomic_store_n(&p->next_timer_tsc, tsc, __ATOMIC_RELAXED);
 }
 
