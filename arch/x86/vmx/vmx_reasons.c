@@ -89,10 +89,9 @@
         "pending interrupt is injected.")                                                                    \
     ROW(APIC_ACCESS, VMX_NEED_QUALIFICATION | VMX_NEED_IDT_INFO, APIC_ACCESS, APIC_ACCESS,                   \
         "Does not occur without APIC-access virtualization: the APIC page is a hole in EPT "                 \
-        "and arrives as an EPT violation.")                                                                  \
+        "and arrives as an EPT violation. If it does, it is emulated as one.")                               \
     ROW(VIRTUALIZED_EOI, VMX_NEED_QUALIFICATION, APIC_EOI, APIC_EOI,                                         \
-        "Does not occur without virtual-interrupt delivery; the EOI would be passed to the "                 \
-        "IOAPIC.")                                                                                           \
+        "Does not occur without virtual-interrupt delivery; the EOI is passed to the IOAPIC.")               \
     ROW(GDTR_IDTR_ACCESS, VMX_NEED_INSN_LEN, DESC_ACCESS, INSN,                                              \
         "Does not occur with descriptor-table exiting off; if it did, the VM stops with a "                  \
         "report.")                                                                                           \
