@@ -36,12 +36,22 @@ static void gpr_write(struct vcpu *vcpu, unsigned gpr, uint64_t value)
         vcpu->gpr[gpr] = value;
 }
 
+static bool in_64bit_mode(struct vcpu *vcpu)
+{
+    return (virt_get(vcpu, VIRT_EFER) & EFER_LMA) && (virt_get_seg(vcpu, SEG_CS).access & SEG_ACCESS_L);
+}
+
+static uint64_t beyond_address_width(const struct vcpu *vcpu)
+{
+    return ~(((uint64_t)1 << vcpu->vm->cpuid.phys_bits) - 1);
+}
+
 /* Reads and checks the four entries that PAE paging keeps in the processor. False: #GP(0). */
-static bool load_pdptes(struct vcpu *vcpu)
+static bool load_pdptes(struct vcpu *vcpu, uint64_t cr3)
 {
     uint64_t pdptes[PDPTE_COUNT];
-    uint64_t reserved = PDPTE_RESERVED_LOW | ~(((uint64_t)1 << vcpu->vm->cpuid.phys_bits) - 1);
-    gpa_t table = gpa(virt_get(vcpu, VIRT_CR3) & 0xffffffe0ull);
+    uint64_t reserved = PDPTE_RESERVED_LOW | beyond_address_width(vcpu);
+    gpa_t table = gpa(cr3 & 0xffffffe0ull);
     if (gmem_read(&vcpu->vm->gmem, table, pdptes, sizeof(pdptes)) != STATUS_OK)
         memset(pdptes, 0, sizeof(pdptes)); /* nothing there: not present */
     for (unsigned i = 0; i < PDPTE_COUNT; i++) {
@@ -84,12 +94,11 @@ static bool set_cr0(struct vcpu *vcpu, uint64_t value)
         efer |= EFER_LMA;
     } else if ((value & CR0_PG) && (cr4 & CR4_PAE) && !(efer & EFER_LMA)) {
         /* SDM volume 3, 4.4.1: the PDPTEs are loaded when CR0.CD, NW or PG changes. */
-        if (((value ^ old) & (CR0_PG | CR0_CD | CR0_NW)) && !load_pdptes(vcpu))
+        if (((value ^ old) & (CR0_PG | CR0_CD | CR0_NW)) && !load_pdptes(vcpu, virt_get(vcpu, VIRT_CR3)))
             return false;
     }
     if (paging_off) {
-        bool in_64bit = (efer & EFER_LMA) && (virt_get_seg(vcpu, SEG_CS).access & SEG_ACCESS_L);
-        if (in_64bit || (cr4 & CR4_PCIDE))
+        if (in_64bit_mode(vcpu) || (cr4 & CR4_PCIDE))
             return false;
         efer &= ~EFER_LMA;
     }
@@ -114,27 +123,46 @@ static bool set_cr4(struct vcpu *vcpu, uint64_t value)
     if ((value & ~old & CR4_PCIDE) && (!(efer & EFER_LMA) || (virt_get(vcpu, VIRT_CR3) & CR3_PCID_MASK)))
         return false;
     if ((cr0 & CR0_PG) && (value & CR4_PAE) && !(efer & EFER_LMA) &&
-        ((value ^ old) & (CR4_PAE | CR4_PGE | CR4_PSE | CR4_SMEP)) && !load_pdptes(vcpu))
+        ((value ^ old) & (CR4_PAE | CR4_PGE | CR4_PSE | CR4_SMEP)) &&
+        !load_pdptes(vcpu, virt_get(vcpu, VIRT_CR3)))
         return false;
     virt_set(vcpu, VIRT_CR4, value);
     virt_flush_linear(vcpu);
     return true;
 }
 
+/* Comes only where the processor cannot switch this exit off: what it would have done, but for the choice of
+ * what to flush. */
+static bool set_cr3(struct vcpu *vcpu, uint64_t value)
+{
+    uint64_t cr4 = virt_get(vcpu, VIRT_CR4);
+    bool long_mode = virt_get(vcpu, VIRT_EFER) & EFER_LMA;
+    if (cr4 & CR4_PCIDE)
+        value &= ~CR3_NO_FLUSH;
+    if (long_mode && (value & beyond_address_width(vcpu)))
+        return false;
+    bool pae = !long_mode && (cr4 & CR4_PAE) && (virt_get(vcpu, VIRT_CR0) & CR0_PG);
+    if (pae && !load_pdptes(vcpu, value)) /* SDM volume 3, 4.4.1 */
+        return false;
+    virt_set(vcpu, VIRT_CR3, value);
+    virt_flush_linear(vcpu);
+    return true;
+}
+
+/* Operands of MOV CR and MOV DR have 64 bits in 64-bit mode, else 32, whatever REX.W or the prefixes say. */
+static uint64_t operand_mask(struct vcpu *vcpu)
+{
+    return in_64bit_mode(vcpu) ? UINT64_MAX : UINT32_MAX;
+}
+
 static bool mov_to_cr(struct vcpu *vcpu, const struct exit_cr *cr)
 {
-    uint64_t value = gpr_read(vcpu, cr->gpr);
-    bool in_64bit =
-        (virt_get(vcpu, VIRT_EFER) & EFER_LMA) && (virt_get_seg(vcpu, SEG_CS).access & SEG_ACCESS_L);
-    if (!in_64bit)
-        value &= 0xffffffffull;
+    uint64_t value = gpr_read(vcpu, cr->gpr) & operand_mask(vcpu);
     switch (cr->cr) {
     case 0:
         return set_cr0(vcpu, value);
-    case 3: /* exits only where the processor cannot switch this off: no PCID games, flush and go on */
-        virt_set(vcpu, VIRT_CR3, value & ~CR3_NO_FLUSH);
-        virt_flush_linear(vcpu);
-        return true;
+    case 3:
+        return set_cr3(vcpu, value);
     case 4:
         return set_cr4(vcpu, value);
     case 8:
@@ -190,10 +218,10 @@ struct exit_result handle_dr(struct vcpu *vcpu, const struct exit *exit)
     }
     enum virt_reg reg = dr == 7 ? VIRT_DR7 : dr == 6 ? VIRT_DR6 : (enum virt_reg)(VIRT_DR0 + dr);
     if (!access->write) {
-        gpr_write(vcpu, access->gpr, virt_get(vcpu, reg));
+        gpr_write(vcpu, access->gpr, virt_get(vcpu, reg) & operand_mask(vcpu));
         return exit_advance();
     }
-    uint64_t value = gpr_read(vcpu, access->gpr);
+    uint64_t value = gpr_read(vcpu, access->gpr) & operand_mask(vcpu);
     if (dr >= 6) {
         if (value >> 32)
             return exit_inject_error(VECTOR_GP, 0);
