@@ -148,20 +148,23 @@ static enum status create_vcpu(struct vm *vm, uint32_t id, struct cpu *cpu)
 static enum status create_vcpus(struct vm *vm, char *why, size_t why_size)
 {
     uint32_t id = 0;
-    for (uint32_t i = 0; i < core.cpu_count; i++) {
+    for (uint32_t i = 0; i < CONFIG_MAX_CPUS; i++) {
         if (!(vm->config->cpus >> i & 1))
             continue;
-        if (!core.cpus[i].online) {
+        if (i >= core.cpu_count || !core.cpus[i].online) {
             fmt_format(why, why_size, "CPU %u did not start", i);
             return ERR_NOT_FOUND;
         }
-        enum status s = id < VM_MAX_VCPUS ? create_vcpu(vm, id++, &core.cpus[i]) : ERR_RANGE;
+        enum status s = id < VM_MAX_VCPUS ? create_vcpu(vm, id, &core.cpus[i]) : ERR_RANGE;
         if (s != STATUS_OK) {
             fmt_format(why, why_size, "vCPU %u cannot be made: %s", id, status_name(s));
             return s;
         }
+        id++;
     }
-    return STATUS_OK;
+    if (id == 0)
+        fmt_format(why, why_size, "no CPU is given to it");
+    return id ? STATUS_OK : ERR_INVALID;
 }
 
 enum status vm_create(struct vm *vm, uint32_t id, char *why, size_t why_size)

@@ -1,0 +1,594 @@
+/* The life of a VM, from the configuration to its end, and the loop that runs its vCPUs. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "arch/x86/cpu.h"
+#include "arch/x86/msr.h"
+#include "hv/clock.h"
+#include "hv/console.h"
+#include "hv/core.h"
+#include "tests/host/fake_host.h"
+#include "tests/host/fake_virt.h"
+
+#define MIB (1ull << 20)
+
+/* Physical memory: what guests can have, and behind it the pristine files. */
+#define FREE_BASE  (2 * MIB)
+#define FREE_SIZE  (70 * MIB)
+#define KERNEL_HPA (80 * MIB)
+#define INITRD_HPA (81 * MIB)
+#define MEMORY     (82 * MIB)
+#define POOL_PAGES 512u
+
+#define SETUP_SIZE   0x400u /* two sectors */
+#define PAYLOAD_SIZE 0x3000u
+#define KERNEL_AT    0x1000000u /* where it wants to be */
+#define INITRD_SIZE  5000u
+
+static struct boot_info info;
+static struct vm vm;
+static uint8_t pool[POOL_PAGES * 4096] __attribute__((aligned(4096)));
+static uint8_t *memory;
+static char why[200];
+
+static void put(uint64_t at, uint64_t value, unsigned size)
+{
+    memcpy(memory + KERNEL_HPA + at, &value, size);
+}
+
+/* A bzImage: the header of a current kernel (Documentation/arch/x86/boot.rst), and numbered bytes. */
+static void make_files(void)
+{
+    for (unsigned i = 0; i < SETUP_SIZE + PAYLOAD_SIZE; i++)
+        put(i, i < SETUP_SIZE ? 0 : (i * 7 + (i >> 8)) & 0xff, 1);
+    put(0x1f1, 1, 1);                 /* setup_sects */
+    put(0x1f4, PAYLOAD_SIZE / 16, 4); /* syssize */
+    put(0x1fe, 0xaa55, 2);
+    put(0x200, 0x6aeb, 2);
+    put(0x202, 0x53726448, 4); /* HdrS */
+    put(0x206, 0x020f, 2);
+    put(0x211, 1, 1);          /* loaded high */
+    put(0x22c, 0x7fffffff, 4); /* initrd_addr_max */
+    put(0x230, 0x200000, 4);   /* kernel_alignment */
+    put(0x234, 1, 1);          /* relocatable */
+    put(0x236, 0x7f, 2);       /* xloadflags */
+    put(0x238, 2047, 4);       /* cmdline_size */
+    put(0x258, KERNEL_AT, 8);  /* pref_address */
+    put(0x260, 0x800000, 4);   /* init_size */
+    for (unsigned i = 0; i < INITRD_SIZE; i++)
+        memory[INITRD_HPA + i] = (uint8_t)(i * 13);
+    info.kernels[0] = (struct boot_file){KERNEL_HPA, SETUP_SIZE + PAYLOAD_SIZE};
+    info.initrds[0] = (struct boot_file){INITRD_HPA, INITRD_SIZE};
+}
+
+static void make_pool(unsigned pages_left)
+{
+    memset(pool, 0, sizeof(pool));
+    assert_int_equal(
+        pool_init(&core.pool, pool, hpa(0x40000000), sizeof(pool), (POOL_PAGES - pages_left) * PAGE_SIZE),
+        STATUS_OK);
+    pool_pt_env(&core.pool, &core.pt_env);
+}
+
+static int setup(void **state)
+{
+    static const struct boot_region region = {FREE_BASE, FREE_SIZE, BOOT_REGION_FREE, 0};
+    fake_host_init();
+    fake_virt_init();
+    if (!memory)
+        memory = fake_host_memory(MEMORY);
+    memset(&vm, 0, sizeof(vm));
+    memset(&info, 0, sizeof(info));
+    core.info = &info;
+    core.cpu_count = 4;
+    core.vms[0] = &vm;
+    for (unsigned i = 0; i < 4; i++)
+        core.cpus[i].online = 1;
+    pmem_init(&core.pmem, &region, 1);
+    make_pool(POOL_PAGES);
+    make_files();
+    struct config_vm *c = &info.config.vms[0];
+    info.config.vm_count = 1;
+    strcpy(c->name, "one");
+    strcpy(c->cmdline, "console=ttyS0 quiet");
+    c->memory = 64 * MIB;
+    c->cpus = 0xb; /* CPUs 0, 1 and 3 */
+    c->on_reboot = ON_STOP_RESTART;
+    c->on_crash = ON_STOP_STOP;
+    why[0] = 0;
+    return 0;
+}
+
+static struct config_vm *config(void)
+{
+    return &info.config.vms[0];
+}
+
+static void create(void)
+{
+    assert_int_equal(vm_create(&vm, 0, why, sizeof(why)), STATUS_OK);
+}
+
+static void start(void)
+{
+    create();
+    assert_int_equal(vm_start(&vm, why, sizeof(why)), STATUS_OK);
+}
+
+static void assert_says(const char *text)
+{
+    if (!strstr(why, text))
+        fail_msg("\"%s\" is not in \"%s\"", text, why);
+}
+
+/* Guest memory, through the VM's own eyes. */
+static uint8_t guest_byte(uint64_t at)
+{
+    uint8_t byte;
+    assert_int_equal(gmem_read(&vm.gmem, gpa(at), &byte, 1), STATUS_OK);
+    return byte;
+}
+
+/* ---- creating ---- */
+
+static void test_create(void **state)
+{
+    memset(memory + FREE_BASE, 0xcc, FREE_SIZE); /* what an earlier owner left */
+    create();
+    assert_string_equal(vm.name, "one");
+    assert_int_equal(vm.vcpu_count, 3);
+    static const unsigned cpus[] = {0, 1, 3};
+    for (unsigned i = 0; i < 3; i++) {
+        struct vcpu *v = vm.vcpus[i];
+        assert_int_equal(v->id, i);
+        assert_ptr_equal(v->vm, &vm);
+        assert_ptr_equal(v->cpu, &core.cpus[cpus[i]]);
+        assert_int_equal(v->lapic.id, i);
+        assert_int_equal(v->lapic.is_bsp, i == 0);
+        assert_int_equal(fake_vcpu(v)->creates, 1);
+    }
+    assert_int_equal(gmem_size(&vm.gmem), 64 * MIB - 128 * 1024);
+    assert_int_equal(gmem_check(&vm.gmem, gpa(0xa0000), 1), ERR_RANGE);
+    for (uint64_t at = 0; at < 64 * MIB; at += 4093 * 512)
+        assert_int_equal(guest_byte(at), 0);
+    assert_int_equal(guest_byte(64 * MIB - 1), 0);
+    assert_int_equal(vm.state, VM_CREATED);
+    assert_non_null(bus_find_port(&vm.bus, 0x3f8, 1));
+    assert_int_equal(vm.cpuid.tsc_hz, FAKE_TSC_HZ);
+}
+
+static void test_create_without_memory(void **state)
+{
+    config()->memory = 72 * MIB;
+    assert_int_equal(vm_create(&vm, 0, why, sizeof(why)), ERR_NO_MEMORY);
+    assert_says("no 72 MiB of memory for it");
+    assert_says("70 MiB are free");
+    config()->memory = 32 * MIB;
+    assert_int_equal(vm_create(&vm, 0, why, sizeof(why)), ERR_RANGE);
+    config()->memory = 65 * MIB;
+    assert_int_equal(vm_create(&vm, 0, why, sizeof(why)), ERR_INVALID);
+    assert_int_equal(pmem_free_bytes(&core.pmem), FREE_SIZE);
+}
+
+static void test_create_without_pool(void **state)
+{
+    uint32_t before, after;
+    make_pool(1);
+    assert_int_equal(vm_create(&vm, 0, why, sizeof(why)), ERR_NO_MEMORY);
+    assert_says("its memory cannot be mapped: out of memory");
+    /* With pages for the tables and for one vCPU. */
+    setup(NULL);
+    before = core.pool.free_pages;
+    config()->cpus = 1;
+    create();
+    after = core.pool.free_pages;
+    setup(NULL);
+    make_pool(before - after);
+    assert_int_equal(vm_create(&vm, 0, why, sizeof(why)), ERR_NO_MEMORY);
+    assert_says("vCPU 1 cannot be made: out of memory");
+}
+
+static void test_create_without_cpus(void **state)
+{
+    core.cpus[3].online = 0;
+    assert_int_equal(vm_create(&vm, 0, why, sizeof(why)), ERR_NOT_FOUND);
+    assert_says("CPU 3 did not start");
+    setup(NULL);
+    config()->cpus = 1ull << 4 | 1;
+    assert_int_equal(vm_create(&vm, 0, why, sizeof(why)), ERR_NOT_FOUND);
+    assert_says("CPU 4"); /* this machine has four: 0 to 3 */
+    setup(NULL);
+    config()->cpus = 0;
+    assert_int_not_equal(vm_create(&vm, 0, why, sizeof(why)), STATUS_OK);
+    setup(NULL);
+    core.cpu_count = VM_MAX_VCPUS + 1;
+    for (unsigned i = 0; i <= VM_MAX_VCPUS; i++)
+        core.cpus[i].online = 1;
+    config()->cpus = (1ull << (VM_MAX_VCPUS + 1)) - 1;
+    assert_int_equal(vm_create(&vm, 0, why, sizeof(why)), ERR_RANGE);
+    assert_says("vCPU 16 cannot be made: out of range");
+}
+
+static void test_create_without_backend(void **state)
+{
+    fake_virt.create_status = ERR_UNSUPPORTED;
+    assert_int_equal(vm_create(&vm, 0, why, sizeof(why)), ERR_UNSUPPORTED);
+    assert_says("vCPU 0 cannot be made: unsupported");
+}
+
+static void test_create_with_places_taken(void **state)
+{
+    static struct vdev other;
+    assert_int_equal(bus_add_ports(&vm.bus, 0x70, 1, &other), STATUS_OK);
+    assert_int_equal(vm_create(&vm, 0, why, sizeof(why)), ERR_EXISTS);
+    assert_says("its devices cannot be placed: exists");
+}
+
+/* ---- starting ---- */
+
+static void assert_pristine(void)
+{
+    for (unsigned i = 0; i < PAYLOAD_SIZE; i++)
+        assert_int_equal(guest_byte(KERNEL_AT + i), memory[KERNEL_HPA + SETUP_SIZE + i]);
+    for (unsigned i = 0; i < INITRD_SIZE; i++)
+        assert_int_equal(guest_byte(vm.plan.initrd + i), memory[INITRD_HPA + i]);
+    const char *cmdline = config()->cmdline;
+    for (unsigned i = 0; i <= strlen(cmdline); i++)
+        assert_int_equal(guest_byte(vm.plan.cmdline + i), (uint8_t)cmdline[i]);
+    char rsdp[9] = "";
+    assert_int_equal(gmem_read(&vm.gmem, gpa(GUEST_ACPI), rsdp, 8), STATUS_OK);
+    assert_string_equal(rsdp, "RSD PTR ");
+}
+
+static void test_start(void **state)
+{
+    create();
+    vm.vcpus[1]->requests = VCPU_REQ_STOP | VCPU_REQ_NMI; /* of an earlier life */
+    fake_host.tsc = 5000000;
+    fake_host.wall_seconds = 1700000000;
+    assert_int_equal(vm_start(&vm, why, sizeof(why)), STATUS_OK);
+    assert_pristine();
+    assert_int_equal(vm.state, VM_RUNNING);
+    assert_int_equal(vm.stop, STOP_NONE);
+    assert_int_equal(vm.vcpus_in_loop, 3);
+    assert_int_equal(vm.start_wall, 1700000000);
+    assert_int_equal(vm_now_ns(&vm), 0);
+    for (unsigned i = 0; i < 3; i++) {
+        assert_ptr_equal(vm.vcpus[i]->cpu->assigned, vm.vcpus[i]);
+        assert_int_equal(vm.vcpus[i]->requests & ~(uint32_t)(VCPU_REQ_EVENT | VCPU_REQ_TIMER), 0);
+    }
+    assert_null(core.cpus[2].assigned);
+    bool kicked[4] = {false};
+    for (unsigned i = 0; i < fake_host.kicks; i++)
+        kicked[fake_host.kicked[i]->index] = true;
+    assert_true(kicked[1] && kicked[3] && !kicked[0] && !kicked[2]);
+}
+
+static void test_entry_state(void **state)
+{
+    start();
+    struct vcpu *v = vm.vcpus[0];
+    vm_begin_vcpu(v);
+    assert_int_equal(virt_get(v, VIRT_RIP), vm.entry.rip);
+    assert_int_equal(virt_get(v, VIRT_RIP), KERNEL_AT + 0x200);
+    assert_int_equal(v->gpr[RSI], vm.plan.boot_params);
+    assert_int_equal(virt_get(v, VIRT_CR3), vm.entry.cr3);
+    assert_true(virt_get(v, VIRT_CR0) & CR0_PG);
+    assert_true(virt_get(v, VIRT_EFER) & EFER_LMA);
+    assert_false(virt_get(v, VIRT_RFLAGS) & RFLAGS_IF);
+    assert_int_equal(virt_get_seg(v, SEG_CS).selector, LINUX_BOOT_CS);
+    assert_true(virt_get_seg(v, SEG_CS).access & SEG_ACCESS_L);
+    assert_int_equal(virt_get_seg(v, SEG_SS).selector, LINUX_BOOT_DS);
+    assert_int_equal(virt_get(v, VIRT_GDTR_BASE), vm.entry.gdt_base);
+    assert_int_equal(virt_get(v, VIRT_TSC_OFFSET),
+                     (uint64_t)0 - vm.start_tsc); /* the guest's TSC starts at 0 */
+    assert_int_equal(v->events.activity, VIRT_ACTIVE);
+    v = vm.vcpus[1];
+    vm_begin_vcpu(v);
+    assert_int_equal(v->events.activity, VIRT_WAIT_SIPI);
+    assert_int_equal(virt_get(v, VIRT_CR0) & (CR0_PG | CR0_PE), 0);
+}
+
+static void test_start_with_bad_files(void **state)
+{
+    create();
+    put(0x202, 0, 4);
+    assert_int_equal(vm_start(&vm, why, sizeof(why)), ERR_INVALID);
+    assert_says("not a Linux bzImage");
+    assert_int_equal(vm.state, VM_CREATED);
+    assert_null(core.cpus[0].assigned);
+    assert_int_equal(core.loading.next, core.loading.serving);
+    make_files();
+    info.initrds[0].size = 60 * MIB;
+    assert_int_equal(vm_start(&vm, why, sizeof(why)), ERR_RANGE);
+    make_files();
+    info.initrds[0].size = 0; /* none is fine */
+    assert_int_equal(vm_start(&vm, why, sizeof(why)), STATUS_OK);
+    assert_int_equal(vm.plan.initrd_size, 0);
+}
+
+/* ---- what local APICs get ---- */
+
+static void test_lapic_environment(void **state)
+{
+    start();
+    for (unsigned i = 0; i < 3; i++) {
+        vm_begin_vcpu(vm.vcpus[i]);
+        lapic_mmio_write(&vm.vcpus[i]->lapic, 0xf0, 4, 0x1ff);
+        vm.vcpus[i]->requests = 0;
+    }
+    struct vcpu *v = vm.vcpus[0];
+    lapic_mmio_write(&v->lapic, 0x310, 4, 2u << 24);
+    lapic_mmio_write(&v->lapic, 0x300, 4, 1u << 14 | 0x55);
+    assert_true(vm.vcpus[2]->requests & VCPU_REQ_EVENT);
+    assert_int_equal(lapic_pending(&vm.vcpus[2]->lapic), 0x55);
+    lapic_mmio_write(&v->lapic, 0x300, 4, 1u << 14 | 1u << 18 | 0x56); /* to itself */
+    assert_true(v->requests & VCPU_REQ_EVENT);
+    /* The timer: vector 0x60 in 1000 ticks of the APIC's clock. */
+    uint64_t none = v->deadline_tsc;
+    lapic_mmio_write(&v->lapic, 0x3e0, 4, 0xb); /* divide by one */
+    lapic_mmio_write(&v->lapic, 0x320, 4, 0x60);
+    lapic_mmio_write(&v->lapic, 0x380, 4, 1000);
+    assert_true(v->deadline_tsc < none);
+    uint64_t ticks = 1000 * vm.cpuid.tsc_hz / vm.cpuid.crystal_hz;
+    assert_in_range(v->deadline_tsc, fake_host.tsc + ticks,
+                    fake_host.tsc + ticks + 2 + vm.cpuid.tsc_hz / vm.cpuid.crystal_hz);
+    /* The end of a level-triggered interrupt reaches the IOAPIC. */
+    vm.platform.ioapic.redirection[9] = 1u << 15 | 0x70;
+    irq_set_line(&vm, 9, true);
+    assert_int_equal(vm.platform.ioapic.remote_irr, 1u << 9);
+    lapic_take(&v->lapic, 0x70);
+    irq_set_line(&vm, 9, false);
+    lapic_mmio_write(&v->lapic, 0xb0, 4, 0);
+    assert_int_equal(vm.platform.ioapic.remote_irr, 0);
+    assert_int_equal(vm.devices.next, vm.devices.serving);
+}
+
+/* ---- stopping ---- */
+
+static void leave(unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        vm_vcpu_left(vm.vcpus[i]);
+}
+
+static void test_first_reason_wins(void **state)
+{
+    start();
+    fake_host.kicks = 0;
+    vm_stop(&vm, STOP_POWEROFF);
+    vm_stop(&vm, STOP_TRIPLE_FAULT);
+    assert_int_equal(vm.state, VM_STOPPING);
+    assert_int_equal(vm.stop, STOP_POWEROFF);
+    for (unsigned i = 0; i < 3; i++)
+        assert_true(vm.vcpus[i]->requests & VCPU_REQ_STOP);
+    vm.vcpus[1]->requests = 0;
+    vm_stop(&vm, STOP_REBOOT); /* asks nobody again */
+    assert_int_equal(vm.vcpus[1]->requests, 0);
+    leave(2);
+    assert_int_equal(vm.state, VM_STOPPING); /* one is still inside */
+    assert_int_equal(fake_host.vms_stopped, 0);
+    leave(1);
+    assert_int_equal(vm.state, VM_STOPPED);
+    assert_int_equal(fake_host.vms_stopped, 1);
+    assert_true(fake_host_logged("stopped: "));
+    assert_int_equal(vm.life.next, vm.life.serving);
+}
+
+/* A request to stop that arrives before a vCPU has begun is not forgotten by its reset. */
+static void test_stop_before_begin(void **state)
+{
+    start();
+    vm_stop(&vm, STOP_REQUESTED);
+    vm_begin_vcpu(vm.vcpus[0]);
+    assert_false(vcpu_prepare_entry(vm.vcpus[0]));
+}
+
+static void test_policies(void **state)
+{
+    static const struct {
+        enum stop_reason why;
+        bool on_reboot, on_crash, restarts;
+    } cases[] = {
+        {STOP_POWEROFF, true, true, false},       {STOP_REQUESTED, true, true, false},
+        {STOP_REBOOT, true, false, true},         {STOP_REBOOT, false, true, false},
+        {STOP_TRIPLE_FAULT, true, false, false},  {STOP_TRIPLE_FAULT, false, true, true},
+        {STOP_UNHANDLED_EXIT, false, true, true}, {STOP_BAD_INSTRUCTION, false, true, true},
+        {STOP_TASK_SWITCH, false, true, true},    {STOP_ENTRY_FAILED, false, true, true},
+        {STOP_GUEST_MEMORY, false, true, true},   {STOP_GUEST_MEMORY, true, false, false},
+    };
+    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+        setup(NULL);
+        config()->on_reboot = cases[i].on_reboot ? ON_STOP_RESTART : ON_STOP_STOP;
+        config()->on_crash = cases[i].on_crash ? ON_STOP_RESTART : ON_STOP_STOP;
+        start();
+        vm_stop(&vm, cases[i].why);
+        leave(3);
+        assert_int_equal(vm.state, cases[i].restarts ? VM_RUNNING : VM_STOPPED);
+        assert_int_equal(vm.restarts, cases[i].restarts);
+        assert_int_equal(fake_host.vms_stopped, !cases[i].restarts);
+        assert_true(fake_host_logged(stop_reason_name(cases[i].why)));
+    }
+}
+
+static void test_restart_is_pristine(void **state)
+{
+    start();
+    uint8_t junk[64];
+    memset(junk, 0xee, sizeof(junk));
+    vm_begin_vcpu(vm.vcpus[0]);
+    assert_int_equal(gmem_write(&vm.gmem, gpa(KERNEL_AT + 100), junk, sizeof(junk)), STATUS_OK);
+    assert_int_equal(gmem_write(&vm.gmem, gpa(vm.plan.cmdline), junk, sizeof(junk)), STATUS_OK);
+    assert_int_equal(gmem_write(&vm.gmem, gpa(GUEST_ACPI), junk, sizeof(junk)), STATUS_OK);
+    lapic_mmio_write(&vm.vcpus[0]->lapic, 0xf0, 4, 0x1ff);
+    lapic_post(&vm.vcpus[0]->lapic, 0x77, false);
+    vm.platform.ioapic.redirection[5] = 0x35;
+    fake_host.tsc += 7000000000u;
+    fake_host.wall_seconds += 7;
+    vm_stop(&vm, STOP_REBOOT);
+    core.cpus[0].assigned = core.cpus[1].assigned = core.cpus[3].assigned = NULL;
+    leave(3);
+    assert_pristine();
+    assert_int_equal(vm.state, VM_RUNNING);
+    assert_int_equal(vm.restarts, 1);
+    assert_true(fake_host_logged("restarting from pristine images (restart 1)"));
+    assert_int_equal(vm.vcpus_in_loop, 3);
+    assert_ptr_equal(core.cpus[3].assigned, vm.vcpus[2]);
+    assert_int_equal(vm_now_ns(&vm), 0);
+    assert_int_equal(vm.platform.ioapic.redirection[5], 1u << 16);
+    for (unsigned i = 0; i < 3; i++)
+        vm_begin_vcpu(vm.vcpus[i]);
+    assert_int_equal(lapic_pending(&vm.vcpus[0]->lapic), -1);
+    assert_int_equal(virt_get(vm.vcpus[0], VIRT_RIP), vm.entry.rip);
+    for (unsigned i = 0; i < 3; i++)
+        assert_false(vm.vcpus[i]->requests & VCPU_REQ_STOP);
+}
+
+static void test_restart_fails(void **state)
+{
+    start();
+    vm_stop(&vm, STOP_REBOOT);
+    put(0x206, 0x0100, 2); /* cannot happen: the files are ours alone. But if it does, the VM just stops */
+    leave(3);
+    assert_int_equal(vm.state, VM_STOPPED);
+    assert_true(fake_host_logged("cannot restart: too old a boot protocol"));
+    assert_int_equal(fake_host.vms_stopped, 1);
+}
+
+static void test_crash_loop_ends(void **state)
+{
+    config()->on_crash = ON_STOP_RESTART;
+    start();
+    for (unsigned i = 0; i < 4; i++) {
+        fake_host.tsc += 1000000000u;
+        vm_stop(&vm, STOP_TRIPLE_FAULT);
+        leave(3);
+        assert_int_equal(vm.state, VM_RUNNING);
+    }
+    fake_host.tsc += 11000000000u; /* this time it lived long enough: the count begins again */
+    vm_stop(&vm, STOP_TRIPLE_FAULT);
+    leave(3);
+    for (unsigned i = 0; i < 5; i++) {
+        assert_int_equal(vm.state, VM_RUNNING);
+        fake_host.tsc += 1000000000u;
+        vm_stop(&vm, STOP_TRIPLE_FAULT);
+        leave(3);
+    }
+    assert_int_equal(vm.state, VM_STOPPED);
+    assert_true(fake_host_logged("not restarted any more"));
+}
+
+/* ---- the scheduler ---- */
+
+static jmp_buf slept;
+static unsigned rounds;
+static enum stop_reason guest_end;
+
+static void sleeps(uint64_t until)
+{
+    longjmp(slept, 1);
+}
+
+static void guest(struct vcpu *vcpu)
+{
+    rounds++;
+    if (guest_end == STOP_NONE)
+        return;
+    vcpu->stop = guest_end;
+    vm_stop(vcpu->vm, guest_end);
+}
+
+/* Runs a CPU until it has nothing to do. */
+static void run_cpu(unsigned index)
+{
+    fake_host.cpu = &core.cpus[index];
+    fake_host.on_idle = sleeps;
+    if (setjmp(slept) == 0)
+        sched_run(&core.cpus[index]);
+}
+
+static void test_sched_runs_and_reports(void **state)
+{
+    rounds = 0;
+    guest_end = STOP_TRIPLE_FAULT;
+    fake_virt.run = guest;
+    start();
+    run_cpu(1);
+    assert_int_equal(rounds, 1);
+    assert_int_equal(fake_vcpu(vm.vcpus[1])->loads, 1);
+    assert_int_equal(fake_vcpu(vm.vcpus[1])->puts, 1);
+    assert_true(fake_host_logged("vCPU 1: "));
+    assert_true(fake_host_logged("code at rip"));
+    assert_int_equal(vm.stop, STOP_TRIPLE_FAULT);
+    assert_int_equal(vm.vcpus_in_loop, 2);
+    fake_virt.run = NULL; /* the others leave because they are asked to */
+    run_cpu(0);
+    run_cpu(3);
+    assert_int_equal(vm.state, VM_STOPPED);
+    assert_int_equal(fake_host.vms_stopped, 1);
+    assert_false(fake_host_logged("vCPU 0: "));
+    run_cpu(2); /* has never had anything to do */
+    assert_int_equal(fake_host.idle_until[fake_host.idles - 1], UINT64_MAX);
+}
+
+/* Reboots twice, then powers off. */
+static void restless_guest(struct vcpu *vcpu)
+{
+    vm_stop(vcpu->vm, ++rounds < 3 ? STOP_REBOOT : STOP_POWEROFF);
+}
+
+static void test_sched_restarts(void **state)
+{
+    rounds = 0;
+    config()->cpus = 1;
+    fake_virt.run = restless_guest;
+    start();
+    run_cpu(0); /* all three lives: after each the CPU finds its vCPU assigned again */
+    assert_int_equal(rounds, 3);
+    assert_int_equal(vm.restarts, 2);
+    assert_int_equal(vm.state, VM_STOPPED);
+    assert_false(fake_host_logged("code at rip")); /* none of it was a crash */
+}
+
+static void test_sched_polls_the_console(void **state)
+{
+    create();
+    core.cpus[0].polls_console = true;
+    console_put('$');
+    run_cpu(0);
+    assert_int_equal(fake_host.tx_size, 1);
+    assert_int_equal(fake_host.idle_until[0], fake_host.tsc + FAKE_TSC_HZ / 1000);
+}
+
+#define T(f) cmocka_unit_test_setup(f, setup)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        T(test_create),
+        T(test_create_without_memory),
+        T(test_create_without_pool),
+        T(test_create_without_cpus),
+        T(test_create_without_backend),
+        T(test_create_with_places_taken),
+        T(test_start),
+        T(test_entry_state),
+        T(test_start_with_bad_files),
+        T(test_lapic_environment),
+        T(test_first_reason_wins),
+        T(test_stop_before_begin),
+        T(test_policies),
+        T(test_restart_is_pristine),
+        T(test_restart_fails),
+        T(test_crash_loop_ends),
+        T(test_sched_runs_and_reports),
+        T(test_sched_restarts),
+        T(test_sched_polls_the_console),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
