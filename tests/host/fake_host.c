@@ -65,6 +65,7 @@ void host_handle_interrupt(uint8_t vector)
 void host_handle_nmi(void)
 {
     fake_host.nmis++;
+    fake_host.cpu->nmis++;
 }
 
 /* ---- ends ---- */
