@@ -134,8 +134,7 @@ void virt_debug_status(struct vcpu *vcpu, uint64_t bits)
     f->debug_status |= bits;
     f->debug_calls++;
     f->reg[VIRT_DR6] = (f->reg[VIRT_DR6] & ~(uint64_t)0xf) | (bits & (0xf | DR6_BD | DR6_BS));
-    if (bits & DR6_BD)
-        f->reg[VIRT_DR7] &= ~DR7_GD;
+    f->reg[VIRT_DR7] &= ~DR7_GD;
 }
 
 /* ---- MSRs, extended state, translations ---- */

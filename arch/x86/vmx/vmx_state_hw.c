@@ -211,8 +211,9 @@ void virt_debug_status(struct vcpu *vcpu, uint64_t bits)
     uint64_t dr6 = cpu_read_dr6() & ~(uint64_t)0xf;
     dr6 |= bits & (0xf | DR6_BD | DR6_BS);
     cpu_write_dr6(dr6);
-    if (bits & DR6_BD)
-        vmcs_write(VMCS_GUEST_DR7, vmcs_read(VMCS_GUEST_DR7) & ~DR7_GD);
+    /* Whatever the cause: the handler must be able to reach the debug registers (SDM volume 3, "Debug Control
+     * Register (DR7)"). An injected #DB leaves it to us. */
+    vmcs_write(VMCS_GUEST_DR7, vmcs_read(VMCS_GUEST_DR7) & ~DR7_GD);
 }
 
 void virt_spec_write(struct vcpu *vcpu, uint32_t msr, uint64_t value)
