@@ -1,6 +1,7 @@
-/* A bare-metal guest that measures what exits cost. Where one CPU's time stamp counter counts instructions (Bochs
- * with clock: sync=none) the numbers are instructions and repeat exactly. Each is the smallest of many repetitions, less
- * the smallest of the same code without the operation. Nothing is printed before all is measured. */
+/* A bare-metal guest that measures what exits cost. Where one CPU's time stamp counter counts instructions
+ * (Bochs with clock: sync=none) the numbers are instructions and repeat exactly. Each is the smallest of many
+ * repetitions, less the smallest of the same code without the operation. Nothing is printed before all is
+ * measured. */
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -18,17 +19,17 @@
 #define VECTOR_EOI 0x41
 #define CODE64     0x10 /* the boot protocol's __BOOT_CS */
 
-#define MSR_APIC_BASE     0x1bu
-#define MSR_TSC_DEADLINE  0x6e0u
-#define MSR_X2APIC(reg)   (0x800u + ((reg) >> 4))
-#define APIC_BASE_X2APIC  (1u << 10)
-#define APIC_EOI          0xb0u
-#define APIC_SVR          0xf0u
-#define APIC_LVT_TIMER    0x320u
-#define APIC_SELF_IPI     0x3f0u
-#define SVR_ENABLE        0x1ffu
-#define ICR_SELF          (1u << 18)
-#define LVT_TSC_DEADLINE  (2u << 17)
+#define MSR_APIC_BASE    0x1bu
+#define MSR_TSC_DEADLINE 0x6e0u
+#define MSR_X2APIC(reg)  (0x800u + ((reg) >> 4))
+#define APIC_BASE_X2APIC (1u << 10)
+#define APIC_EOI         0xb0u
+#define APIC_SVR         0xf0u
+#define APIC_LVT_TIMER   0x320u
+#define APIC_SELF_IPI    0x3f0u
+#define SVR_ENABLE       0x1ffu
+#define ICR_SELF         (1u << 18)
+#define LVT_TSC_DEADLINE (2u << 17)
 
 extern const uint8_t fault_stubs[];
 extern void handler_x2apic(void);
@@ -150,24 +151,25 @@ static void set_up(void)
     uint64_t cr4;
     __asm__ volatile("mov %%cr4, %0" : "=r"(cr4));
     __asm__ volatile("mov %0, %%cr4" ::"r"(cr4 | 1u << 18)); /* OSXSAVE, for XSETBV */
-    xapic = (volatile uint32_t *)(rdmsr(MSR_APIC_BASE) & 0xffffff000ull); // NOLINT: the address is the hardware's
+    xapic =
+        (volatile uint32_t *)(rdmsr(MSR_APIC_BASE) & 0xffffff000ull); // NOLINT: the address is the hardware's
     bench_xapic_eoi = (uintptr_t)xapic + APIC_EOI;
 }
 
 /* ---- one exit ---- */
 
 /* Two functions: the setup between two readings of the counter, with the operation and without. */
-#define ONE(function, code)                                                                                       \
-    static uint32_t function(void)                                                                                \
-    {                                                                                                             \
-        uint32_t ticks;                                                                                           \
-        __asm__ volatile("rdtsc\n\tmov %%eax, %%r8d\n\t" code "rdtsc\n\tsub %%r8d, %%eax"                         \
-                         : "=a"(ticks)                                                                            \
-                         :                                                                                        \
-                         : "rbx", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "cc", "memory");                        \
-        return ticks;                                                                                             \
+#define ONE(function, code)                                                                                  \
+    static uint32_t function(void)                                                                           \
+    {                                                                                                        \
+        uint32_t ticks;                                                                                      \
+        __asm__ volatile("rdtsc\n\tmov %%eax, %%r8d\n\t" code "rdtsc\n\tsub %%r8d, %%eax"                    \
+                         : "=a"(ticks)                                                                       \
+                         :                                                                                   \
+                         : "rbx", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "cc", "memory");                   \
+        return ticks;                                                                                        \
     }
-#define PROBE(name, setup, operation) \
+#define PROBE(name, setup, operation)                                                                        \
     ONE(with_##name, setup "\n\t" operation "\n\t") ONE(without_##name, setup "\n\t")
 
 PROBE(cpuid, "xor %%eax, %%eax\n\txor %%ecx, %%ecx", "cpuid")
@@ -226,7 +228,8 @@ static uint32_t smallest(uint32_t (*one)(void))
 static uint32_t frame(void)
 {
     uint32_t ticks;
-    __asm__ volatile("rdtsc\n\tmov %%eax, %%r8d\n\trdtsc\n\tsub %%r8d, %%eax" : "=a"(ticks)::"rdx", "r8", "cc");
+    __asm__ volatile("rdtsc\n\tmov %%eax, %%r8d\n\trdtsc\n\tsub %%r8d, %%eax"
+                     : "=a"(ticks)::"rdx", "r8", "cc");
     return ticks;
 }
 
@@ -311,7 +314,8 @@ static uint32_t touch(void)
 {
     uint32_t best = UINT32_MAX;
     for (unsigned i = 0; i < PAGES; i++) {
-        volatile uint8_t *page = (volatile uint8_t *)(TOUCH_BASE + 4096ull * i); // NOLINT: unused memory of the VM
+        volatile uint8_t *page =
+            (volatile uint8_t *)(TOUCH_BASE + 4096ull * i); // NOLINT: unused memory of the VM
         uint32_t ticks;
         __asm__ volatile("rdtsc\n\tmov %%eax, %%r8d\n\tmovb $1, (%1)\n\trdtsc\n\tsub %%r8d, %%eax"
                          : "=&a"(ticks)
