@@ -32,18 +32,24 @@ void vcpu_set_halted(struct vcpu *vcpu, bool halted)
     vcpu_request(vcpu, VCPU_REQ_EVENT);
 }
 
-/* Guest TSC to host TSC. Both are modulo 2^64: what is not ahead of now by less than half of that is due. */
-static uint64_t host_deadline(const struct vcpu *vcpu, uint64_t guest_tsc)
+/* When the APIC's timer expires, as the host's TSC at or after `now`; 0: it is due. The guest's TSC is
+ * compared as the processor and lapic_timer_expired() do it, unsigned: a deadline that is due here must be
+ * due there, or the vCPU would leave and enter for ever. */
+static uint64_t host_deadline(const struct vcpu *vcpu, uint64_t now)
 {
-    if (guest_tsc == LAPIC_NEVER)
+    uint64_t deadline = lapic_deadline(&vcpu->lapic);
+    if (deadline == LAPIC_NEVER)
         return NEVER;
-    uint64_t host = guest_tsc - vcpu->tsc_offset;
-    return (int64_t)(host - host_tsc()) <= 0 ? 0 : host;
+    uint64_t guest_now = now + vcpu->tsc_offset;
+    if (deadline <= guest_now)
+        return 0;
+    uint64_t ahead = deadline - guest_now;
+    return ahead < NEVER - now ? now + ahead : NEVER;
 }
 
 void vcpu_update_deadline(struct vcpu *vcpu)
 {
-    uint64_t deadline = host_deadline(vcpu, lapic_deadline(&vcpu->lapic));
+    uint64_t deadline = host_deadline(vcpu, host_tsc());
     if (vcpu->id == 0) {
         uint64_t devices = __atomic_load_n(&vcpu->vm->platform.next_timer_tsc, __ATOMIC_RELAXED);
         if (devices < deadline)
@@ -57,7 +63,7 @@ void vcpu_update_deadline(struct vcpu *vcpu)
 /* Something's time has come. */
 static void __attribute__((noinline)) run_timers(struct vcpu *vcpu, uint64_t now)
 {
-    if (host_deadline(vcpu, lapic_deadline(&vcpu->lapic)) <= now) {
+    if (host_deadline(vcpu, now) == 0) {
         lapic_timer_expired(&vcpu->lapic, now + vcpu->tsc_offset);
         vcpu_request(vcpu, VCPU_REQ_EVENT);
     }
