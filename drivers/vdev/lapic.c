@@ -572,6 +572,8 @@ static void lvt_write(struct lapic *l, unsigned index, uint32_t value)
         timer_lvt_write(l, value);
     else
         __atomic_store_n(&l->lvt[index], value, __ATOMIC_RELAXED);
+    if (index == LVT_LINT0)
+        changed(l); /* the PIC may have been asking for long */
 }
 
 static void svr_write(struct lapic *l, uint32_t value)

@@ -40,7 +40,8 @@ struct lapic_env {
      * calls invalid. */
     void (*send_ipi)(void *ctx, const struct lapic_ipi *ipi);
     void (*eoi)(void *ctx, uint8_t vector); /* level-triggered vector ended: tell the IOAPICs */
-    void (*state_changed)(void *ctx);       /* lapic_pending() may have a new answer (own CPU). May be NULL */
+    void (*state_changed)(void *ctx); /* lapic_pending() or lapic_accepts_extint() may have a new answer (own
+                                         CPU). May be NULL */
 };
 
 #define LAPIC_BASE_DEFAULT 0xfee00000ull
@@ -125,7 +126,8 @@ void lapic_timer_expired(struct lapic *l, uint64_t now_tsc);
 /* The guest's TSC was moved by `delta` (a write to IA32_TIME_STAMP_COUNTER or IA32_TSC_ADJUST): the counting
  * modes do not follow it, TSC-deadline mode does. */
 void lapic_tsc_moved(struct lapic *l, int64_t delta);
-/* Does it take fixed and lowest-priority interrupts, that is: is it enabled by software (SVR bit 8)? Any CPU. */
+/* Does it take fixed and lowest-priority interrupts, that is: is it enabled by software (SVR bit 8)? Any CPU.
+ */
 bool lapic_accepts_fixed(const struct lapic *l);
 /* Does LINT0 (ExtINT from the PIC) / LINT1 (NMI) let the signal through? */
 bool lapic_accepts_extint(const struct lapic *l);
