@@ -166,6 +166,13 @@ static bool fetch(struct emulation *e)
         e->failure = exit_inject(VECTOR_UD);
         return false;
     default:
+        /* Another CPU may just have patched the code (a breakpoint in the place of a MOV, say): only what exits
+         * again is really unknown. */
+        if (e->vcpu->refused_rip != rip) {
+            e->vcpu->refused_rip = rip;
+            e->failure = exit_retry();
+            return false;
+        }
         stop_with_bytes(e, "not an instruction that Bulkhead emulates");
         return false;
     }

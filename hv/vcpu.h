@@ -54,6 +54,7 @@ struct vcpu {
     enum stop_reason stop;           /* O. why it left the loop */
     struct exit last_exit;           /* O. valid when stop is set */
     struct guest_insn last_insn;     /* O. the last instruction emulated, decoded */
+    uint64_t refused_rip;            /* O. where an instruction was not known, and the guest went back once */
     struct recorder recorder;        /* O */
 };
 

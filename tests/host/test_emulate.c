@@ -800,6 +800,43 @@ static void test_accessed_and_dirty(void **state)
     assert_int_equal(*machine_pte(DATA) & (A | D), 0);
 }
 
+/* Another CPU changes the entry whenever its accessed flag is to be set: the guest has to try again, and we
+ * do not loop. */
+static void *(*real_map)(void *ctx, hpa_t page);
+static void *restless_map(void *ctx, hpa_t page)
+{
+    *machine_pde(DEV) += 1ull << 52; /* ignored bits */
+    return real_map(ctx, page);
+}
+
+static void test_restless_tables(void **state)
+{
+    real_map = machine.vm.gmem.map;
+    machine.vm.gmem.map = restless_map;
+    assert_int_equal(LOAD(DEV + 1, 0x8b, 0x03).action, ACTION_RETRY);
+    assert_no_access();
+    machine.vm.gmem.map = real_map;
+    assert_advanced(LOAD(DEV + 1, 0x8b, 0x03), 2);
+}
+
+/* Two-level paging, 4 MiB pages. */
+static void test_32_bit_paging(void **state)
+{
+    uint32_t entry = 0 | 0x83, device = (uint32_t)DEV / 0x400000 * 0x400000 | 0x83;
+    machine_write(0x40000, &entry, 4);
+    machine_write(0x40000 + 4 * (0x30000000 >> 22), &device, 4);
+    machine_protected_mode(v);
+    virt_set(v, VIRT_CR0, CR0_PE | CR0_PG | CR0_WP);
+    virt_set(v, VIRT_CR4, CR4_PSE);
+    virt_set(v, VIRT_CR3, 0x40000);
+    v->gpr[RBX] = 0x30000000 + DEV % 0x400000;
+    assert_advanced(LOAD(DEV + 1, 0x8b, 0x03), 2);
+    assert_access(0, false, DEV, 4, 0x04030201);
+    assert_int_equal(*machine_ram(0x40000 + 4 * (0x30000000 >> 22)), 0xa3);
+    v->gpr[RBX] += 0x400000;
+    assert_page_fault(LOAD(DEV + 1, 0x8b, 0x03), v->gpr[RBX], 0);
+}
+
 static void test_protected_mode(void **state)
 {
     machine_protected_mode(v);
@@ -881,12 +918,24 @@ static void test_code_faults(void **state)
 
 static void test_unknown_instruction(void **state)
 {
-    assert_stop(LOAD(DEV, 0x0f, 0x28, 0x03, 0xf4)); /* movaps xmm0, [rbx] */
+    assert_int_equal(LOAD(DEV, 0x0f, 0x28, 0x03, 0xf4).action, ACTION_RETRY); /* movaps xmm0, [rbx] */
+    assert_int_equal(fake_host.log_lines, 0);
+    assert_stop(LOAD(DEV, 0x0f, 0x28, 0x03, 0xf4)); /* it is still there */
     assert_true(fake_host_logged("vCPU 0: cannot emulate the instruction at 1000"));
     assert_true(fake_host_logged("0f 28 03 f4"));
     assert_no_access();
     struct exit exit = io_exit(DEV_PORT, 1, false);
     assert_stop(handle_io(v, &exit));
+}
+
+/* The guest's debugger puts a breakpoint where another CPU has just exited: the guest takes it itself. */
+static void test_breakpoint_under_us(void **state)
+{
+    assert_int_equal(LOAD(DEV, 0xcc).action, ACTION_RETRY);
+    assert_advanced(LOAD(DEV, 0x8b, 0x03), 2); /* removed again */
+    v->rip = 0x1100;
+    assert_int_equal(LOAD(DEV, 0xcc).action, ACTION_RETRY);
+    assert_int_equal(fake_host.log_lines, 0);
 }
 
 static void test_undefined_instruction(void **state)
@@ -1030,11 +1079,14 @@ int main(void)
         T(test_user_rights),
         T(test_supervisor_rights),
         T(test_accessed_and_dirty),
+        T(test_restless_tables),
+        T(test_32_bit_paging),
         T(test_protected_mode),
         T(test_pae_paging),
         T(test_real_mode),
         T(test_code_faults),
         T(test_unknown_instruction),
+        T(test_breakpoint_under_us),
         T(test_undefined_instruction),
         T(test_instruction_without_memory),
         T(test_lost_tables),
