@@ -285,6 +285,45 @@ static void test_timer_fires(void **state)
     assert_int_equal(vm->devices.next, vm->devices.serving);
 }
 
+/* A device whose timer does what the test says. */
+static unsigned calls;
+static uint64_t rearm, called_at;
+static void counting_timer(struct vdev *dev, uint64_t now_ns)
+{
+    calls++;
+    called_at = now_ns;
+    if (rearm)
+        vdev_set_timer(dev, rearm);
+}
+
+static void test_timer_is_called_once(void **state)
+{
+    static const struct vdev_ops ops = {.name = "counting", .timer = counting_timer};
+    calls = 0;
+    rearm = 0;
+    p->pit.dev.ops = &ops;
+    arm(&p->pit.dev, 3000);
+    arm(&p->rtc.dev, 9000);
+    fake_host.tsc = vm->start_tsc + 3500;
+    platform_run_timers(vm);
+    assert_int_equal(calls, 1);
+    assert_int_equal(called_at, 3500);
+    assert_in_range(p->next_timer_tsc, vm->start_tsc + 9000, vm->start_tsc + 9010);
+    platform_run_timers(vm); /* not armed again: not called again */
+    assert_int_equal(calls, 1);
+    arm(&p->rtc.dev, VDEV_NEVER);
+    rearm = 4000;
+    arm(&p->pit.dev, 3600);
+    fake_host.tsc = vm->start_tsc + 4500; /* it arms itself for a time that has passed */
+    platform_run_timers(vm);
+    assert_int_equal(calls, 2);
+    assert_true(p->next_timer_tsc <= fake_host.tsc);
+    rearm = 0;
+    platform_run_timers(vm);
+    assert_int_equal(calls, 3);
+    assert_int_equal(p->next_timer_tsc, UINT64_MAX);
+}
+
 static void test_late_timer(void **state)
 {
     start_pit();
@@ -336,6 +375,7 @@ int main(void)
         T(test_earliest_deadline),
         T(test_new_deadline_is_told),
         T(test_timer_fires),
+        T(test_timer_is_called_once),
         T(test_late_timer),
         T(test_deadline_is_reached_at_its_tsc),
     };
