@@ -111,7 +111,7 @@ static void test_conversions(void **state)
     assert_int_equal(pool_to_va(&p, h, &v), STATUS_OK);
     assert_ptr_equal(v, memory + 5000);
     assert_int_equal(pool_to_hpa(&p, memory + sizeof(memory), &h), ERR_RANGE);
-    assert_int_equal(pool_to_hpa(&p, memory - 1, &h), ERR_RANGE);
+    assert_int_equal(pool_to_hpa(&p, (const void *)((uintptr_t)memory - 1), &h), ERR_RANGE);
     assert_int_equal(pool_to_va(&p, hpa(at.v - 1), &v), ERR_RANGE);
     assert_int_equal(pool_to_va(&p, hpa(at.v + sizeof(memory)), &v), ERR_RANGE);
     assert_null(pool_va(&p, hpa(0)));
