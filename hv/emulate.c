@@ -166,8 +166,8 @@ static bool fetch(struct emulation *e)
         e->failure = exit_inject(VECTOR_UD);
         return false;
     default:
-        /* Another CPU may just have patched the code (a breakpoint in the place of a MOV, say): only what exits
-         * again is really unknown. */
+        /* Another CPU may just have patched the code (a breakpoint in the place of a MOV, say): only what
+         * exits again is really unknown. */
         if (e->vcpu->refused_rip != rip) {
             e->vcpu->refused_rip = rip;
             e->failure = exit_retry();
