@@ -20,7 +20,7 @@
 
 #include "hv/lib/types.h"
 
-#define CONFIG_MAX_VMS     9   /* Ctrl-A 1..9 selects a console */
+#define CONFIG_MAX_VMS     9   /* as many as one digit can name */
 #define CONFIG_MAX_CPUS    64  /* host CPUs that can be named in `cpus =` */
 #define CONFIG_NAME_MAX    32  /* with NUL */
 #define CONFIG_PATH_MAX    128 /* with NUL */
