@@ -160,7 +160,9 @@ static void test_pdptes_are_loaded(void **state)
     (void)state;
     pae_ready();
     virt_set(v, VIRT_CR3, PDPT | 0x18); /* bits 4:0 are ignored */
+    virt_set(v, VIRT_CR2, 0x4711);
     assert_accepts(0, CR0_PG | CR0_PE);
+    assert_int_equal(virt_get(v, VIRT_CR2), 0x4711); /* the next register behind the seam */
     for (unsigned i = 0; i < 4; i++)
         assert_int_equal(virt_get(v, (enum virt_reg)(VIRT_PDPTE0 + i)), (0xa000 + i * 0x1000) | PDPTE_P);
     assert_int_equal(virt_get(v, VIRT_EFER), 0);
@@ -344,6 +346,13 @@ static void test_cr3_loads_pdptes(void **state)
     assert_int_equal(virt_get(v, VIRT_PDPTE1), 0);
     machine_write(PDPT + 0x48, &bad, sizeof(bad));
     assert_refuses(3, PDPT + 0x40);
+    /* Only PAE paging keeps any. */
+    virt_set(v, VIRT_CR0, CR0_PE);
+    assert_accepts(3, PDPT + 0x40);
+    virt_set(v, VIRT_CR0, CR0_PG | CR0_PE);
+    virt_set(v, VIRT_CR4, 0);
+    assert_accepts(3, PDPT + 0x40);
+    assert_int_equal(virt_get(v, VIRT_PDPTE0), entry);
 }
 
 static void test_cr8(void **state)

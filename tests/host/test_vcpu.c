@@ -364,6 +364,35 @@ static void test_timer_fires_when_it_is_due(void **state)
     assert_int_equal(v->injected, 1);
 }
 
+/* The timer runs on the guest's TSC, and the entry's time is that of the end of it all. */
+static void test_timer_with_an_offset(void **state)
+{
+    (void)state;
+    interrupts(ap, true);
+    on_cpu(1);
+    ap->tsc_offset = 1000000000;
+    set_tsc_deadline(ap, fake_host.tsc + ap->tsc_offset + 500);
+    run_path_enter(ap);
+    fake_host.tsc += 500;
+    fake_host.tsc_step = 1;
+    machine.vm.platform.next_timer_tsc = 1; /* not this vCPU's */
+    assert_event(run_path_enter(ap), EVENT_EXTERNAL_INTERRUPT, 0x40);
+    assert_int_equal(ap->entry_tsc, fake_host.tsc - 1);
+    assert_int_equal(machine.vm.platform.next_timer_tsc, 1);
+    assert_int_equal(fake_host.rx_at, 0);
+}
+
+static void test_entry_time_after_timers(void **state)
+{
+    (void)state;
+    machine.vm.platform.next_timer_tsc = fake_host.tsc;
+    vcpu_update_deadline(v);
+    v->requests = 0;
+    fake_host.tsc_step = 1;
+    assert_true(vcpu_prepare_entry(v));
+    assert_int_equal(v->entry_tsc, fake_host.tsc - 1);
+}
+
 static void test_periodic_timer(void **state)
 {
     (void)state;
@@ -415,7 +444,13 @@ static void test_console_is_polled(void **state)
     fake_host_type("x");
     assert_true(vcpu_prepare_entry(v));
     assert_int_equal(fake_host.rx_at, 0);
-    fake_host.tsc += 100;
+    machine.vm.platform.next_timer_tsc =
+        fake_host.tsc + 50; /* something else is due: not yet the console's turn */
+    vcpu_update_deadline(v);
+    fake_host.tsc += 50;
+    assert_true(vcpu_prepare_entry(v));
+    assert_int_equal(fake_host.rx_at, 0);
+    fake_host.tsc += 50;
     assert_true(vcpu_prepare_entry(v));
     assert_int_equal(fake_host.rx_at, 1);
     assert_int_equal(v->cpu->poll_tsc, fake_host.tsc + clock_hz() / 1000);
@@ -971,6 +1006,7 @@ static void test_init_drops_what_was_pending(void **state)
     on_cpu(1);
     assert_no_event(run_path_enter(ap));
     assert_int_equal(ap->events.pending, 0);
+    assert_int_equal(fap->injections, 0);
     assert_false(fap->intr_window || fap->nmi_window);
 }
 
@@ -1037,6 +1073,8 @@ int main(void)
         TEST(test_deadline_in_host_time),
         TEST(test_no_deadline_livelocks),
         TEST(test_timer_fires_when_it_is_due),
+        TEST(test_timer_with_an_offset),
+        TEST(test_entry_time_after_timers),
         TEST(test_periodic_timer),
         TEST(test_device_timers_belong_to_the_first_vcpu),
         TEST(test_console_is_polled),

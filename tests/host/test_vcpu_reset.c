@@ -28,8 +28,9 @@ static void soil(struct vcpu *vcpu)
     vcpu->xcr0 = XSTATE_X87 | XSTATE_SSE;
     vcpu->msrs.misc_enable = DIRT;
     vcpu->stop = STOP_TRIPLE_FAULT;
-    memset(&vcpu->events, 0, sizeof(vcpu->events));
-    vcpu->events.activity = VIRT_HALTED;
+    vcpu->events = (struct events_state){.activity = VIRT_HALTED,
+                                         .pending = EVENTS_NMI | EVENTS_HELD,
+                                         .held = {.valid = true, .vector = 0x61}};
     vcpu->requests = 0;
     run_path_post(vcpu, 0x55);
     lapic_set_cr8(&vcpu->lapic, 7);
@@ -185,8 +186,10 @@ static void test_init_leaves_the_caches_alone(void **state)
 static void test_who_waits(void **state)
 {
     (void)state;
-    power_up(VCPU(0));
-    power_up(VCPU(1));
+    lapic_reset(&VCPU(1)->lapic);
+    VCPU(1)->requests = 0;
+    vcpu_reset(VCPU(0), false);
+    vcpu_reset(VCPU(1), false);
     assert_int_equal(VCPU(0)->events.activity, VIRT_ACTIVE);
     assert_int_equal(VCPU(1)->events.activity, VIRT_WAIT_SIPI);
     /* It must look before it enters. */
@@ -199,6 +202,7 @@ static void test_sipi(void **state)
     static const uint8_t vectors[] = {0x00, 0x01, 0x9a, 0xff};
     for (unsigned i = 0; i < ARRAY_SIZE(vectors); i++) {
         vcpu_reset(VCPU(1), true);
+        virt_set(VCPU(1), VIRT_ACTIVITY, VIRT_WAIT_SIPI);
         vcpu_start_sipi(VCPU(1), vectors[i]);
         check_seg(VCPU(1), SEG_CS, (uint16_t)(vectors[i] << 8), (uint64_t)vectors[i] << 12, 0x9b);
         assert_int_equal(virt_get(VCPU(1), VIRT_RIP), 0);
@@ -219,6 +223,9 @@ static void test_init_disarms_the_timer(void **state)
     lapic_mmio_write(&vcpu->lapic, 0x380, 4, 1000);
     assert_true(vcpu->deadline_tsc != UINT64_MAX);
     vcpu_reset(vcpu, true);
+    assert_int_equal(vcpu->deadline_tsc, UINT64_MAX);
+    vcpu->deadline_tsc = 1; /* of an earlier life */
+    vcpu_reset(vcpu, false);
     assert_int_equal(vcpu->deadline_tsc, UINT64_MAX);
 }
 
