@@ -370,7 +370,7 @@ static void test_timer_with_an_offset(void **state)
     (void)state;
     interrupts(ap, true);
     on_cpu(1);
-    ap->tsc_offset = 1000000000;
+    ap->tsc_offset = 1000;
     set_tsc_deadline(ap, fake_host.tsc + ap->tsc_offset + 500);
     run_path_enter(ap);
     fake_host.tsc += 500;
@@ -382,9 +382,14 @@ static void test_timer_with_an_offset(void **state)
     assert_int_equal(fake_host.rx_at, 0);
 }
 
-static void test_entry_time_after_timers(void **state)
+static void test_entry_time_is_taken_last(void **state)
 {
     (void)state;
+    fake_host.tsc_step = 1;
+    vcpu_request(v, VCPU_REQ_NMI);
+    assert_event(run_path_enter(v), EVENT_NMI, VECTOR_NMI);
+    assert_int_equal(v->entry_tsc, fake_host.tsc - 1);
+    fake_host.tsc_step = 0;
     machine.vm.platform.next_timer_tsc = fake_host.tsc;
     vcpu_update_deadline(v);
     v->requests = 0;
@@ -1074,7 +1079,7 @@ int main(void)
         TEST(test_no_deadline_livelocks),
         TEST(test_timer_fires_when_it_is_due),
         TEST(test_timer_with_an_offset),
-        TEST(test_entry_time_after_timers),
+        TEST(test_entry_time_is_taken_last),
         TEST(test_periodic_timer),
         TEST(test_device_timers_belong_to_the_first_vcpu),
         TEST(test_console_is_polled),
