@@ -385,9 +385,11 @@ static void test_timer_with_an_offset(void **state)
 static void test_entry_time_is_taken_last(void **state)
 {
     (void)state;
+    uint64_t began = fake_host.tsc;
     fake_host.tsc_step = 1;
     vcpu_request(v, VCPU_REQ_NMI);
     assert_event(run_path_enter(v), EVENT_NMI, VECTOR_NMI);
+    assert_true(v->entry_tsc > began);
     assert_int_equal(v->entry_tsc, fake_host.tsc - 1);
     fake_host.tsc_step = 0;
     machine.vm.platform.next_timer_tsc = fake_host.tsc;
