@@ -1,6 +1,7 @@
 """Fuzzing: every fuzzer of tests/fuzz for a while, from its seeds and from what earlier runs found."""
 import concurrent.futures
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -20,7 +21,16 @@ def _seconds():
     return int(text)
 
 
-def _one(results, binary, seconds):
+def _seed():
+    """FUZZ_SEED; without it CI always takes the same way, so that a submission is judged by what it changed, and everybody
+    else takes a new one."""
+    text = os.environ.get("FUZZ_SEED", "1" if os.environ.get("CI") else str(random.randrange(1, 1 << 31)))
+    if not text.isdigit() or int(text) == 0:
+        raise ui.Failure("FUZZ_SEED=%s is not a positive number" % text)
+    return int(text)
+
+
+def _one(results, binary, seconds, seed):
     name = os.path.basename(binary)
     short = name.removeprefix("fuzz_")
     if not os.path.exists(binary):
@@ -32,7 +42,7 @@ def _one(results, binary, seconds):
                          if os.path.isdir(path)]
     prefix = os.path.join(CRASHES, short + "-")
     try:
-        done = subprocess.run([binary, "-max_total_time=%d" % seconds, "-timeout=20", "-rss_limit_mb=2048",
+        done = subprocess.run([binary, "-max_total_time=%d" % seconds, "-seed=%d" % seed, "-timeout=20", "-rss_limit_mb=2048",
                                "-print_final_stats=1", "-artifact_prefix=" + prefix, *inputs],
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                               timeout=3 * seconds + 120, check=False)
@@ -52,7 +62,7 @@ def _one(results, binary, seconds):
 
 
 def run(results, jobs):
-    seconds = _seconds()
+    seconds, seed = _seconds(), _seed()
     fuzzers = unit.names("fuzz/fuzz_*.c")
     if not fuzzers:
         results.skip("fuzz", "there are no fuzzers")
@@ -69,6 +79,6 @@ def run(results, jobs):
         ui.say(str(failure))
     shutil.rmtree(CRASHES, ignore_errors=True)
     os.makedirs(CRASHES)
-    ui.say("%d fuzzers, %d s each, %d at a time" % (len(binaries), seconds, jobs))
+    ui.say("%d fuzzers, %d s each, %d at a time, seed %d" % (len(binaries), seconds, jobs, seed))
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(lambda binary: _one(results, binary, seconds), binaries))
+        list(pool.map(lambda binary: _one(results, binary, seconds, seed), binaries))
