@@ -14,6 +14,9 @@ struct console_port {
     int (*rx)(void);       /* a received byte, or -1 */
 };
 
+/* How often one CPU calls console_poll(). */
+#define CONSOLE_POLLS_PER_SECOND 1000u
+
 void console_init(const struct console_port *port);
 /* Bytes for the wire, from any CPU. When the buffer is full the caller waits for the wire. */
 void console_put(uint8_t byte);

@@ -166,6 +166,12 @@ enum stop_reason {
     STOP_REASON_COUNT
 };
 
+/* Did the guest come to grief, rather than ask for its end or be told to stop? */
+static inline bool stop_is_crash(enum stop_reason why)
+{
+    return why != STOP_NONE && why != STOP_POWEROFF && why != STOP_REBOOT && why != STOP_REQUESTED;
+}
+
 /* Eight bytes, so that it travels in one register. */
 struct exit_result {
     uint8_t action; /* enum exit_action */

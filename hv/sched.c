@@ -5,21 +5,6 @@
 #include "hv/core.h"
 #include "hv/report.h"
 
-#define POLLS_PER_SECOND 1000u
-
-static bool has_crashed(const struct vcpu *vcpu)
-{
-    switch (vcpu->stop) {
-    case STOP_NONE:
-    case STOP_POWEROFF:
-    case STOP_REBOOT:
-    case STOP_REQUESTED:
-        return false;
-    default:
-        return true;
-    }
-}
-
 static struct vcpu *pick(struct cpu *cpu)
 {
     return __atomic_exchange_n(&cpu->assigned, NULL, __ATOMIC_ACQUIRE);
@@ -30,7 +15,7 @@ static void idle(struct cpu *cpu)
     uint64_t until = UINT64_MAX;
     if (cpu->polls_console) {
         console_poll();
-        until = host_tsc() + clock_hz() / POLLS_PER_SECOND;
+        until = host_tsc() + clock_hz() / CONSOLE_POLLS_PER_SECOND;
     }
     host_idle(until);
 }
@@ -46,7 +31,7 @@ void sched_run(struct cpu *cpu)
         virt_vcpu_load(vcpu, cpu);
         vm_begin_vcpu(vcpu);
         virt_run(vcpu);
-        if (has_crashed(vcpu)) {
+        if (stop_is_crash(vcpu->stop)) {
             report_vcpu(vcpu);
             vm_stop(vcpu->vm, vcpu->stop);
         }

@@ -11,7 +11,6 @@
 #include "hv/vm.h"
 
 #define SHADOW_INTERRUPTS        (EVENTS_SHADOW_STI | EVENTS_SHADOW_MOV_SS)
-#define CONSOLE_POLLS_PER_SECOND 1000u
 #define NEVER                    UINT64_MAX
 /* Pending debug exceptions that lead to a #DB (SDM table "format of pending-debug-exceptions"): enabled
  * breakpoint, BS, RTM. B0..B3 alone only say which condition was met. */

@@ -304,18 +304,13 @@ void vm_stop(struct vm *vm, enum stop_reason why)
         vcpu_request(vm->vcpus[i], VCPU_REQ_STOP);
 }
 
-static bool is_crash(enum stop_reason why)
-{
-    return why != STOP_POWEROFF && why != STOP_REBOOT && why != STOP_REQUESTED;
-}
-
 /* A VM that crashes again and again right after its start is left stopped: its reports would flood the
  * console. */
 static bool wants_restart(struct vm *vm)
 {
     if (vm->stop == STOP_REBOOT)
         return vm->config->on_reboot == ON_STOP_RESTART;
-    if (!is_crash(vm->stop) || vm->config->on_crash != ON_STOP_RESTART)
+    if (!stop_is_crash(vm->stop) || vm->config->on_crash != ON_STOP_RESTART)
         return false;
     vm->quick_crashes = vm_now_ns(vm) < QUICK_CRASH_NS ? vm->quick_crashes + 1 : 0;
     if (vm->quick_crashes < QUICK_CRASH_LIMIT)
@@ -346,6 +341,7 @@ void vm_vcpu_left(struct vcpu *vcpu)
     spin_lock(&vm->life);
     vm->state = VM_STOPPED;
     spin_unlock(&vm->life);
-    log_line(is_crash(vm->stop) ? LOG_ERROR : LOG_INFO, vm->name, "stopped: %s", stop_reason_name(vm->stop));
+    log_line(stop_is_crash(vm->stop) ? LOG_ERROR : LOG_INFO, vm->name, "stopped: %s",
+             stop_reason_name(vm->stop));
     core_vm_stopped();
 }

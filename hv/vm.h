@@ -65,8 +65,8 @@ struct vm {
     uint64_t start_tsc;       /* C while running: host TSC when the VM's time was 0 */
     int64_t start_wall;       /* C while running: UTC seconds at that moment */
 
-    uint32_t unknown_ports_logged, unknown_mmio_logged, unknown_msrs_logged; /* A. log once each, bounded */
-    uint32_t restarts, quick_crashes;                                        /* the last CPU to leave */
+    uint32_t unknown_msrs_logged;     /* A. lines written, bounded */
+    uint32_t restarts, quick_crashes; /* the last CPU to leave */
 
     uint32_t vcpu_count; /* C */
     struct vcpu *vcpus[VM_MAX_VCPUS];

@@ -7,6 +7,12 @@ struct cpuid_result {
     uint32_t eax, ebx, ecx, edx;
 };
 
+/* What LGDT, LIDT and SIDT take. */
+struct __attribute__((packed)) table_register {
+    uint16_t limit;
+    uint64_t base;
+};
+
 static inline struct cpuid_result cpu_cpuid(uint32_t leaf, uint32_t subleaf)
 {
     struct cpuid_result r;

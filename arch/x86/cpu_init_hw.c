@@ -28,11 +28,6 @@
 
 extern void entry_load_segments(const void *gdtr, uint16_t code, uint16_t data, uint16_t tss);
 
-struct __attribute__((packed)) table_register {
-    uint16_t limit;
-    uint64_t base;
-};
-
 static struct cpu_hw cpu_hws[64] __attribute__((aligned(64)));
 static uint64_t device_next = LAYOUT_MMIO_VA;
 

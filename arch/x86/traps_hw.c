@@ -19,11 +19,6 @@ struct idt_gate {
 };
 STATIC_ASSERT(sizeof(struct idt_gate) == 16, "IDT gate layout");
 
-struct __attribute__((packed)) table_register {
-    uint16_t limit;
-    uint64_t base;
-};
-
 static struct idt_gate idt[IDT_VECTORS] __attribute__((aligned(16)));
 static bool panicking;
 

@@ -118,10 +118,7 @@ void vmx_setup_controls(struct vcpu *vcpu)
 void vmx_setup_host(const struct cpu *cpu)
 {
     const struct cpu_hw *hw = cpu->hw;
-    struct __attribute__((packed)) {
-        uint16_t limit;
-        uint64_t base;
-    } idtr;
+    struct table_register idtr;
     __asm__ volatile("sidt %0" : "=m"(idtr));
     vmcs_write(VMCS_HOST_CR0, cpu_read_cr0());
     vmcs_write(VMCS_HOST_CR3, cpu_read_cr3());
