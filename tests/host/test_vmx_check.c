@@ -472,8 +472,12 @@ static void test_guest_interruptibility(void **unused)
            SET(ENTRY_INTR_INFO, EVENT(2, 2)), GUEST_INTERRUPTIBILITY, "27.3.1.5");
     FINE(good, SET(GUEST_INTERRUPTIBILITY, INTERRUPTIBILITY_NMI); SET(ENTRY_INTR_INFO, EVENT(0, 0x31)));
     BROKEN(good, SET(GUEST_INTERRUPTIBILITY, INTERRUPTIBILITY_SMI), GUEST_INTERRUPTIBILITY, "27.3.1.5");
+    BROKEN(good, SET(GUEST_INTERRUPTIBILITY, INTERRUPTIBILITY_ENCLAVE), GUEST_INTERRUPTIBILITY, "27.3.1.5");
+    machine.cpuid_7_ebx = CPUID_07_EBX_SGX;
+    FINE(good, SET(GUEST_INTERRUPTIBILITY, INTERRUPTIBILITY_ENCLAVE));
     BROKEN(good, SET(GUEST_INTERRUPTIBILITY, INTERRUPTIBILITY_ENCLAVE | INTERRUPTIBILITY_MOV_SS),
            GUEST_INTERRUPTIBILITY, "27.3.1.5");
+    machine.cpuid_7_ebx = 0;
 }
 
 static void test_guest_pending_debug(void **unused)
@@ -487,6 +491,23 @@ static void test_guest_pending_debug(void **unused)
          SET(GUEST_DEBUGCTL, DEBUGCTL_BTF));
     FINE(good, SET(GUEST_INTERRUPTIBILITY, INTERRUPTIBILITY_STI); OR(GUEST_RFLAGS, RFLAGS_TF);
          SET(GUEST_PENDING_DEBUG, PENDING_DEBUG_BS | PENDING_DEBUG_ENABLED_BP));
+}
+
+static void test_guest_pending_debug_features(void **unused)
+{
+    BROKEN(good, SET(GUEST_PENDING_DEBUG, PENDING_DEBUG_BUS_LOCK), GUEST_PENDING_DEBUG, "27.3.1.5");
+    BROKEN(good, SET(GUEST_PENDING_DEBUG, PENDING_DEBUG_RTM | PENDING_DEBUG_ENABLED_BP), GUEST_PENDING_DEBUG,
+           "27.3.1.5");
+    machine.cpuid_7_ecx = CPUID_07_ECX_BUS_LOCK;
+    machine.cpuid_7_ebx = CPUID_07_EBX_RTM;
+    FINE(good, SET(GUEST_PENDING_DEBUG, PENDING_DEBUG_BUS_LOCK));
+    FINE(good, SET(GUEST_PENDING_DEBUG, PENDING_DEBUG_RTM | PENDING_DEBUG_ENABLED_BP));
+    BROKEN(good, SET(GUEST_PENDING_DEBUG, PENDING_DEBUG_RTM), GUEST_PENDING_DEBUG, "27.3.1.5");
+    BROKEN(good, SET(GUEST_PENDING_DEBUG, PENDING_DEBUG_RTM | PENDING_DEBUG_ENABLED_BP | PENDING_DEBUG_BS),
+           GUEST_PENDING_DEBUG, "27.3.1.5");
+    BROKEN(good, SET(GUEST_PENDING_DEBUG, PENDING_DEBUG_RTM | PENDING_DEBUG_ENABLED_BP);
+           SET(GUEST_INTERRUPTIBILITY, INTERRUPTIBILITY_MOV_SS), GUEST_PENDING_DEBUG, "27.3.1.5");
+    machine.cpuid_7_ecx = machine.cpuid_7_ebx = 0;
 }
 
 static void good_pae(void)
@@ -555,6 +576,7 @@ int main(void)
         cmocka_unit_test(test_guest_activity),
         cmocka_unit_test(test_guest_interruptibility),
         cmocka_unit_test(test_guest_pending_debug),
+        cmocka_unit_test(test_guest_pending_debug_features),
         cmocka_unit_test(test_guest_link_and_pdptes),
         cmocka_unit_test(test_read),
     };

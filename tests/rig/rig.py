@@ -186,24 +186,28 @@ def ticks(boot, pattern, timeout):
     return int(boot.expect(pattern, timeout).group(1))
 
 
-def native_loader():
-    """Builds the application that boots a kernel without a hypervisor (tests/rig/native)."""
+def efi_application(name, sources):
+    """Builds a UEFI application of the rig's from C files (paths below the tree's root) and answers its path."""
     with build.alone(WORK):
-        return _native_loader()
+        return _efi_application(name, sources)
 
 
-def _native_loader():
-    source = os.path.join(NATIVE, "native_boot.c")
-    stem = os.path.join(WORK, "native_boot")
+def _efi_application(name, sources):
+    where = directory("efi-" + name)
+    stem = os.path.join(where, name)
+    objects = []
     lib = next(path for path in ("/usr/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu/gnuefi")
                if os.path.exists(os.path.join(path, "crt0-efi-x86_64.o")))
-    ui.command(["gcc", "-std=gnu17", "-O2", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Werror",
-                "-isystem", "/usr/include/efi", "-isystem", "/usr/include/efi/x86_64", "-DGNU_EFI_USE_MS_ABI",
-                "-fpic", "-ffreestanding", "-fno-stack-protector", "-fno-strict-aliasing", "-fshort-wchar",
-                "-mno-red-zone", "-maccumulate-outgoing-args", "-c", source, "-o", stem + ".o"])
+    for source in sources:
+        objects.append(os.path.join(where, os.path.basename(source)[:-2] + ".o"))
+        ui.command(["gcc", "-std=gnu17", "-O2", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Werror",
+                    "-I", ui.ROOT, "-isystem", "/usr/include/efi", "-isystem", "/usr/include/efi/x86_64",
+                    "-DGNU_EFI_USE_MS_ABI", "-fpic", "-ffreestanding", "-fno-stack-protector", "-fno-strict-aliasing",
+                    "-fshort-wchar", "-mno-red-zone", "-maccumulate-outgoing-args",
+                    "-c", os.path.join(ui.ROOT, source), "-o", objects[-1]])
     ui.command(["ld", "-nostdlib", "-znocombreloc", "-znoexecstack", "--no-warn-rwx-segments", "-shared", "-Bsymbolic",
                 "-T", os.path.join(lib, "elf_x86_64_efi.lds"), "-L", lib, os.path.join(lib, "crt0-efi-x86_64.o"),
-                stem + ".o", "-o", stem + ".so", "-lefi", "-lgnuefi"])
+                *objects, "-o", stem + ".so", "-lefi", "-lgnuefi"])
     ui.command(["objcopy", "-j", ".text", "-j", ".sdata", "-j", ".data", "-j", ".dynamic", "-j", ".dynsym", "-j",
                 ".rel*", "-j", ".rela*", "-j", ".reloc", "--target", "efi-app-x86_64", stem + ".so", stem + ".efi"])
     return stem + ".efi"
@@ -217,7 +221,8 @@ def native_boot_ticks(kernel, cmdline, memory=640, timeout=180):
     with open(command_line, "w", encoding="ascii") as file:
         file.write("%s tsc_early_khz=%d\n" % (cmdline, bochs.IPS // 1000))
     disk = os.path.join(where, "disk.img")
-    image.write(disk, [("EFI/BOOT/BOOTX64.EFI", native_loader()), ("vmlinuz", guests.kernel(kernel)),
+    loader = efi_application("native_boot", ["tests/rig/native/native_boot.c"])
+    image.write(disk, [("EFI/BOOT/BOOTX64.EFI", loader), ("vmlinuz", guests.kernel(kernel)),
                        ("initrd.img", initramfs()), ("cmdline", command_line)])
     with Boot("native-" + kernel, disk, memory=memory, msrs=NATIVE_MSRS) as boot:
         start = ticks(boot, r"^bulkhead-native: start tsc=(\d+)\n", timeout)

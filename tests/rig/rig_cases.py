@@ -16,6 +16,7 @@ import build
 import guests
 import image
 import rig
+import rig_vmxcheck
 import ui
 
 BOOT_SECONDS = 300               # wall time for a kernel to come up on a busy machine
@@ -257,6 +258,7 @@ CASES = [
     ("reboot stop", no_stop),
     ("small memory", smallest_memory),
     ("no VT-x", no_vmx),
+    ("vmx_check", rig_vmxcheck.run),
     ("exit costs", budgets),
 ]
 

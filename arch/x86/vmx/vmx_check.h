@@ -145,8 +145,9 @@ struct vmx_check_state {
 /* What the rules depend on beside the VMCS. */
 struct vmx_check_machine {
     const struct vmx_caps_msrs *msrs;
-    uint8_t physical_bits; /* CPUID.80000008H:EAX[7:0] */
-    uint8_t linear_bits;   /* CPUID.80000008H:EAX[15:8]: 48 or 57 */
+    uint8_t physical_bits;             /* CPUID.80000008H:EAX[7:0] */
+    uint8_t linear_bits;               /* CPUID.80000008H:EAX[15:8]: 48 or 57 */
+    uint32_t cpuid_7_ebx, cpuid_7_ecx; /* CPUID.07H.0H; 0 when there is no such leaf */
 };
 
 /* The rule that is broken. The strings are static. */

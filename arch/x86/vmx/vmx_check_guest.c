@@ -302,8 +302,24 @@ static bool check_interruptibility(const struct check *c)
          "27.3.1.5", "no blocking by NMI when an NMI is injected with virtual NMIs");
     RULE(c, !(state & INTERRUPTIBILITY_SMI), GUEST_INTERRUPTIBILITY, "27.3.1.5",
          "no blocking by SMI outside SMM");
-    RULE(c, !(state & INTERRUPTIBILITY_ENCLAVE) || !mov_ss, GUEST_INTERRUPTIBILITY, "27.3.1.5",
-         "no blocking by MOV SS in an enclave");
+    bool sgx = c->machine->cpuid_7_ebx & CPUID_07_EBX_SGX;
+    RULE(c, !(state & INTERRUPTIBILITY_ENCLAVE) || (sgx && !mov_ss), GUEST_INTERRUPTIBILITY, "27.3.1.5",
+         "an enclave needs SGX, and no blocking by MOV SS");
+    return true;
+}
+
+/* Causes that only some processors know. */
+static bool check_pending_debug_features(const struct check *c, uint64_t pending)
+{
+    bool bus_lock = c->machine->cpuid_7_ecx & CPUID_07_ECX_BUS_LOCK;
+    bool rtm = c->machine->cpuid_7_ebx & CPUID_07_EBX_RTM;
+    bool mov_ss = V(c, GUEST_INTERRUPTIBILITY) & INTERRUPTIBILITY_MOV_SS;
+    RULE(c, !(pending & PENDING_DEBUG_BUS_LOCK) || bus_lock, GUEST_PENDING_DEBUG, "27.3.1.5",
+         "a bus lock (bit 11) needs a processor that detects them");
+    if (pending & PENDING_DEBUG_RTM)
+        RULE(c, rtm && !mov_ss && pending == (PENDING_DEBUG_RTM | PENDING_DEBUG_ENABLED_BP),
+             GUEST_PENDING_DEBUG, "27.3.1.5",
+             "RTM (bit 16) needs RTM, only bit 12 beside it, and no blocking by MOV SS");
     return true;
 }
 
@@ -314,6 +330,8 @@ static bool check_pending_debug(const struct check *c)
                      PENDING_DEBUG_BS | PENDING_DEBUG_RTM;
     bool shadow = V(c, GUEST_INTERRUPTIBILITY) & (INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOV_SS);
     RULE(c, !(pending & ~known), GUEST_PENDING_DEBUG, "27.3.1.5", "reserved bits must be 0");
+    if (!check_pending_debug_features(c, pending))
+        return false;
     if (shadow || V(c, GUEST_ACTIVITY) == ACTIVITY_HLT) {
         bool single_step = (V(c, GUEST_RFLAGS) & RFLAGS_TF) && !(V(c, GUEST_DEBUGCTL) & DEBUGCTL_BTF);
         RULE(c, !(pending & PENDING_DEBUG_BS) == !single_step, GUEST_PENDING_DEBUG, "27.3.1.5",

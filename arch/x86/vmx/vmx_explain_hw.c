@@ -17,10 +17,13 @@ void virt_explain_entry_failure(struct vcpu *vcpu)
     struct vmx_check_state state;
     struct vmx_check_finding finding;
     uint32_t widths = cpu_cpuid(0x80000008, 0).eax;
+    struct cpuid_result seven = cpu_cpuid(0, 0).eax >= 7 ? cpu_cpuid(7, 0) : (struct cpuid_result){0};
     struct vmx_check_machine machine = {
         .msrs = &vmx_host.msrs,
         .physical_bits = (uint8_t)widths,
         .linear_bits = (uint8_t)(widths >> 8),
+        .cpuid_7_ebx = seven.ebx,
+        .cpuid_7_ecx = seven.ecx,
     };
     vmx_check_read(&state, &vmx_host.msrs, read_field, NULL);
     if (vmx_check(&machine, &state, &finding) == STATUS_OK)
