@@ -10,11 +10,14 @@
 #define LATE_RUNS    50
 #define LATE_TICKS   20000u
 #define PAGES        512
+#define BORDER_RUNS  1000u
+#define BORDER_TICKS 2000u        /* longer than an exit and the next entry */
 #define TOUCH_BASE   0x2000000ull /* nothing is below the end of memory here: 64 MiB are the least a VM has */
 #define COM1         0x3f8
 #define PM1A_CNT     0x604 /* Bulkhead's FADT says so */
 #define PM1_SLEEP_S5 (7u << 10 | 1u << 13)
 
+#define VECTOR_UD  6
 #define VECTOR     0x40
 #define VECTOR_EOI 0x41
 #define CODE64     0x10 /* the boot protocol's __BOOT_CS */
@@ -32,6 +35,7 @@
 #define LVT_TSC_DEADLINE (2u << 17)
 
 extern const uint8_t fault_stubs[];
+extern void handler_ud(void);
 extern void handler_x2apic(void);
 extern void handler_x2apic_eoi(void);
 extern void handler_xapic(void);
@@ -39,7 +43,7 @@ void bench_main(void);
 void bench_fault(uint64_t vector, uint64_t first, uint64_t second);
 
 volatile uint32_t bench_tsc, bench_eoi_cost;
-volatile uint64_t bench_xapic_eoi;
+volatile uint64_t bench_xapic_eoi, bench_ud_rsp;
 static volatile uint32_t *xapic; /* its registers */
 
 static struct {
@@ -327,6 +331,32 @@ static uint32_t touch(void)
     return best;
 }
 
+/* ---- correctness ---- */
+
+/* Exits right after the delivery of an exception, before the handler's first instruction, must save the
+ * handler's RIP. The deadline makes them (no interrupt is taken: IF is 0), and moves along the loop. */
+static void check_delivery(void)
+{
+    gate(VECTOR_UD, (const void *)handler_ud);
+    bench_tsc = 0;
+    for (uint32_t i = 0; i < BORDER_RUNS; i++) {
+        uint64_t deadline = rdtsc() + BORDER_TICKS + i;
+        wrmsr(MSR_TSC_DEADLINE, deadline);
+        do
+            __asm__ volatile("mov %%rsp, %%rax\n\t"
+                             "and $-16, %%rax\n\t"
+                             "sub $40, %%rax\n\t" /* SS, RSP, RFLAGS, CS, RIP */
+                             "mov %%rax, bench_ud_rsp(%%rip)\n\t"
+                             "ud2" ::
+                                 : "rax", "cc", "memory");
+        while (rdtsc() < deadline + BORDER_TICKS);
+    }
+    gate(VECTOR_UD, fault_stubs + 16 * VECTOR_UD);
+    __asm__ volatile("sti\n\tnop\n\tcli" ::: "rax", "rcx", "rdx", "cc", "memory");
+    if (!bench_tsc)
+        bench_fault(VECTOR, 0, 0); /* the deadlines never came */
+}
+
 /* ---- the run ---- */
 
 static void measure_exits(void)
@@ -396,6 +426,7 @@ void bench_main(void)
     measure_exits();
     measure_xapic();
     measure_x2apic();
+    check_delivery();
     print("BENCH-BEGIN\n");
     for (unsigned i = 0; i < result_count; i++) {
         print("BENCH ");

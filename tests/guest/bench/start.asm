@@ -14,6 +14,7 @@ extern bench_fault
 extern bench_tsc                    ; what a handler saw: bits 31:0 of the TSC
 extern bench_eoi_cost
 extern bench_xapic_eoi              ; the EOI register, mapped
+extern bench_ud_rsp                 ; where the frame of a #UD must be
 
 section .header progbits alloc exec
 header:
@@ -105,6 +106,14 @@ handler_xapic:
     TAKE_TIME
     mov rcx, [rel bench_xapic_eoi]
     mov dword [rcx], 0
+    iretq
+
+; Skips a UD2. A frame in another place is one too many.
+global handler_ud
+handler_ud:
+    cmp rsp, [rel bench_ud_rsp]
+    jne fault_stubs + 16 * 6
+    add qword [rsp], 2
     iretq
 
 ; Exceptions 0 to 31 end the run: stubs of 16 bytes each.
