@@ -72,8 +72,7 @@ static bool translate(struct emulation *e, gva_t linear, enum walk_access access
         e->failure = exit_retry();
         return false;
     default:
-        log_line(LOG_ERROR, e->vcpu->vm->name,
-                 "vCPU %u: page table outside memory, entry at %llx, for linear %llx", e->vcpu->id,
+        log_vcpu(LOG_ERROR, e->vcpu, "page table outside memory, entry at %llx, for linear %llx",
                  (unsigned long long)result.table.v, (unsigned long long)linear.v);
         e->failure = exit_stop(STOP_BAD_INSTRUCTION);
         return false;
@@ -97,8 +96,7 @@ static bool fetch_bytes(void *ctx, gva_t linear, void *bytes, size_t size)
     }
     if (gmem_read(&e->vcpu->vm->gmem, at, bytes, size) == STATUS_OK)
         return true;
-    log_line(LOG_ERROR, e->vcpu->vm->name, "vCPU %u: code outside memory, at guest-physical %llx",
-             e->vcpu->id, (unsigned long long)at.v);
+    log_vcpu(LOG_ERROR, e->vcpu, "code outside memory, at guest-physical %llx", (unsigned long long)at.v);
     e->failure = exit_stop(STOP_BAD_INSTRUCTION);
     return false;
 }
@@ -113,8 +111,8 @@ static void stop_with_bytes(struct emulation *e, const char *why)
         text[3 * i + 2] = ' ';
         text[3 * i + 3] = 0;
     }
-    log_line(LOG_ERROR, e->vcpu->vm->name, "vCPU %u: cannot emulate the instruction at %llx: %s: %s",
-             e->vcpu->id, (unsigned long long)e->vcpu->rip, why, text);
+    log_vcpu(LOG_ERROR, e->vcpu, "cannot emulate the instruction at %llx: %s: %s",
+             (unsigned long long)e->vcpu->rip, why, text);
     e->failure = exit_stop(STOP_BAD_INSTRUCTION);
 }
 
@@ -211,8 +209,8 @@ void emulate_mmio_access(struct vcpu *vcpu, struct io_req *req)
     if (!req->write)
         req->value = vdev_all_ones(req->size);
     if (bus_mmio_first(&vm->bus, req->addr))
-        log_line(LOG_DEBUG, vm->name, "vCPU %u: %s of %u bytes at guest-physical %llx: nothing there",
-                 vcpu->id, req->write ? "write" : "read", req->size, (unsigned long long)req->addr);
+        log_vcpu(LOG_DEBUG, vcpu, "%s of %u bytes at guest-physical %llx: nothing there",
+                 req->write ? "write" : "read", req->size, (unsigned long long)req->addr);
 }
 
 /* Data between the instruction and one place in guest-physical memory: RAM or a device. */

@@ -50,14 +50,14 @@ struct exit_result handle_triple_fault(struct vcpu *vcpu, const struct exit *exi
 struct exit_result handle_init_signal(struct vcpu *vcpu, const struct exit *exit)
 {
     (void)exit;
-    log_line(LOG_WARN, vcpu->vm->name, "vCPU %u: host INIT signal ignored", vcpu->id);
+    log_vcpu(LOG_WARN, vcpu, "host INIT signal ignored");
     return exit_retry();
 }
 
 /* The activity state wait-for-SIPI is never entered in hardware: waiting is done in vcpu_prepare_entry(). */
 struct exit_result handle_sipi(struct vcpu *vcpu, const struct exit *exit)
 {
-    log_line(LOG_WARN, vcpu->vm->name, "vCPU %u: host SIPI %02x ignored", vcpu->id, exit->u.sipi);
+    log_vcpu(LOG_WARN, vcpu, "host SIPI %02x ignored", exit->u.sipi);
     return exit_retry();
 }
 
@@ -72,8 +72,7 @@ struct exit_result handle_window(struct vcpu *vcpu, const struct exit *exit)
 struct exit_result handle_task_switch(struct vcpu *vcpu, const struct exit *exit)
 {
     static const char *const sources[] = {"CALL", "IRET", "JMP", "a task gate"};
-    log_line(LOG_ERROR, vcpu->vm->name,
-             "vCPU %u: task switch by %s to selector %04x: hardware task switching is not emulated", vcpu->id,
+    log_vcpu(LOG_ERROR, vcpu, "task switch by %s to selector %04x: hardware task switching is not emulated",
              sources[exit->u.task_switch.source & 3], exit->u.task_switch.selector);
     return exit_stop(STOP_TASK_SWITCH);
 }
@@ -102,8 +101,8 @@ struct exit_result handle_notify(struct vcpu *vcpu, const struct exit *exit)
 
 struct exit_result handle_entry_failure(struct vcpu *vcpu, const struct exit *exit)
 {
-    log_line(LOG_ERROR, vcpu->vm->name, "vCPU %u: VM entry failed, reason %u, qualification %llu", vcpu->id,
-             exit->reason & 0xffff, (unsigned long long)exit->u.entry_failure.qualification);
+    log_vcpu(LOG_ERROR, vcpu, "VM entry failed, reason %u, qualification %llu", exit->reason & 0xffff,
+             (unsigned long long)exit->u.entry_failure.qualification);
     virt_explain_entry_failure(vcpu);
     return exit_stop(STOP_ENTRY_FAILED);
 }

@@ -17,8 +17,8 @@ void emulate_port_access(struct vcpu *vcpu, struct io_req *req)
         found = bus_split_ports(&vm->bus, req);
     spin_unlock(&vm->devices);
     if (__builtin_expect(!found, 0) && bus_port_first(&vm->bus, (uint16_t)req->addr))
-        log_line(LOG_DEBUG, vm->name, "vCPU %u: %s of %u bytes at port 0x%x: nothing there", vcpu->id,
-                 req->write ? "write" : "read", req->size, (unsigned)req->addr);
+        log_vcpu(LOG_DEBUG, vcpu, "%s of %u bytes at port 0x%x: nothing there", req->write ? "write" : "read",
+                 req->size, (unsigned)req->addr);
 }
 
 struct exit_result handle_io(struct vcpu *vcpu, const struct exit *exit)

@@ -9,15 +9,14 @@ struct exit_result handle_nested_fault(struct vcpu *vcpu, const struct exit *exi
 {
     const struct exit_nested *n = &exit->u.nested;
     if (n->fetch || n->during_walk) {
-        log_line(LOG_ERROR, vcpu->vm->name, "vCPU %u: %s at guest-physical %llx, where no memory is",
-                 vcpu->id, n->fetch ? "code was fetched" : "a page table was looked for",
+        log_vcpu(LOG_ERROR, vcpu, "%s at guest-physical %llx, where no memory is",
+                 n->fetch ? "code was fetched" : "a page table was looked for",
                  (unsigned long long)n->address.v);
         return exit_stop(STOP_BAD_INSTRUCTION);
     }
     if (exit->vectoring
             .valid) { /* SDM volume 3, 28.2.4: the access is the delivery's, not that of the code at RIP */
-        log_line(LOG_ERROR, vcpu->vm->name,
-                 "vCPU %u: delivery of vector %u reached guest-physical %llx, where no memory is", vcpu->id,
+        log_vcpu(LOG_ERROR, vcpu, "delivery of vector %u reached guest-physical %llx, where no memory is",
                  exit->vectoring.vector, (unsigned long long)n->address.v);
         return exit_stop(STOP_BAD_INSTRUCTION);
     }
@@ -27,7 +26,7 @@ struct exit_result handle_nested_fault(struct vcpu *vcpu, const struct exit *exi
 /* Only a table entry that we wrote wrongly explains this. The VM is lost, the host is not. */
 struct exit_result handle_nested_misconfig(struct vcpu *vcpu, const struct exit *exit)
 {
-    log_line(LOG_ERROR, vcpu->vm->name, "vCPU %u: EPT misconfiguration at guest-physical %llx", vcpu->id,
+    log_vcpu(LOG_ERROR, vcpu, "EPT misconfiguration at guest-physical %llx",
              (unsigned long long)exit->u.nested.address.v);
     return exit_stop(STOP_GUEST_MEMORY);
 }

@@ -6,15 +6,12 @@
 #include "hv/lib/log.h"
 #include "hv/vm.h"
 
-#define UNKNOWN_MSR_LINES 32u /* logged per VM, then silence */
-
-static void note_unknown(struct vcpu *vcpu, const char *what, uint32_t msr, uint64_t value)
+/* Once for each MSR and direction. */
+static void note_unknown(struct vcpu *vcpu, const char *what, uint32_t msr, bool write, uint64_t value)
 {
-    struct vm *vm = vcpu->vm;
-    uint32_t line = __atomic_fetch_add(&vm->unknown_msrs_logged, 1, __ATOMIC_RELAXED);
-    if (line < UNKNOWN_MSR_LINES)
-        log_line(LOG_DEBUG, vm->name, "vCPU %u: %s of MSR 0x%x (%s), value 0x%llx, refused with #GP",
-                 vcpu->id, what, msr, msr_policy_name(msr), (unsigned long long)value);
+    if (once_first(&vcpu->vm->msrs_seen, msr | (uint64_t)write << 32))
+        log_vcpu(LOG_DEBUG, vcpu, "%s of MSR 0x%x (%s), value 0x%llx, refused with #GP", what, msr,
+                 msr_policy_name(msr), (unsigned long long)value);
 }
 
 /* Which register behind the seam an MSR is; false: a segment base. */
@@ -139,7 +136,7 @@ struct exit_result handle_rdmsr(struct vcpu *vcpu, const struct exit *exit)
     enum status s = class == MSR_CLASS_LAPIC ? lapic_msr_read(&vcpu->lapic, msr, &value)
                                              : read_other(vcpu, class, msr, &value);
     if (__builtin_expect(s != STATUS_OK, 0)) {
-        note_unknown(vcpu, "RDMSR", msr, 0);
+        note_unknown(vcpu, "RDMSR", msr, false, 0);
         return exit_inject_error(VECTOR_GP, 0);
     }
     vcpu->gpr[RAX] = (uint32_t)value;
@@ -156,7 +153,7 @@ struct exit_result handle_wrmsr(struct vcpu *vcpu, const struct exit *exit)
     enum status s = class == MSR_CLASS_LAPIC ? lapic_msr_write(&vcpu->lapic, msr, value)
                                              : write_other(vcpu, class, msr, value);
     if (__builtin_expect(s != STATUS_OK, 0)) {
-        note_unknown(vcpu, "WRMSR", msr, value);
+        note_unknown(vcpu, "WRMSR", msr, true, value);
         return exit_inject_error(VECTOR_GP, 0);
     }
     return exit_advance();

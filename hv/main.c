@@ -99,11 +99,11 @@ static void create_vms(void)
                        MIB(core.info->pool_size << 10), config->vm_count);
         core.vms[i] = vm;
         if (vm_create(vm, i, why, sizeof(why)) != STATUS_OK) {
-            log_line(LOG_ERROR, config->vms[i].name, "cannot be created: %s", why);
+            log_vm(LOG_ERROR, vm, "cannot be created: %s", why);
             vm->state = VM_STOPPED;
             continue;
         }
-        log_line(LOG_INFO, vm->name, "%u vCPUs, %llu MiB", vm->vcpu_count, MIB(vm->config->memory));
+        log_vm(LOG_INFO, vm, "%u vCPUs, %llu MiB", vm->vcpu_count, MIB(vm->config->memory));
     }
 }
 
@@ -115,7 +115,7 @@ static void start_vms(void)
         if (vm->state == VM_STOPPED)
             continue;
         if (vm_start(vm, why, sizeof(why)) != STATUS_OK) {
-            log_line(LOG_ERROR, vm->name, "cannot be started: %s", why);
+            log_vm(LOG_ERROR, vm, "cannot be started: %s", why);
             vm->state = VM_STOPPED;
         }
     }

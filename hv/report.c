@@ -9,7 +9,7 @@
 #define CODE_SHOWN  16u
 
 #define LL(v)    ((unsigned long long)(v))
-#define SAY(...) log_line(LOG_ERROR, vcpu->vm->name, __VA_ARGS__)
+#define SAY(...) log_vcpu(LOG_ERROR, vcpu, __VA_ARGS__)
 
 static void print_registers(struct vcpu *vcpu)
 {
@@ -47,7 +47,7 @@ static void print_code(struct vcpu *vcpu)
 
 void report_vcpu(struct vcpu *vcpu)
 {
-    SAY("vCPU %u: %s", vcpu->id, stop_reason_name(vcpu->stop));
+    SAY("%s", stop_reason_name(vcpu->stop));
     print_registers(vcpu);
     print_code(vcpu);
     SAY("  the last exits, newest first:");

@@ -172,6 +172,7 @@ enum status vm_create(struct vm *vm, uint32_t id, char *why, size_t why_size)
     vm->id = id;
     vm->config = &core.info->config.vms[id];
     vm->name = vm->config->name;
+    log_source_init(&vm->log, vm->name, LOG_INFO);
     create_cpuid(vm, bits_count(vm->config->cpus));
     enum status s = create_memory(vm, why, why_size);
     if (s == STATUS_OK)
@@ -315,9 +316,8 @@ static bool wants_restart(struct vm *vm)
     vm->quick_crashes = vm_now_ns(vm) < QUICK_CRASH_NS ? vm->quick_crashes + 1 : 0;
     if (vm->quick_crashes < QUICK_CRASH_LIMIT)
         return true;
-    log_line(LOG_ERROR, vm->name,
-             "%u crashes in a row, each within %llu s of its start: not restarted any more",
-             vm->quick_crashes, QUICK_CRASH_NS / 1000000000ull);
+    log_vm(LOG_ERROR, vm, "%u crashes in a row, each within %llu s of its start: not restarted any more",
+           vm->quick_crashes, QUICK_CRASH_NS / 1000000000ull);
     return false;
 }
 
@@ -332,16 +332,15 @@ void vm_vcpu_left(struct vcpu *vcpu)
         return;
     if (wants_restart(vm)) {
         vm->restarts++;
-        log_line(LOG_INFO, vm->name, "%s: restarting from pristine images (restart %u)",
-                 stop_reason_name(vm->stop), vm->restarts);
+        log_vm(LOG_INFO, vm, "%s: restarting from pristine images (restart %u)", stop_reason_name(vm->stop),
+               vm->restarts);
         if (vm_start(vm, why, sizeof(why)) == STATUS_OK)
             return;
-        log_line(LOG_ERROR, vm->name, "cannot restart: %s", why);
+        log_vm(LOG_ERROR, vm, "cannot restart: %s", why);
     }
     spin_lock(&vm->life);
     vm->state = VM_STOPPED;
     spin_unlock(&vm->life);
-    log_line(stop_is_crash(vm->stop) ? LOG_ERROR : LOG_INFO, vm->name, "stopped: %s",
-             stop_reason_name(vm->stop));
+    log_vm(stop_is_crash(vm->stop) ? LOG_ERROR : LOG_INFO, vm, "stopped: %s", stop_reason_name(vm->stop));
     core_vm_stopped();
 }

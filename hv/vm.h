@@ -20,6 +20,7 @@
 #include "hv/gmem.h"
 #include "hv/guest/linux.h"
 #include "hv/lib/lock.h"
+#include "hv/lib/log.h"
 #include "hv/vcpu.h"
 
 #define VM_MAX_VCPUS 16u
@@ -44,6 +45,7 @@ struct vm {
     uint32_t id;                    /* C */
     const struct config_vm *config; /* C */
     const char *name;               /* C */
+    struct log_source log;          /* has its own lock */
 
     struct spinlock life;
     enum vm_state state;    /* life */
@@ -65,12 +67,16 @@ struct vm {
     uint64_t start_tsc;       /* C while running: host TSC when the VM's time was 0 */
     int64_t start_wall;       /* C while running: UTC seconds at that moment */
 
-    uint32_t unknown_msrs_logged;     /* A. lines written, bounded */
+    struct once msrs_seen;            /* refused ones that the log has: MSR number, bit 32 set for writes */
     uint32_t restarts, quick_crashes; /* the last CPU to leave */
 
     uint32_t vcpu_count; /* C */
     struct vcpu *vcpus[VM_MAX_VCPUS];
 };
+
+/* Log lines about a VM, and about one of its vCPUs (hv/lib/log.h). */
+#define log_vm(level, vm, ...)     log_from(&(vm)->log, LOG_NO_VCPU, level, __VA_ARGS__)
+#define log_vcpu(level, vcpu, ...) log_from(&(vcpu)->vm->log, (vcpu)->id, level, __VA_ARGS__)
 
 /* Interrupt lines and messages (hv/irq.c); all under vm->devices. */
 void irq_set_line(struct vm *vm, unsigned line, bool level);

@@ -196,6 +196,7 @@ void machine_init(unsigned vcpus)
     strcpy(machine.config.name, "test");
     vm->config = &machine.config;
     vm->name = machine.config.name;
+    log_source_init(&vm->log, vm->name, LOG_DEBUG);
     vm->cpuid.phys_bits = 40;
     vm->cpuid.ext[1].edx = 1u << 26; /* 1 GiB pages */
     vm->plan.layout = (struct guest_layout){MACHINE_RAM_END, MACHINE_RAM_END, GUEST_FOUR_GIB};

@@ -921,7 +921,7 @@ static void test_unknown_instruction(void **state)
     assert_int_equal(LOAD(DEV, 0x0f, 0x28, 0x03, 0xf4).action, ACTION_RETRY); /* movaps xmm0, [rbx] */
     assert_int_equal(fake_host.log_lines, 0);
     assert_stop(LOAD(DEV, 0x0f, 0x28, 0x03, 0xf4)); /* it is still there */
-    assert_true(fake_host_logged("vCPU 0: cannot emulate the instruction at 1000"));
+    assert_true(fake_host_logged("test/0: ERROR: cannot emulate the instruction at 1000"));
     assert_true(fake_host_logged("0f 28 03 f4"));
     assert_no_access();
     struct exit exit = io_exit(DEV_PORT, 1, false);

@@ -41,7 +41,7 @@ static void test_registers(void **state)
     struct seg gs = {.base = 0xffff888000000000ull, .limit = 0xfffff, .access = 0xc093, .selector = 0x2b};
     virt_set_seg(v, SEG_GS, &gs);
     report_vcpu(v);
-    assert_logged("vCPU 1: ");
+    assert_logged("/1: ERROR: ");
     assert_logged(stop_reason_name(STOP_TRIPLE_FAULT));
     for (unsigned i = 0; i < 16; i++) {
         if (!names[i])

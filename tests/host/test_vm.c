@@ -522,7 +522,7 @@ static void test_sched_runs_and_reports(void **state)
     assert_int_equal(rounds, 1);
     assert_int_equal(fake_vcpu(vm.vcpus[1])->loads, 1);
     assert_int_equal(fake_vcpu(vm.vcpus[1])->puts, 1);
-    assert_true(fake_host_logged("vCPU 1: "));
+    assert_true(fake_host_logged("/1: ERROR: "));
     assert_true(fake_host_logged("code at rip"));
     assert_int_equal(vm.stop, STOP_TRIPLE_FAULT);
     assert_int_equal(vm.vcpus_in_loop, 2);
@@ -531,7 +531,7 @@ static void test_sched_runs_and_reports(void **state)
     run_cpu(3);
     assert_int_equal(vm.state, VM_STOPPED);
     assert_int_equal(fake_host.vms_stopped, 1);
-    assert_false(fake_host_logged("vCPU 0: "));
+    assert_false(fake_host_logged("/0: ERROR: "));
     run_cpu(2); /* has never had anything to do */
     assert_int_equal(fake_host.idle_until[fake_host.idles - 1], UINT64_MAX);
 }

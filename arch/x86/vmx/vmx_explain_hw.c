@@ -27,10 +27,8 @@ void virt_explain_entry_failure(struct vcpu *vcpu)
     };
     vmx_check_read(&state, &vmx_host.msrs, read_field, NULL);
     if (vmx_check(&machine, &state, &finding) == STATUS_OK)
-        log_line(LOG_ERROR, vcpu->vm->name,
-                 "vCPU %u: the processor refused the VM entry, but no rule known here is broken", vcpu->id);
+        log_vcpu(LOG_ERROR, vcpu, "the processor refused the VM entry, but no rule known here is broken");
     else
-        log_line(LOG_ERROR, vcpu->vm->name,
-                 "vCPU %u: the processor refused the VM entry: %s = 0x%llx, but %s (SDM %s)", vcpu->id,
+        log_vcpu(LOG_ERROR, vcpu, "the processor refused the VM entry: %s = 0x%llx, but %s (SDM %s)",
                  finding.field, (unsigned long long)finding.value, finding.rule, finding.section);
 }

@@ -98,8 +98,7 @@ bool vmx_handle_exit(struct vcpu *vcpu)
 void vmx_entry_failed(struct vcpu *vcpu)
 {
     uint64_t error = vmcs_read(VMCS_INSTRUCTION_ERROR);
-    log_line(LOG_ERROR, vcpu->vm->name, "vCPU %u: VM entry refused, VM-instruction error %llu", vcpu->id,
-             (unsigned long long)error);
+    log_vcpu(LOG_ERROR, vcpu, "VM entry refused, VM-instruction error %llu", (unsigned long long)error);
     virt_explain_entry_failure(vcpu);
     vcpu->stop = STOP_ENTRY_FAILED;
 }
