@@ -6,16 +6,17 @@
 struct vcpu;
 
 struct cpu {
-    struct cpu *self;      /* GS:0. Constant */
-    uint32_t index;        /* into cpus[] and boot_info.cpus. Constant */
-    uint32_t apic_id;      /* Constant */
-    struct vcpu *vcpu;     /* the vCPU loaded here, NULL when none. This CPU only */
-    struct vcpu *assigned; /* the scheduler's: the vCPU this CPU is to run. Atomic */
-    bool polls_console;    /* this CPU looks at the host's serial port. Constant */
-    uint64_t poll_tsc;     /* when it looks next. This CPU only */
-    uint32_t online;       /* set when the CPU is in VMX root operation. Atomic */
-    uint32_t nmis;         /* host NMIs seen. Atomic */
-    void *hw;              /* arch/x86's part: descriptor tables, stacks, windows, VMXON region. Constant */
+    struct cpu *self;         /* GS:0. Constant */
+    uint32_t index;           /* into cpus[] and boot_info.cpus. Constant */
+    uint32_t apic_id;         /* Constant */
+    struct vcpu *vcpu;        /* the vCPU loaded here, NULL when none. This CPU only */
+    struct vcpu *assigned;    /* the scheduler's: the vCPU this CPU is to run. Atomic */
+    bool polls_console;       /* this CPU looks at the host's serial port. Constant */
+    uint64_t poll_tsc;        /* when it looks next. This CPU only */
+    uint64_t windows_changed; /* windows of this CPU that were moved, ever. This CPU only */
+    uint32_t online;          /* set when the CPU is in VMX root operation. Atomic */
+    uint32_t nmis;            /* host NMIs seen. Atomic */
+    void *hw; /* arch/x86's part: descriptor tables, stacks, windows, VMXON region. Constant */
 };
 
 /* What hv/ asks of the host's processor; arch/x86/host_hw.c answers, tests/host fakes it. */
@@ -33,10 +34,10 @@ void host_handle_nmi(void);
 void host_poweroff(void) __attribute__((noreturn));
 void host_reboot(void) __attribute__((noreturn));
 /* A pointer through which this CPU reaches one page of physical memory until its next call with this slot. */
-#define HOST_WINDOWS       9u
+#define HOST_WINDOWS       65u
 #define HOST_WINDOW_FILE   0u /* pristine images and firmware tables */
-#define HOST_WINDOW_GUEST  1u /* .. 8: guest memory (hv/gmem.c), one by the page's number */
-#define HOST_WINDOW_GUESTS 8u
+#define HOST_WINDOW_GUEST  1u /* .. 64: guest memory (hv/gmem.c), one by the page's number */
+#define HOST_WINDOW_GUESTS 64u
 void *host_window(hpa_t page, unsigned slot);
 /* Fills whole pages with zeros. Uses vector registers: only while no vCPU is loaded on this CPU. */
 void host_zero_pages(hpa_t first, uint64_t count);

@@ -23,6 +23,7 @@ struct emulation {
     bool user;
     struct seg cs;
     struct guest_insn *code; /* the vCPU's, kept between instructions */
+    struct fetch_memo *memo; /* while code is being fetched: the vCPU's; else NULL */
     struct insn_regs regs;
     /* Set when a step failed: what to answer. */
     struct exit_result failure;
@@ -34,9 +35,11 @@ static bool read_entry(void *ctx, gpa_t at, void *entry, size_t size)
     const void *window = gmem_window(&e->vcpu->vm->gmem, at, size);
     if (!window)
         return false;
-    if (size == sizeof(uint64_t))
+    if (size == sizeof(uint64_t)) {
         *(uint64_t *)entry = *(const volatile uint64_t *)window;
-    else
+        if (e->memo)
+            fetch_memo_entry(e->memo, window, *(uint64_t *)entry);
+    } else
         *(uint32_t *)entry = *(const volatile uint32_t *)window;
     return true;
 }
@@ -83,9 +86,18 @@ static bool fetch_bytes(void *ctx, gva_t linear, void *bytes, size_t size)
 {
     struct emulation *e = ctx;
     gpa_t at;
-    if (!translate(e, linear, WALK_FETCH, &at))
+    const struct cpu *cpu = e->vcpu->cpu;
+    e->memo = &e->vcpu->fetched;
+    fetch_memo_begin(e->memo, cpu);
+    bool found = translate(e, linear, WALK_FETCH, &at);
+    const uint8_t *window = found ? gmem_window(&e->vcpu->vm->gmem, at, size) : NULL;
+    if (window)
+        fetch_memo_end(e->memo, cpu, linear.v, window, &e->paging, e->user);
+    else
+        e->memo->levels = 0;
+    e->memo = NULL;
+    if (!found)
         return false;
-    const uint8_t *window = gmem_window(&e->vcpu->vm->gmem, at, size);
     if (window && size >= 8 && size <= 16) { /* two loads that overlap: nearly always */
         uint64_t first, last;
         memcpy(&first, window, sizeof(first));
@@ -127,6 +139,7 @@ static void begin(struct emulation *e, struct vcpu *vcpu)
     e->mode = guest_mode(cr0, efer, rflags, e->cs.access);
     e->user = (virt_get_seg(vcpu, SEG_SS).access >> 5 & 3) == 3;
     e->code = &vcpu->last_insn;
+    e->memo = NULL;
     e->paging.cr0 = cr0;
     e->paging.cr3 = virt_get(vcpu, VIRT_CR3);
     e->paging.cr4 = cr4;
@@ -145,9 +158,21 @@ static void begin(struct emulation *e, struct vcpu *vcpu)
     e->regs.rflags = rflags;
 }
 
+/* The common case: the same instruction as last time in the same place, all of it on one page. */
+static bool is_fetched(struct emulation *e)
+{
+    uint64_t rip = e->vcpu->rip;
+    if (e->mode != GUEST_MODE_LONG || (rip & PAGE_MASK) > PAGE_SIZE - sizeof(e->code->bytes))
+        return false;
+    const uint8_t *page = fetch_memo_find(&e->vcpu->fetched, e->vcpu->cpu, rip, &e->paging, e->user);
+    return page && guest_same_insn(e->code, INSN_MODE_64, page + (rip & PAGE_MASK));
+}
+
 /* Fetches and decodes the instruction at RIP. False: e->failure says what to do. */
 static bool fetch(struct emulation *e)
 {
+    if (__builtin_expect(is_fetched(e), 1))
+        return true;
     struct guest_fetch env = {.ctx = e, .read = fetch_bytes};
     uint64_t rip = e->vcpu->rip;
     gva_t linear = gva(e->mode == GUEST_MODE_LONG ? rip : (uint32_t)(e->cs.base + rip));

@@ -7,6 +7,7 @@
 #include "hv/cpuid_policy.h"
 #include "hv/events.h"
 #include "hv/exit.h"
+#include "hv/fetch_memo.h"
 #include "hv/msr_policy.h"
 #include "hv/recorder.h"
 
@@ -53,6 +54,7 @@ struct vcpu {
     uint64_t injected;               /* O. external interrupts */
     enum stop_reason stop;           /* O. why it left the loop */
     struct exit last_exit;           /* O. valid when stop is set */
+    struct fetch_memo fetched;       /* O. where the last instruction emulated was found */
     struct guest_insn last_insn;     /* O. the last instruction emulated, decoded */
     uint64_t refused_rip;            /* O. where an instruction was not known, and the guest went back once */
     struct recorder recorder;        /* O */

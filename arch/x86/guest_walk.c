@@ -451,6 +451,11 @@ static bool same_bytes(const uint8_t *a, const uint8_t *b, unsigned length)
     return x[0] == y[0] && bits_low_bytes(x[1] ^ y[1], length - 8) == 0;
 }
 
+bool guest_same_insn(const struct guest_insn *known, enum insn_mode mode, const uint8_t *code)
+{
+    return known->decoded && known->mode == mode && same_bytes(code, known->bytes, known->insn.length);
+}
+
 static enum status decode_fetched(struct guest_insn *out, enum insn_mode mode, uint64_t count)
 {
     out->count = (uint8_t)count;

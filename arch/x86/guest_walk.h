@@ -104,6 +104,9 @@ struct guest_insn {
     struct insn insn;
 };
 
+/* Is the instruction at `code`, where 16 bytes can be read, the one that `known` holds for this mode? */
+bool guest_same_insn(const struct guest_insn *known, enum insn_mode mode, const uint8_t *code);
+
 /* Reads and decodes the instruction at `linear`. The next page is touched only when the instruction extends
  * into it. `room`: from guest_code_room. ERR_NOT_FOUND: `read` failed; ERR_RANGE: it runs past the segment's
  * end (#GP); ERR_INVALID, ERR_UNSUPPORTED: as insn_decode. On failure out->insn is unspecified. */

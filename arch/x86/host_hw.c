@@ -77,6 +77,7 @@ void *host_window(hpa_t page, unsigned slot)
     if (hw->window_value[slot] != value) {
         *hw->window_entry[slot] = value;
         hw->window_value[slot] = value;
+        cpu->windows_changed++;
         cpu_invlpg(va);
     }
     return va;

@@ -165,6 +165,7 @@ void *host_window(hpa_t page, unsigned slot)
         fail("mmap of a window");
     window_page[n] = (page.v >> PAGE_SHIFT) + 1;
     fake_host.window_moves++;
+    fake_host.cpu->windows_changed++;
     return at;
 }
 

@@ -916,6 +916,108 @@ static void test_code_faults(void **state)
     assert_fault(emulate_mmio(v, &exit), VECTOR_GP, 0);
 }
 
+/* ---- the place of the last instruction is remembered, and never believed ---- */
+
+/* A kernel's code: only such pages take the short walk that is remembered. */
+static void supervisor_code(void)
+{
+    *machine_pte(v->rip) &= ~4ull;
+}
+
+static void test_fetched_again(void **state)
+{
+    supervisor_code();
+    for (unsigned i = 0; i < 5; i++) /* the first marks the tables as accessed, the second remembers them */
+        assert_advanced(LOAD(DEV, 0x8b, 0x03), 2);
+    assert_int_equal(v->fetched.levels, 4);
+    assert_int_equal(count, 5);
+    assert_advanced(LOAD(DEV + 4, 0x8b, 0x43, 0x04), 3); /* other code in the same place */
+    assert_access(5, false, DEV + 4, 4, 0x08070605);
+    static uint8_t
+        stale[PAGE_SIZE]; /* what a window of another time or CPU would show: the same instruction */
+    memcpy(stale + (v->rip & PAGE_MASK), "\x8b\x43\x04", 3);
+    machine_code(v, "\x8b\x03", 2);
+    struct exit exit = fault(DEV, false);
+    v->cpu->windows_changed++;
+    v->fetched.code = stale;
+    assert_advanced(emulate_mmio(v, &exit), 2);
+    assert_int_equal(v->fetched.levels, 4);
+    v->last_insn.decoded = false; /* nothing but the place is remembered */
+    assert_advanced(emulate_mmio(v, &exit), 2);
+    machine_code(v, "\x8b\x43\x04", 3);
+    assert_advanced(emulate_mmio(v, &exit), 3);
+    machine_code(v, "\x8b\x03", 2);
+    v->fetched.cpu = NULL;
+    v->fetched.code = stale;
+    assert_advanced(emulate_mmio(v, &exit), 2);
+    v->rip += PAGE_SIZE; /* the same offset on another page */
+    machine_code(v, "\x8b\x43\x04", 3);
+    assert_advanced(emulate_mmio(v, &exit), 3);
+    v->rip -= PAGE_SIZE;
+    assert_advanced(emulate_mmio(v, &exit), 2);
+}
+
+static void test_fetched_from_changed_tables(void **state)
+{
+    static const uint8_t other[] = {0x8b, 0x43, 0x04}; /* mov eax, [rbx + 4] */
+    struct exit exit = fault(DEV, false);
+    supervisor_code();
+    machine_write(DATA, other, sizeof(other));
+    assert_advanced(LOAD(DEV, 0x8b, 0x03), 2);
+    assert_advanced(LOAD(DEV, 0x8b, 0x03), 2);
+    assert_int_equal(v->fetched.levels, 4);
+    map_page(v->rip, DATA);
+    supervisor_code();
+    assert_advanced(emulate_mmio(v, &exit), 3);
+    *machine_pte(v->rip) &= ~0x20ull; /* not accessed: the walk marks it again, as the processor's would */
+    assert_advanced(emulate_mmio(v, &exit), 3);
+    assert_true(*machine_pte(v->rip) & 0x20);
+    uint64_t directory = *machine_pde(v->rip);
+    *machine_pde(v->rip) = 0;
+    assert_page_fault(emulate_mmio(v, &exit), v->rip, 0x10);
+    *machine_pde(v->rip) = directory;
+    assert_advanced(emulate_mmio(v, &exit), 3);
+    *machine_pte(v->rip) |= 1ull << 63;
+    assert_page_fault(emulate_mmio(v, &exit), v->rip, 0x11);
+}
+
+static void test_fetched_with_changed_rights(void **state)
+{
+    struct exit exit = fault(DEV, false);
+    struct seg ss = virt_get_seg(v, SEG_SS), kernel = ss;
+    supervisor_code();
+    assert_advanced(LOAD(DEV, 0x8b, 0x03), 2);
+    assert_advanced(LOAD(DEV, 0x8b, 0x03), 2);
+    ss.access |= 3 << 5;
+    virt_set_seg(v, SEG_SS, &ss);
+    assert_page_fault(emulate_mmio(v, &exit), v->rip, 0x15);
+    virt_set_seg(v, SEG_SS, &kernel);
+    assert_advanced(emulate_mmio(v, &exit), 2);
+    assert_advanced(emulate_mmio(v, &exit), 2);
+    virt_set(v, VIRT_CR4, virt_get(v, VIRT_CR4) | CR4_SMEP);
+    assert_advanced(emulate_mmio(v, &exit), 2);
+    assert_advanced(emulate_mmio(v, &exit), 2);
+    *machine_pte(v->rip) |= 4; /* a user's page now */
+    assert_page_fault(emulate_mmio(v, &exit), v->rip, 0x11);
+    *machine_pte(v->rip) &= ~4ull;
+    assert_advanced(emulate_mmio(v, &exit), 2);
+    virt_set(v, VIRT_CR3, virt_get(v, VIRT_CR3) + 0x40000000); /* tables where there are none */
+    assert_true(emulate_mmio(v, &exit).action != ACTION_ADVANCE);
+}
+
+static void test_fetched_near_the_end_of_a_page(void **state)
+{
+    struct exit exit = fault(DEV, false);
+    v->rip = 0x1ffe;
+    supervisor_code();
+    machine_code(v, "\x8b\x03", 2);
+    assert_advanced(emulate_mmio(v, &exit), 2);
+    assert_advanced(emulate_mmio(v, &exit), 2);
+    machine_code(v, "\x8b\x83\4\0\0\0", 6); /* runs into the next page */
+    assert_advanced(emulate_mmio(v, &exit), 6);
+    assert_access(2, false, DEV + 4, 4, 0x08070605);
+}
+
 static void test_unknown_instruction(void **state)
 {
     assert_int_equal(LOAD(DEV, 0x0f, 0x28, 0x03, 0xf4).action, ACTION_RETRY); /* movaps xmm0, [rbx] */
@@ -1085,6 +1187,10 @@ int main(void)
         T(test_pae_paging),
         T(test_real_mode),
         T(test_code_faults),
+        T(test_fetched_again),
+        T(test_fetched_from_changed_tables),
+        T(test_fetched_with_changed_rights),
+        T(test_fetched_near_the_end_of_a_page),
         T(test_unknown_instruction),
         T(test_breakpoint_under_us),
         T(test_undefined_instruction),
