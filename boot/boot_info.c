@@ -93,6 +93,11 @@ static const char *check_files(const struct boot_info *info)
             return "a kernel is not in memory marked as an image";
         if (info->initrds[i].size && !file_is_good(info, &info->initrds[i]))
             return "an initrd is not in memory marked as an image";
+        if (info->config.vms[i].module_count > CONFIG_MAX_MODULES)
+            return "the number of modules is out of range";
+        for (uint32_t j = 0; j < info->config.vms[i].module_count; j++)
+            if (!info->modules[i][j].size || !file_is_good(info, &info->modules[i][j]))
+                return "a module is not in memory marked as an image";
     }
     return NULL;
 }

@@ -6,14 +6,14 @@
 #include "hv/lib/addr.h"
 
 #define BOOT_INFO_MAGIC   0x4248495f31303030ull /* "000_IHB" */
-#define BOOT_INFO_VERSION 1u
+#define BOOT_INFO_VERSION 2u
 #define BOOT_MAX_REGIONS  512
 #define BOOT_MAX_CPUS     64
 
 enum boot_region_kind {
     BOOT_REGION_FREE,     /* conventional, or boot services' after exit: guests may have it */
     BOOT_REGION_BULKHEAD, /* core image, pool, trampoline, this struct */
-    BOOT_REGION_IMAGE,    /* a guest's kernel or initrd, kept pristine */
+    BOOT_REGION_IMAGE,    /* a guest's kernel, initrd or module, kept pristine */
     BOOT_REGION_RESERVED, /* firmware runtime, ACPI, MMIO, persistent, unusable: never given away */
 };
 
@@ -74,6 +74,7 @@ struct boot_info {
     struct config config;
     struct boot_file kernels[CONFIG_MAX_VMS]; /* by VM index */
     struct boot_file initrds[CONFIG_MAX_VMS];
+    struct boot_file modules[CONFIG_MAX_VMS][CONFIG_MAX_MODULES]; /* as config.vms[].modules */
 };
 
 /* Checks magic, version, counts, order and containment. ERR_INVALID with *why set to a static text. */

@@ -112,6 +112,11 @@ static struct named_file initrd_of(const struct config_vm *vm)
     return (struct named_file){vm->initrd, "initrd", vm->initrd_line, vm->initrd_column};
 }
 
+static struct named_file module_of(const struct config_module *module)
+{
+    return (struct named_file){module->path, "module", module->line, module->column};
+}
+
 static EFI_STATUS open_named(const struct named_file *f, EFI_FILE_HANDLE *file, uint64_t *size)
 {
     EFI_STATUS s = open_file(f->path, file, size);
@@ -139,18 +144,29 @@ static EFI_STATUS file_size(const struct named_file *f, uint64_t *size)
     return s;
 }
 
+/* Adds the file's size in whole pages to *total. */
+static EFI_STATUS add_file(struct named_file f, uint64_t *total)
+{
+    uint64_t size;
+    EFI_STATUS s = file_size(&f, &size);
+
+    if (!EFI_ERROR(s))
+        *total += align_up(size, PAGE_SIZE);
+    return s;
+}
+
 EFI_STATUS efi_check_files(const struct config *config, uint64_t *total)
 {
     *total = 0;
     for (uint32_t i = 0; i < config->vm_count; i++) {
-        struct named_file kernel = kernel_of(&config->vms[i]), initrd = initrd_of(&config->vms[i]);
-        uint64_t kernel_size = 0, initrd_size = 0;
-        EFI_STATUS s = file_size(&kernel, &kernel_size);
+        const struct config_vm *vm = &config->vms[i];
+        EFI_STATUS s = add_file(kernel_of(vm), total);
         if (!EFI_ERROR(s))
-            s = file_size(&initrd, &initrd_size);
+            s = add_file(initrd_of(vm), total);
+        for (uint32_t j = 0; !EFI_ERROR(s) && j < vm->module_count; j++)
+            s = add_file(module_of(&vm->modules[j]), total);
         if (EFI_ERROR(s))
             return s;
-        *total += align_up(kernel_size, PAGE_SIZE) + align_up(initrd_size, PAGE_SIZE);
     }
     return EFI_SUCCESS;
 }
@@ -229,28 +245,32 @@ static EFI_STATUS check_fit(const struct config_vm *vm, const struct linux_image
     return EFI_SUCCESS;
 }
 
-static EFI_STATUS load_vm(const struct config_vm *vm, struct boot_file *kernel, struct boot_file *initrd)
+static EFI_STATUS load_vm(const struct config_vm *vm, uint32_t index, struct boot_info *info)
 {
     static struct linux_image image;
     struct named_file kernel_file = kernel_of(vm), initrd_file = initrd_of(vm);
     uint64_t initrd_size = 0;
 
-    EFI_STATUS s = load(&kernel_file, vm->name, kernel);
+    EFI_STATUS s = load(&kernel_file, vm->name, &info->kernels[index]);
     if (!EFI_ERROR(s))
-        s = check_kernel(&kernel_file, kernel, &image);
+        s = check_kernel(&kernel_file, &info->kernels[index], &image);
     if (!EFI_ERROR(s))
         s = file_size(&initrd_file, &initrd_size);
     if (!EFI_ERROR(s))
         s = check_fit(vm, &image, initrd_size); /* before megabytes are read for nothing */
     if (!EFI_ERROR(s) && initrd_size)
-        s = load(&initrd_file, vm->name, initrd);
+        s = load(&initrd_file, vm->name, &info->initrds[index]);
+    for (uint32_t i = 0; !EFI_ERROR(s) && i < vm->module_count; i++) {
+        struct named_file module_file = module_of(&vm->modules[i]);
+        s = load(&module_file, vm->name, &info->modules[index][i]);
+    }
     return s;
 }
 
-EFI_STATUS efi_load_files(const struct config *config, struct boot_file *kernels, struct boot_file *initrds)
+EFI_STATUS efi_load_files(const struct config *config, struct boot_info *info)
 {
     for (uint32_t i = 0; i < config->vm_count; i++) {
-        EFI_STATUS s = load_vm(&config->vms[i], &kernels[i], &initrds[i]);
+        EFI_STATUS s = load_vm(&config->vms[i], i, info);
         if (EFI_ERROR(s))
             return s;
     }

@@ -33,8 +33,8 @@ EFI_STATUS efi_read_config(struct span *text);
 /* Checks that all files of all VMs exist and sums up their sizes in whole pages; says what is wrong itself.
  */
 EFI_STATUS efi_check_files(const struct config *config, uint64_t *total);
-/* Loads kernels and initrds, by VM index; says what is wrong itself. */
-EFI_STATUS efi_load_files(const struct config *config, struct boot_file *kernels, struct boot_file *initrds);
+/* Loads kernels, initrds and modules into info's tables, by VM index; says what is wrong itself. */
+EFI_STATUS efi_load_files(const struct config *config, struct boot_info *info);
 
 /* efi_memory.c */
 /* Contiguous pages below `limit` (0: anywhere), aligned to `align` (a power of two >= 4096). */

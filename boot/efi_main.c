@@ -197,6 +197,7 @@ static EFI_STATUS fill_info(void)
     info->config = loader.config;
     memcpy(info->kernels, loader.info.kernels, sizeof(info->kernels));
     memcpy(info->initrds, loader.info.initrds, sizeof(info->initrds));
+    memcpy(info->modules, loader.info.modules, sizeof(info->modules));
     info->framebuffer = efi_framebuffer();
     info->tsc_hz = efi_tsc_hz(&source);
     info->tsc_source = source;
@@ -231,6 +232,8 @@ static enum status fill_regions(struct span descriptors, size_t step)
         s = set_image(&map, &info->kernels[i]);
         if (!s)
             s = set_image(&map, &info->initrds[i]);
+        for (uint32_t j = 0; !s && j < info->config.vms[i].module_count; j++)
+            s = set_image(&map, &info->modules[i][j]);
     }
     info->region_count = map.count;
     return s;
@@ -269,7 +272,7 @@ static EFI_STATUS prepare(void)
     if (EFI_ERROR(s))
         return s;
     efi_print("Loading\n");
-    s = efi_load_files(&loader.config, loader.info.kernels, loader.info.initrds);
+    s = efi_load_files(&loader.config, &loader.info);
     if (!EFI_ERROR(s))
         s = build(core_file);
     if (!EFI_ERROR(s))

@@ -153,14 +153,53 @@ static bool parse_choice(struct parser *p, const struct value *v, const char *co
 
 static bool parse_console(struct parser *p, const struct value *v)
 {
-    static const char *const names[] = {"serial"};
+    static const char *const names[] = {"serial", "screen"};
+    static const enum config_console values[] = {CONSOLE_SERIAL, CONSOLE_SCREEN};
     unsigned choice;
 
-    if (span_equals(v->text, "screen"))
-        return fail(p, CONFIG_BAD_CHOICE, v->column, "console = screen is not available yet: use serial");
-    if (!parse_choice(p, v, names, ARRAY_SIZE(names), "serial", &choice))
+    if (!parse_choice(p, v, names, ARRAY_SIZE(names), "serial or screen, or leave the line out for both",
+                      &choice))
         return false;
-    p->config->console = CONSOLE_SERIAL;
+    p->config->console = values[choice];
+    return true;
+}
+
+static bool parse_log_level(struct parser *p, const struct value *v, enum log_level *out)
+{
+    static const char *const names[] = {
+        [LOG_ERROR] = "error", [LOG_WARN] = "warn", [LOG_INFO] = "info", [LOG_DEBUG] = "debug"};
+    unsigned choice;
+
+    if (!parse_choice(p, v, names, ARRAY_SIZE(names), "error, warn, info or debug", &choice))
+        return false;
+    *out = (enum log_level)choice;
+    return true;
+}
+
+static bool parse_log(struct parser *p, const struct value *v)
+{
+    return parse_log_level(p, v, &p->config->log);
+}
+
+static bool parse_report(struct parser *p, const struct value *v)
+{
+    static const char *const names[] = {"no", "yes"};
+    unsigned choice;
+
+    if (!parse_choice(p, v, names, ARRAY_SIZE(names), "yes or no", &choice))
+        return false;
+    p->config->report = choice == 1;
+    return true;
+}
+
+static bool parse_on_panic(struct parser *p, const struct value *v)
+{
+    static const char *const names[] = {"stay", "reboot"};
+    unsigned choice;
+
+    if (!parse_choice(p, v, names, ARRAY_SIZE(names), "stay or reboot", &choice))
+        return false;
+    p->config->on_panic = (enum config_on_panic)choice;
     return true;
 }
 
@@ -175,25 +214,53 @@ static bool parse_on_idle(struct parser *p, const struct value *v)
     return true;
 }
 
-static bool parse_on_stop(struct parser *p, const struct value *v, enum config_on_stop *out)
+static bool parse_on_reboot(struct parser *p, const struct value *v)
 {
     static const char *const names[] = {"stop", "restart"};
     unsigned choice;
 
     if (!parse_choice(p, v, names, ARRAY_SIZE(names), "stop or restart", &choice))
         return false;
-    *out = (enum config_on_stop)choice;
+    p->vm->on_reboot = (enum config_on_stop)choice;
     return true;
-}
-
-static bool parse_on_reboot(struct parser *p, const struct value *v)
-{
-    return parse_on_stop(p, v, &p->vm->on_reboot);
 }
 
 static bool parse_on_crash(struct parser *p, const struct value *v)
 {
-    return parse_on_stop(p, v, &p->vm->on_crash);
+    static const char *const names[] = {"stop", "restart", "dump"};
+    unsigned choice;
+
+    if (!parse_choice(p, v, names, ARRAY_SIZE(names), "stop, restart or dump", &choice))
+        return false;
+    p->vm->on_crash = (enum config_on_stop)choice;
+    return true;
+}
+
+static bool parse_vm_log(struct parser *p, const struct value *v)
+{
+    p->vm->log_line = p->line_number;
+    return parse_log_level(p, v, &p->vm->log);
+}
+
+static bool parse_vm_console(struct parser *p, const struct value *v)
+{
+    uint8_t digit = v->text.data[0] - '0';
+
+    if (v->text.size != 1 || digit < 1 || digit > CONFIG_DIGITS)
+        return fail(
+            p, CONFIG_BAD_DIGIT, v->column,
+            "a VM's console cannot be '%s': use a digit from 1 to %u, which Ctrl-A then brings to the front",
+            quoted(v->text).text, CONFIG_DIGITS);
+    for (uint32_t i = 0; i < p->config->vm_count; i++) {
+        const struct config_vm *other = &p->config->vms[i];
+        if (other->console == digit)
+            return fail(p, CONFIG_DIGIT_TAKEN, v->column,
+                        "console %u belongs to VM '%s' already (line %u): give each VM its own digit", digit,
+                        other->name, other->console_line);
+    }
+    p->vm->console = digit;
+    p->vm->console_line = p->line_number;
+    return true;
 }
 
 /* A decimal number at the start of *s, which moves behind it. False: no digit, or more than 64 bits. */
@@ -253,8 +320,8 @@ static bool parse_memory(struct parser *p, const struct value *v)
     if (!parse_size(p, v, &bytes))
         return false;
     if (bytes < CONFIG_MEMORY_MIN)
-        return fail(p, CONFIG_MEMORY_TOO_SMALL, v->column,
-                    "a VM needs at least 64M of memory, '%s' is less%s", quoted(v->text).text,
+        return fail(p, CONFIG_MEMORY_TOO_SMALL, v->column, "a VM needs at least 8M of memory, '%s' is less%s",
+                    quoted(v->text).text,
                     is_digit(v->text.data[v->text.size - 1]) ? ": is an M missing?" : "");
     if (bytes > CONFIG_MEMORY_MAX)
         return fail(p, CONFIG_MEMORY_TOO_LARGE, v->column,
@@ -413,22 +480,57 @@ static bool parse_cmdline(struct parser *p, const struct value *v)
     return true;
 }
 
+/* PATH, and what follows a blank. */
+static bool parse_module(struct parser *p, const struct value *v)
+{
+    struct config_vm *vm = p->vm;
+    struct value path = *v;
+    size_t n = 0;
+
+    if (vm->module_count == CONFIG_MAX_MODULES)
+        return fail(p, CONFIG_TOO_MANY_MODULES, v->column, "a VM can have at most %u modules",
+                    CONFIG_MAX_MODULES);
+    while (n < v->text.size && !is_blank(v->text.data[n]))
+        n++;
+    path.text.size = n;
+    struct config_module *module = &vm->modules[vm->module_count];
+    if (!parse_path(p, &path, module->path))
+        return false;
+    struct span args = trim(skip(v->text, n));
+    if (args.size >= CONFIG_ARGS_MAX)
+        return fail(p, CONFIG_VALUE_TOO_LONG, column_of(p, args.data),
+                    "this module's arguments have %u bytes, at most %u are possible", (unsigned)args.size,
+                    CONFIG_ARGS_MAX - 1);
+    memcpy(module->args, args.data, args.size);
+    module->line = p->line_number;
+    module->column = v->column;
+    vm->module_count++;
+    return true;
+}
+
 static const struct key {
     const char *name;
     enum section section;
     bool required;
-    bool raw; /* '#' and bytes that are not UTF-8 are part of the value */
+    bool raw;  /* '#' and bytes that are not UTF-8 are part of the value */
+    bool many; /* may be given several times */
     value_fn parse;
 } keys[] = {
-    {"console", SECTION_MACHINE, false, false, parse_console},
-    {"on_idle", SECTION_MACHINE, false, false, parse_on_idle},
-    {"cpus", SECTION_VM, true, false, parse_cpus},
-    {"memory", SECTION_VM, true, false, parse_memory},
-    {"kernel", SECTION_VM, true, false, parse_kernel},
-    {"initrd", SECTION_VM, false, false, parse_initrd},
-    {"cmdline", SECTION_VM, false, true, parse_cmdline},
-    {"on_reboot", SECTION_VM, false, false, parse_on_reboot},
-    {"on_crash", SECTION_VM, false, false, parse_on_crash},
+    {"console", SECTION_MACHINE, false, false, false, parse_console},
+    {"log", SECTION_MACHINE, false, false, false, parse_log},
+    {"report", SECTION_MACHINE, false, false, false, parse_report},
+    {"on_idle", SECTION_MACHINE, false, false, false, parse_on_idle},
+    {"on_panic", SECTION_MACHINE, false, false, false, parse_on_panic},
+    {"cpus", SECTION_VM, true, false, false, parse_cpus},
+    {"memory", SECTION_VM, true, false, false, parse_memory},
+    {"kernel", SECTION_VM, true, false, false, parse_kernel},
+    {"initrd", SECTION_VM, false, false, false, parse_initrd},
+    {"cmdline", SECTION_VM, false, true, false, parse_cmdline},
+    {"module", SECTION_VM, false, false, true, parse_module},
+    {"on_reboot", SECTION_VM, false, false, false, parse_on_reboot},
+    {"on_crash", SECTION_VM, false, false, false, parse_on_crash},
+    {"console", SECTION_VM, false, false, false, parse_vm_console},
+    {"log", SECTION_VM, false, false, false, parse_vm_log},
 };
 
 /* ---- sections ---- */
@@ -526,8 +628,9 @@ static bool unknown_key(struct parser *p, struct span name, uint32_t column)
                         quoted(name).text, where, keys[i].name);
     return fail(p, CONFIG_UNKNOWN_KEY, column, "there is no '%s' in a %s section: it takes %s",
                 quoted(name).text, where,
-                p->section == SECTION_VM ? "cpus, memory, kernel, initrd, cmdline, on_reboot and on_crash"
-                                         : "console and on_idle");
+                p->section == SECTION_VM ? "cpus, memory, kernel, initrd, cmdline, module, on_reboot, "
+                                           "on_crash, console and log"
+                                         : "console, log, report, on_idle and on_panic");
 }
 
 static const struct key *find_key(const struct parser *p, struct span name)
@@ -556,7 +659,7 @@ static bool parse_assignment(struct parser *p, struct span text)
     if (!key)
         return unknown_key(p, name, column);
     uint32_t bit = (uint32_t)BIT(key - keys);
-    if (p->seen_keys & bit)
+    if (!key->many && (p->seen_keys & bit))
         return fail(p, CONFIG_DUPLICATE_KEY, column, "'%s' was given already in this section", key->name);
     p->seen_keys |= bit;
     struct span rest = skip(text, n + 1);
@@ -644,12 +747,33 @@ static struct span next_line(struct span *rest)
     return line;
 }
 
+/* What a VM did not say: depends on all sections, which come in any order. */
+static void fill_defaults(struct config *config)
+{
+    uint32_t taken = 0;
+
+    for (uint32_t i = 0; i < config->vm_count; i++)
+        taken |= (uint32_t)BIT(config->vms[i].console);
+    for (uint32_t i = 0; i < config->vm_count; i++) {
+        struct config_vm *vm = &config->vms[i];
+        if (!vm->log_line)
+            vm->log = config->log;
+        if (vm->console)
+            continue;
+        vm->console = 1;
+        while (taken & BIT(vm->console)) /* there are as many digits as VMs */
+            vm->console++;
+        taken |= (uint32_t)BIT(vm->console);
+    }
+}
+STATIC_ASSERT(CONFIG_DIGITS >= CONFIG_MAX_VMS, "each VM gets a digit");
+
 enum status config_parse(struct span text, struct config *out, struct config_error *error)
 {
     static const uint8_t bom[] = {0xef, 0xbb, 0xbf};
     struct parser p = {.config = out, .error = error};
 
-    *out = (struct config){.console = CONSOLE_SERIAL, .on_idle = ON_IDLE_POWEROFF};
+    *out = (struct config){.console = CONSOLE_AUTO, .on_idle = ON_IDLE_POWEROFF, .log = LOG_INFO};
     *error = (struct config_error){.rule = CONFIG_OK};
     if (text.size > CONFIG_MAX_SIZE) {
         fail(&p, CONFIG_TOO_BIG, 0, "the file is larger than %u KiB: is it really the configuration?",
@@ -671,6 +795,7 @@ enum status config_parse(struct span text, struct config *out, struct config_err
         fail(&p, CONFIG_NO_VM, 0, "no VM is described: add a [vm NAME] section");
         return ERR_INVALID;
     }
+    fill_defaults(out);
     return STATUS_OK;
 }
 
@@ -733,6 +858,9 @@ const char *config_rule_name(enum config_rule rule)
         [CONFIG_TOO_MANY_CPUS] = "TOO_MANY_CPUS",
         [CONFIG_CPU_TAKEN] = "CPU_TAKEN",
         [CONFIG_BAD_PATH] = "BAD_PATH",
+        [CONFIG_TOO_MANY_MODULES] = "TOO_MANY_MODULES",
+        [CONFIG_BAD_DIGIT] = "BAD_DIGIT",
+        [CONFIG_DIGIT_TAKEN] = "DIGIT_TAKEN",
         [CONFIG_MISSING_KEY] = "MISSING_KEY",
         [CONFIG_NO_VM] = "NO_VM",
         [CONFIG_CPU_ABSENT] = "CPU_ABSENT",

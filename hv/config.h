@@ -6,18 +6,25 @@
  * Names are case-sensitive.
  *
  *   [machine]   once, may be left out
- *     console    serial (default)
+ *     console    serial | screen; not given: both, where there is a framebuffer
+ *     log        error | warn | info (default) | debug: what the console shows
+ *     report     yes | no (default): the preflight report is also written to \bulkhead.report
  *     on_idle    poweroff (default) | reboot | stay
+ *     on_panic   stay (default) | reboot
  *   [vm NAME]   one for each VM; NAME of a-z 0-9 -
  *     cpus       CPU numbers, 0-1,3                          required
  *     memory     size with K, M or G, a multiple of 2M       required
  *     kernel     path, relative, with / between directories  required
- *     initrd     path
+ *     initrd     path                                        Linux only
+ *     module     path, then its arguments after a blank      Multiboot only; may be given several times
  *     cmdline    text
  *     on_reboot  restart (default) | stop
- *     on_crash   stop (default) | restart */
+ *     on_crash   stop (default) | restart | dump
+ *     console    1..9; not given: the lowest digit that no VM asks for, in the order of the file
+ *     log        as in [machine], which is the default */
 #pragma once
 
+#include "hv/lib/log.h"
 #include "hv/lib/types.h"
 
 #define CONFIG_MAX_VMS     9   /* as many as one digit can name */
@@ -28,31 +35,57 @@
 #define CONFIG_MAX_SIZE    (64u * 1024u) /* bytes of a configuration file */
 #define CONFIG_LINE_MAX    2048u         /* bytes of a line, without its end */
 #define CONFIG_MAX_VCPUS   16u           /* CPUs of one VM */
-#define CONFIG_MEMORY_MIN  (64ull << 20) /* bytes of one VM */
+#define CONFIG_MEMORY_MIN  (8ull << 20)  /* bytes of one VM; Linux wants more, which linux_plan() says */
 #define CONFIG_MEMORY_MAX  (1ull << 40)
 #define CONFIG_MEMORY_UNIT (2ull << 20)
+#define CONFIG_MAX_MODULES 4u   /* of one VM */
+#define CONFIG_ARGS_MAX    256u /* of a module, with NUL */
+#define CONFIG_DIGITS      9u   /* `console = 1` .. 9 */
 
-enum config_console { CONSOLE_SERIAL, CONSOLE_SCREEN };
+enum config_console {
+    CONSOLE_AUTO,   /* serial, and the framebuffer when there is one */
+    CONSOLE_SERIAL, /* the framebuffer shows panics only */
+    CONSOLE_SCREEN, /* serial and framebuffer */
+};
+enum config_on_panic { ON_PANIC_STAY, ON_PANIC_REBOOT };
 enum config_on_idle { ON_IDLE_POWEROFF, ON_IDLE_REBOOT, ON_IDLE_STAY };
-enum config_on_stop { ON_STOP_STOP, ON_STOP_RESTART };
+enum config_on_stop {
+    ON_STOP_STOP,
+    ON_STOP_RESTART,
+    ON_STOP_DUMP, /* on_crash only: the full dump goes to the console, then as ON_STOP_STOP */
+};
+
+struct config_module {
+    char path[CONFIG_PATH_MAX];
+    char args[CONFIG_ARGS_MAX]; /* "" = none */
+    uint32_t line, column;      /* where the path stands, 1-based */
+};
 
 struct config_vm {
     char name[CONFIG_NAME_MAX];
     uint64_t cpus;   /* bit n: host CPU n (index into boot_info.cpus) */
-    uint64_t memory; /* bytes, multiple of 2 MiB, >= 64 MiB */
+    uint64_t memory; /* bytes, multiple of 2 MiB, >= CONFIG_MEMORY_MIN */
     char kernel[CONFIG_PATH_MAX];
     char initrd[CONFIG_PATH_MAX]; /* "" = none */
     char cmdline[CONFIG_CMDLINE_MAX];
     enum config_on_stop on_reboot; /* default restart */
     enum config_on_stop on_crash;  /* default stop */
-    uint32_t line;                 /* where its section starts, for later messages */
+    uint8_t console;               /* the digit that brings it to the front, 1..9, no two VMs have the same */
+    enum log_level log;            /* what the console shows of its lines */
+    uint32_t module_count;
+    struct config_module modules[CONFIG_MAX_MODULES];
+    uint32_t line; /* where its section starts, for later messages */
     uint32_t cpus_line, memory_line, kernel_line, initrd_line;         /* 1-based; 0: not given */
     uint32_t cpus_column, memory_column, kernel_column, initrd_column; /* where the values begin */
+    uint32_t console_line, log_line;                                   /* 0: not given */
 };
 
 struct config {
     enum config_console console;
-    enum config_on_idle on_idle; /* default poweroff */
+    enum config_on_idle on_idle;   /* default poweroff */
+    enum config_on_panic on_panic; /* default stay */
+    enum log_level log;            /* default info */
+    bool report;                   /* default no */
     uint32_t vm_count;
     struct config_vm vms[CONFIG_MAX_VMS];
 };
@@ -85,6 +118,9 @@ enum config_rule {
     CONFIG_TOO_MANY_CPUS, /* for one VM */
     CONFIG_CPU_TAKEN,     /* given to two VMs */
     CONFIG_BAD_PATH,      /* absolute, "..", backslash, or not printable ASCII */
+    CONFIG_TOO_MANY_MODULES,
+    CONFIG_BAD_DIGIT,   /* `console` of a VM is not 1..9 */
+    CONFIG_DIGIT_TAKEN, /* given to two VMs */
     CONFIG_MISSING_KEY,
     CONFIG_NO_VM,
     CONFIG_CPU_ABSENT,    /* config_check_machine: this machine has no such CPU */

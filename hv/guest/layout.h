@@ -30,7 +30,7 @@
 #define GUEST_IOAPIC       0xfec00000ull
 #define GUEST_LAPIC        0xfee00000ull
 #define GUEST_FOUR_GIB     0x100000000ull
-#define GUEST_MEMORY_MIN   (64ull << 20)
+#define GUEST_MEMORY_MIN   (8ull << 20)
 #define GUEST_MEMORY_MAX   (1ull << 40) /* fits below every address width we show */
 
 struct guest_layout {

@@ -4,7 +4,7 @@ import re
 
 import ui
 
-FILE_KEYS = ("kernel", "initrd")
+FILE_KEYS = ("kernel", "initrd", "module")
 
 
 def files(path):
@@ -17,7 +17,8 @@ def files(path):
     base = os.path.dirname(os.path.abspath(path))
     found = {}
     for number, line in enumerate(lines, 1):
-        match = re.match(r"\s*(\w+)\s*=\s*(.*?)\s*$", line)
+        match = re.match(r"\s*(\w+)\s*=\s*(.*?)\s*(?:(?<=[\s=])#.*)?$", line)
         if match and match.group(1) in FILE_KEYS and match.group(2):
-            found.setdefault(match.group(2), (match.group(2), os.path.join(base, match.group(2)), number))
+            name = match.group(2).split()[0] if match.group(1) == "module" else match.group(2)
+            found.setdefault(name, (name, os.path.join(base, name), number))
     return list(found.values())

@@ -54,19 +54,32 @@ static void check_path(const char *path)
     CHECK(length < 3 || strcmp(path + length - 3, "/.."));
 }
 
+static void check_modules(const struct config_vm *vm)
+{
+    CHECK(vm->module_count <= CONFIG_MAX_MODULES);
+    for (uint32_t i = 0; i < vm->module_count; i++) {
+        const struct config_module *m = &vm->modules[i];
+        CHECK(m->path[0] && !strchr(m->path, ' ') && m->line > (i ? m[-1].line : vm->line) && m->column);
+        check_path(m->path);
+        CHECK(strnlen(m->args, CONFIG_ARGS_MAX) < CONFIG_ARGS_MAX);
+    }
+}
+
 static void check_config(const struct config *c)
 {
     uint64_t taken = 0;
 
     CHECK(c->vm_count >= 1 && c->vm_count <= CONFIG_MAX_VMS);
-    CHECK(c->console == CONSOLE_SERIAL && c->on_idle <= ON_IDLE_STAY);
+    CHECK(c->console <= CONSOLE_SCREEN && c->on_idle <= ON_IDLE_STAY && c->on_panic <= ON_PANIC_REBOOT);
+    CHECK(c->log <= LOG_DEBUG);
     for (uint32_t i = 0; i < c->vm_count; i++) {
         const struct config_vm *vm = &c->vms[i];
         size_t name = strnlen(vm->name, CONFIG_NAME_MAX);
         CHECK(name > 0 && name < CONFIG_NAME_MAX &&
               strspn(vm->name, "abcdefghijklmnopqrstuvwxyz0123456789-") == name);
         for (uint32_t j = 0; j < i; j++)
-            CHECK(strcmp(vm->name, c->vms[j].name) && vm->line > c->vms[j].line);
+            CHECK(strcmp(vm->name, c->vms[j].name) && vm->line > c->vms[j].line &&
+                  vm->console != c->vms[j].console);
         CHECK(vm->cpus && !(vm->cpus & taken) && __builtin_popcountll(vm->cpus) <= (int)CONFIG_MAX_VCPUS);
         taken |= vm->cpus;
         CHECK(vm->memory >= CONFIG_MEMORY_MIN && vm->memory <= CONFIG_MEMORY_MAX &&
@@ -77,7 +90,10 @@ static void check_config(const struct config *c)
         check_path(vm->kernel);
         check_path(vm->initrd);
         CHECK(strnlen(vm->cmdline, CONFIG_CMDLINE_MAX) < CONFIG_CMDLINE_MAX);
-        CHECK(vm->on_reboot <= ON_STOP_RESTART && vm->on_crash <= ON_STOP_RESTART);
+        CHECK(vm->on_reboot <= ON_STOP_RESTART && vm->on_crash <= ON_STOP_DUMP);
+        CHECK(vm->console >= 1 && vm->console <= CONFIG_DIGITS && vm->log <= LOG_DEBUG);
+        CHECK(vm->log_line || vm->log == c->log);
+        check_modules(vm);
     }
 }
 

@@ -64,6 +64,9 @@ static void test_info_good(void **state)
     expect(NULL);
     info.initrds[0] = (struct boot_file){0, 0};
     expect(NULL);
+    info.config.vms[0].module_count = 1;
+    info.modules[0][0] = info.initrds[0];
+    expect(NULL);
     info.framebuffer = (struct boot_framebuffer){.hpa = 0xe0000000, .width = 800, .stride = 800, .pixel = 1};
     expect(NULL);
     info.region_count = BOOT_MAX_REGIONS;
@@ -184,6 +187,14 @@ static void test_info_files(void **state)
     expect("a kernel is not");
     info.initrds[0].size++; /* needs the page behind the region */
     expect("an initrd is not");
+    info.config.vms[0].module_count = CONFIG_MAX_MODULES + 1;
+    expect("number of modules");
+    info.config.vms[0].module_count = 1; /* and no file */
+    expect("a module is not");
+    info.config.vms[0].module_count = 2;
+    info.modules[0][0] = info.initrds[0];
+    info.modules[0][1] = (struct boot_file){0x1a00800, 1};
+    expect("a module is not");
     info.config.vm_count = 2; /* the second has no kernel */
     expect("a kernel is not");
 }

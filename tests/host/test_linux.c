@@ -190,7 +190,7 @@ static void test_layout(void **state)
 {
     (void)state;
     struct guest_layout l;
-    assert_int_equal(guest_layout_init(&l, 62 * M), ERR_RANGE);
+    assert_int_equal(guest_layout_init(&l, 6 * M), ERR_RANGE);
     assert_int_equal(guest_layout_init(&l, (1ull << 40) + 2 * M), ERR_RANGE);
     assert_int_equal(guest_layout_init(&l, 65 * M), ERR_INVALID);
     static const struct {

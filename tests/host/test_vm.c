@@ -168,7 +168,7 @@ static void test_create_without_memory(void **state)
     assert_int_equal(vm_create(&vm, 0, why, sizeof(why)), ERR_NO_MEMORY);
     assert_says("no 72 MiB of memory for it");
     assert_says("70 MiB are free");
-    config()->memory = 32 * MIB;
+    config()->memory = 6 * MIB;
     assert_int_equal(vm_create(&vm, 0, why, sizeof(why)), ERR_RANGE);
     config()->memory = 65 * MIB;
     assert_int_equal(vm_create(&vm, 0, why, sizeof(why)), ERR_INVALID);
