@@ -1,10 +1,10 @@
 #include "hv/config.h"
 #include "hv/lib/bits.h"
 #include "hv/lib/fmt.h"
+#include "hv/lib/near.h"
 #include "hv/lib/string.h"
 
 #define QUOTE_MAX 40u /* bytes of the user's text that a message repeats */
-#define WORD_MAX  16u /* longer words are not compared for "did you mean" */
 
 enum section { SECTION_NONE, SECTION_MACHINE, SECTION_VM };
 
@@ -98,42 +98,6 @@ static struct span without_comment(struct span s)
 static uint32_t column_of(const struct parser *p, const uint8_t *at)
 {
     return (uint32_t)(at - p->line.data) + 1;
-}
-
-/* ---- "did you mean" ---- */
-
-static unsigned min3(unsigned a, unsigned b, unsigned c)
-{
-    unsigned m = a < b ? a : b;
-    return m < c ? m : c;
-}
-
-/* Edit distance of two short words; neighbours swapped count as one edit. */
-static unsigned distance(struct span a, const char *b)
-{
-    unsigned d[WORD_MAX + 1][WORD_MAX + 1];
-    size_t nb = str_length(b);
-
-    if (a.size > WORD_MAX || nb > WORD_MAX)
-        return WORD_MAX;
-    for (unsigned i = 0; i <= a.size; i++) {
-        for (unsigned j = 0; j <= nb; j++) {
-            if (!i || !j) {
-                d[i][j] = i + j;
-                continue;
-            }
-            unsigned cost = a.data[i - 1] != (uint8_t)b[j - 1];
-            d[i][j] = min3(d[i - 1][j] + 1, d[i][j - 1] + 1, d[i - 1][j - 1] + cost);
-            if (i > 1 && j > 1 && a.data[i - 1] == (uint8_t)b[j - 2] && a.data[i - 2] == (uint8_t)b[j - 1])
-                d[i][j] = min3(d[i][j], d[i][j], d[i - 2][j - 2] + 1);
-        }
-    }
-    return d[a.size][nb];
-}
-
-static bool is_near_miss(struct span word, const char *name)
-{
-    return distance(word, name) <= (str_length(name) > 4 ? 2u : 1u);
 }
 
 /* ---- values ---- */
@@ -601,7 +565,7 @@ static bool parse_section(struct parser *p, struct span text)
         return begin_vm(p, name, name.size ? column_of(p, name.data) : column);
     if (!span_equals(kind, "machine"))
         return fail(p, CONFIG_UNKNOWN_SECTION, column, "there is no section [%s]: %s", quoted(inner).text,
-                    is_near_miss(kind, "machine") ? "did you mean [machine]?"
+                    near_miss(kind, "machine") ? "did you mean [machine]?"
                                                   : "there are [machine] and [vm NAME]");
     if (name.size)
         return fail(p, CONFIG_BAD_SECTION, column_of(p, name.data), "[machine] takes no name");
@@ -623,7 +587,7 @@ static bool unknown_key(struct parser *p, struct span name, uint32_t column)
             return fail(p, CONFIG_UNKNOWN_KEY, column, "'%s' belongs in a %s section, not here", keys[i].name,
                         keys[i].section == SECTION_VM ? "[vm NAME]" : "[machine]");
     for (unsigned i = 0; i < ARRAY_SIZE(keys); i++)
-        if (keys[i].section == p->section && is_near_miss(name, keys[i].name))
+        if (keys[i].section == p->section && near_miss(name, keys[i].name))
             return fail(p, CONFIG_UNKNOWN_KEY, column, "there is no '%s' in a %s section: did you mean '%s'?",
                         quoted(name).text, where, keys[i].name);
     return fail(p, CONFIG_UNKNOWN_KEY, column, "there is no '%s' in a %s section: it takes %s",

@@ -1,103 +1,591 @@
 #include "hv/console.h"
+#include "hv/clock.h"
+#include "hv/core.h"
+#include "hv/lib/fmt.h"
 #include "hv/lib/lock.h"
-#include "hv/vm.h"
+#include "hv/lib/string.h"
+#include "hv/prompt.h"
 
-#define OUTPUT_SIZE 32768u /* bytes; a power of two */
-#define FLUSH_TRIES (1u << 28)
+#define OUTPUT_SIZE  32768u /* bytes of the core's own that wait; a power of two */
+#define OUTPUT_SPARE 128u   /* kept free for the line that says how many were left out */
+#define CHUNK        16u    /* bytes moved at a time: a port's FIFO */
+#define FLUSH_TRIES  (1u << 28)
 
-static struct spinlock lock; /* guards all below */
+#define HIGH_WATER       (CONSOLE_RING / 2) /* the rest is for one exit's output of each vCPU (REP OUTSB) */
+#define THROTTLE_US      2000u
+#define CORE_WAITS_POLLS 500u /* so long the core's lines keep their place behind a guest's */
+#define INPUT_PER_POLL   64u  /* bytes: four times what the wire brings in a millisecond */
+#define REFRESH_BUDGET   64u  /* characters drawn on the screen in a poll */
+#define SETTLE_POLLS     256u
+#define SHOW_BACKLOG     256u /* bytes that keep the wire busy until the next poll and beyond */
+
+static struct spinlock lock; /* guards the next group */
 static const struct console_port *port;
+static const struct console_screen *screen;
 static uint8_t output[OUTPUT_SIZE];
 static uint32_t output_head, output_tail; /* free-running; head - tail bytes wait */
-static struct vm *front;
+static bool output_fresh = true;          /* the last byte put in ended a line */
+static uint32_t left_out;                 /* lines that did not fit, not yet reported */
+static const char *inject = "";           /* goes out before anything else */
+static bool core_spoke = true;            /* who sent the last byte */
+static bool wire_fresh = true;            /* it ended a line */
+/* While `ordered`, the core's lines wait until the ring in front was sent up to `place`, or for so many
+ * polls. */
+static bool ordered;
+static uint32_t place, ordered_polls;
+static bool closing; /* console_flush(): of the ring in front only what came before `last_place` */
+static uint32_t last_place;
+static struct lines shows[CONFIG_MAX_VMS]; /* console_show(): the first is being made */
+
+static struct spinlock showing; /* guards the making: one CPU at a time calls shows[0].next */
+static uint32_t show_count;     /* atomic; changed under `lock` */
+static struct vm *front;        /* atomic; changed under `lock` */
+static struct vm *shown;        /* front, or NULL at the prompt. As front */
+static uint32_t line_count;     /* atomic. console_line()s ever */
+
+/* The CPU that polls. */
+static bool at_prompt, after_key;
+static uint32_t polls, input_waits; /* bit n: typed bytes wait for VM n */
 
 void console_init(const struct console_port *the_port)
 {
     port = the_port;
+    at_prompt = after_key = false;
+    polls = input_waits = 0;
+    prompt_init();
+}
+
+void console_set_screen(const struct console_screen *the_screen)
+{
+    spin_lock(&lock);
+    screen = the_screen;
+    spin_unlock(&lock);
+}
+
+static struct vm *get_shown(void)
+{
+    return __atomic_load_n(&shown, __ATOMIC_RELAXED);
+}
+
+struct vm *console_front(void)
+{
+    return __atomic_load_n(&front, __ATOMIC_RELAXED);
+}
+
+/* ---- a VM's ring ---- */
+
+/* The tail moves when a full ring loses its oldest byte. */
+static uint32_t ring_tail(const struct console_vm *c)
+{
+    return __atomic_load_n(&c->tail, __ATOMIC_RELAXED);
+}
+
+static uint32_t ring_waiting(const struct console_vm *c)
+{
+    return __atomic_load_n(&c->head, __ATOMIC_RELAXED) - ring_tail(c);
+}
+
+/* Puts a byte in; answers how many wait. */
+static uint32_t ring_put(struct console_vm *c, uint8_t byte)
+{
+    spin_lock(&c->lock);
+    if (c->head - c->tail == CONSOLE_RING) {
+        __atomic_store_n(&c->tail, c->tail + 1, __ATOMIC_RELAXED);
+        c->lost++;
+    }
+    c->ring[c->head % CONSOLE_RING] = byte;
+    __atomic_store_n(&c->head, c->head + 1, __ATOMIC_RELAXED);
+    uint32_t waiting = c->head - c->tail;
+    spin_unlock(&c->lock);
+    return waiting;
+}
+
+/* Takes up to `max` bytes, and none at or behind position `*until`. */
+static unsigned ring_take(struct console_vm *c, uint8_t *to, unsigned max, const uint32_t *until)
+{
+    unsigned n = 0;
+    spin_lock(&c->lock);
+    while (n < max && c->tail != c->head && !(until && (int32_t)(c->tail - *until) >= 0)) {
+        to[n++] = c->ring[c->tail % CONSOLE_RING];
+        __atomic_store_n(&c->tail, c->tail + 1, __ATOMIC_RELAXED);
+    }
+    spin_unlock(&c->lock);
+    return n;
+}
+
+static uint64_t ring_take_lost(struct console_vm *c)
+{
+    spin_lock(&c->lock);
+    uint64_t lost = c->lost;
+    c->lost = 0;
+    spin_unlock(&c->lock);
+    return lost;
+}
+
+/* ---- the core's queue; all under `lock` ---- */
+
+size_t console_backlog(void)
+{
+    return __atomic_load_n(&output_head, __ATOMIC_RELAXED) - __atomic_load_n(&output_tail, __ATOMIC_RELAXED);
+}
+
+static void queue_byte(uint8_t byte)
+{
+    if (output_head - output_tail == OUTPUT_SIZE)
+        return;
+    output[output_head % OUTPUT_SIZE] = byte;
+    __atomic_store_n(&output_head, output_head + 1, __ATOMIC_RELAXED);
+    output_fresh = byte == '\n';
+}
+
+/* What is put into the empty queue belongs behind what the VM in front has printed so far. */
+static void queue_begin(void)
+{
+    if (output_head != output_tail || !shown)
+        return;
+    ordered = true;
+    ordered_polls = 0;
+    place = __atomic_load_n(&shown->console.head, __ATOMIC_RELAXED);
+}
+
+static void queue_text(const char *text)
+{
+    queue_begin();
+    for (; *text; text++) {
+        if (*text == '\n')
+            queue_byte('\r');
+        queue_byte((uint8_t)*text);
+    }
+}
+
+static bool queue_line(const char *line)
+{
+    if (OUTPUT_SIZE - (output_head - output_tail) < str_length(line) + OUTPUT_SPARE)
+        return false;
+    queue_begin();
+    if (!output_fresh)
+        queue_text("\n");
+    queue_text(line);
+    queue_text("\n");
+    __atomic_fetch_add(&line_count, 1, __ATOMIC_RELAXED);
+    return true;
+}
+
+static void report_left_out(void)
+{
+    char text[OUTPUT_SPARE];
+    if (left_out == 0 || output_head - output_tail > OUTPUT_SIZE / 2)
+        return;
+    fmt_format(text, sizeof(text), "--- %u line%s not shown, the console is too slow: `log` has them ---",
+               left_out, left_out == 1 ? "" : "s");
+    if (queue_line(text))
+        left_out = 0;
+}
+
+/* What a VM's ring has lost is said when it comes to the front, or when a flood is over. */
+static void report_lost(struct vm *vm)
+{
+    char text[OUTPUT_SPARE];
+    if (__atomic_load_n(&vm->console.lost, __ATOMIC_RELAXED) == 0 ||
+        output_head - output_tail > OUTPUT_SIZE / 2)
+        return;
+    uint64_t lost = ring_take_lost(&vm->console);
+    fmt_format(text, sizeof(text), "--- %s: %llu bytes of output lost ---", vm->name,
+               (unsigned long long)lost);
+    queue_line(text);
+}
+
+/* ---- to the wire; all under `lock` ---- */
+
+static bool core_has_turn(void)
+{
+    if (output_head == output_tail)
+        return false;
+    if (ordered && shown && ordered_polls < CORE_WAITS_POLLS &&
+        (int32_t)(ring_tail(&shown->console) - place) < 0)
+        return false;
+    ordered = false;
+    return true;
+}
+
+static unsigned take_core(uint8_t *to, unsigned max)
+{
+    unsigned n = 0;
+    while (n < max && output_tail != output_head) {
+        to[n++] = output[output_tail % OUTPUT_SIZE];
+        __atomic_store_n(&output_tail, output_tail + 1, __ATOMIC_RELAXED);
+    }
+    return n;
+}
+
+/* The next bytes for the wire, all of one speaker. */
+static unsigned next_bytes(uint8_t *to, unsigned max)
+{
+    unsigned n = 0;
+    bool turn = core_has_turn();
+    if (turn && !core_spoke && !wire_fresh)
+        inject = "\r\n"; /* a guest's line is cut: the core's begins at the margin */
+    if (*inject) {
+        while (n < max && *inject)
+            to[n++] = (uint8_t)*inject++;
+        core_spoke = true;
+        return n;
+    }
+    if (turn) {
+        n = take_core(to, max);
+        core_spoke = true;
+    } else if (shown) {
+        const uint32_t *until = ordered ? &place : closing ? &last_place : NULL;
+        n = ring_take(&shown->console, to, max, until);
+        core_spoke = core_spoke && n == 0;
+    }
+    return n;
+}
+
+static bool anything_waits(void)
+{
+    return *inject || output_head != output_tail || (shown && ring_waiting(&shown->console));
 }
 
 /* Moves what the port takes now. */
 static void drain(void)
 {
+    uint8_t bytes[CHUNK];
+    if (!anything_waits()) /* looking at the port costs a microsecond on real hardware */
+        return;
     unsigned room = port->tx_room();
-    while (room-- && output_tail != output_head)
-        port->tx(output[output_tail++ % OUTPUT_SIZE]);
-}
-
-/* Waits for room when the wire is slower than the speaker, giving the others their turn at the lock. */
-static void put_locked(uint8_t byte)
-{
-    while (output_head - output_tail == OUTPUT_SIZE) {
-        drain();
-        spin_unlock(&lock);
-        __builtin_ia32_pause();
-        spin_lock(&lock);
+    while (room) {
+        unsigned n = next_bytes(bytes, room < CHUNK ? room : CHUNK);
+        if (n == 0)
+            break;
+        for (unsigned i = 0; i < n; i++) {
+            port->tx(bytes[i]);
+            if (screen)
+                screen->put(screen->ctx, bytes[i]);
+        }
+        wire_fresh = bytes[n - 1] == '\n';
+        room -= n;
     }
-    output[output_head++ % OUTPUT_SIZE] = byte;
 }
 
-void console_put(uint8_t byte)
+static void try_drain(void)
 {
-    spin_lock(&lock);
-    put_locked(byte);
-    /* Looking at the port costs a microsecond on real hardware: often enough is when a line ends; the poll
-     * does the rest. */
-    if (byte == '\n' || output_head - output_tail > OUTPUT_SIZE / 2)
-        drain();
+    if (!spin_trylock(&lock))
+        return;
+    drain();
     spin_unlock(&lock);
+}
+
+/* ---- who speaks ---- */
+
+void console_vm_put(struct vm *vm, uint8_t byte)
+{
+    uint32_t waiting = ring_put(&vm->console, byte);
+    if (get_shown() != vm)
+        return;
+    if (byte == '\n') /* otherwise the poll does it */
+        try_drain();
+    if (waiting <= HIGH_WATER)
+        return;
+    struct vcpu *vcpu = host_cpu()->vcpu;
+    if (vcpu && vcpu->vm == vm)
+        vcpu_request(vcpu, VCPU_REQ_CONSOLE);
+}
+
+void console_throttle(struct vcpu *vcpu)
+{
+    struct vm *vm = vcpu->vm;
+    uint64_t end = host_tsc() + clock_hz() / 1000000u * THROTTLE_US;
+    if (vcpu->deadline_tsc < end)
+        end = vcpu->deadline_tsc;
+    while (get_shown() == vm && ring_waiting(&vm->console) > HIGH_WATER && host_tsc() < end &&
+           __atomic_load_n(&vcpu->requests, __ATOMIC_SEQ_CST) == 0) {
+        try_drain();
+        __builtin_ia32_pause();
+    }
 }
 
 void console_write(const char *text)
 {
     spin_lock(&lock);
-    for (; *text; text++) {
-        if (*text == '\n')
-            put_locked('\r');
-        put_locked((uint8_t)*text);
-    }
+    queue_text(text);
     drain();
     spin_unlock(&lock);
+}
+
+void console_line(const char *line)
+{
+    spin_lock(&lock);
+    report_left_out();
+    if (!queue_line(line))
+        left_out++;
+    drain();
+    spin_unlock(&lock);
+}
+
+uint32_t console_lines(void)
+{
+    return __atomic_load_n(&line_count, __ATOMIC_RELAXED);
+}
+
+bool console_show(const struct lines *lines)
+{
+    spin_lock(&lock);
+    bool fits = show_count < ARRAY_SIZE(shows);
+    if (fits) {
+        shows[show_count] = *lines;
+        __atomic_store_n(&show_count, show_count + 1, __ATOMIC_RELEASE);
+    }
+    spin_unlock(&lock);
+    return fits;
+}
+
+/* One line of what console_show() was given. False: there is nothing, or somebody else makes it. */
+static bool step_show(void)
+{
+    char line[LINES_MAX] = "";
+    if (__atomic_load_n(&show_count, __ATOMIC_ACQUIRE) == 0 || !spin_trylock(&showing))
+        return false;
+    if (console_backlog() <= SHOW_BACKLOG && __atomic_load_n(&show_count, __ATOMIC_ACQUIRE)) {
+        if (!shows[0].next(&shows[0], line, sizeof(line))) {
+            spin_lock(&lock);
+            memmove(&shows[0], &shows[1], (show_count - 1) * sizeof(shows[0]));
+            __atomic_store_n(&show_count, show_count - 1, __ATOMIC_RELEASE);
+            spin_unlock(&lock);
+        } else if (line[0]) {
+            console_line(line);
+        }
+    }
+    spin_unlock(&showing);
+    return true;
+}
+
+/* ---- who is in front ---- */
+
+uint32_t console_digit(const struct vm *vm)
+{
+    return vm->config->console;
+}
+
+static struct vm *vm_of_digit(unsigned digit)
+{
+    for (uint32_t i = 0; core.info && i < core.info->config.vm_count; i++)
+        if (core.vms[i] && console_digit(core.vms[i]) == digit)
+            return core.vms[i];
+    return NULL;
+}
+
+static bool is_running(const struct vm *vm)
+{
+    return __atomic_load_n(&vm->state, __ATOMIC_ACQUIRE) == VM_RUNNING;
+}
+
+static void set_front(struct vm *vm, bool prompt)
+{
+    __atomic_store_n(&front, vm, __ATOMIC_RELAXED);
+    __atomic_store_n(&shown, prompt ? NULL : vm, __ATOMIC_RELAXED);
+    ordered = false; /* what the core has to say comes before what the new one has kept */
 }
 
 void console_attach(struct vm *vm)
 {
+    char text[OUTPUT_SPARE];
+    at_prompt = false;
     spin_lock(&lock);
-    front = vm;
+    set_front(NULL, false); /* the banner comes first */
+    if (vm) {
+        fmt_format(text, sizeof(text), CONSOLE_ATTRIBUTES_OFF "--- %s (%u), %s: Ctrl-A ? shows the keys ---",
+                   vm->name, console_digit(vm), vm_state_name(__atomic_load_n(&vm->state, __ATOMIC_RELAXED)));
+        queue_line(text);
+        report_lost(vm);
+    }
+    set_front(vm, false);
+    drain();
     spin_unlock(&lock);
 }
 
-/* Lock order: devices before console, so the bytes are collected first and delivered without the console's
- * lock. */
-void console_poll(void)
+void console_enter_prompt(void)
+{
+    at_prompt = true;
+    spin_lock(&lock);
+    set_front(front, true);
+    spin_unlock(&lock);
+    prompt_show();
+}
+
+void console_leave_prompt(void)
+{
+    console_attach(console_front());
+}
+
+/* ---- input: only the CPU that polls ---- */
+
+static void tell_stopped(struct vm *vm)
+{
+    char text[OUTPUT_SPARE];
+    if (vm->console.told_stopped || __atomic_load_n(&vm->state, __ATOMIC_ACQUIRE) != VM_STOPPED)
+        return;
+    vm->console.told_stopped = true;
+    fmt_format(text, sizeof(text), "--- %s does not run: Ctrl-A h, then `start %s` ---", vm->name, vm->name);
+    console_line(text);
+}
+
+/* Keeps a typed byte for a VM until its serial port takes it. */
+static void keep_input(struct vm *vm, uint8_t byte)
+{
+    struct console_vm *c = &vm->console;
+    tell_stopped(vm);
+    if (c->input_head - c->input_tail == CONSOLE_INPUT) {
+        console_write("\a"); /* as terminals do */
+        return;
+    }
+    c->input[c->input_head++ % CONSOLE_INPUT] = byte;
+    input_waits |= 1u << vm->id;
+}
+
+/* Gives a VM's port what it has room for. Lock order: devices before console, so this is done without the
+ * console's; a VM that keeps its lock busy must not hold up the CPU that polls. */
+static void deliver(struct vm *vm)
 {
     uint8_t bytes[UART_FIFO_SIZE];
-    size_t count = 0;
-    /* The CPU that polls runs a guest too: another VM that keeps a lock busy must not hold it up. */
-    if (!spin_trylock(&lock))
+    struct console_vm *c = &vm->console;
+    if (!is_running(vm) || !spin_trylock(&vm->devices))
         return;
-    drain();
-    struct vm *vm = front;
-    spin_unlock(&lock);
-    if (!vm || !spin_trylock(&vm->devices))
+    c->told_stopped = false;
+    size_t n = 0, room = uart_room(&vm->platform.uart);
+    if (room > sizeof(bytes))
+        room = sizeof(bytes);
+    for (; n < room && c->input_tail != c->input_head; n++)
+        bytes[n] = c->input[c->input_tail++ % CONSOLE_INPUT];
+    if (n)
+        uart_receive(&vm->platform.uart, bytes, n);
+    spin_unlock(&vm->devices);
+    if (c->input_tail == c->input_head)
+        input_waits &= ~(1u << vm->id);
+}
+
+static void switch_to(unsigned digit)
+{
+    char text[OUTPUT_SPARE];
+    struct vm *vm = vm_of_digit(digit);
+    if (vm) {
+        console_attach(vm);
         return;
-    size_t room = uart_room(&vm->platform.uart);
-    while (count < room && count < sizeof(bytes)) {
+    }
+    fmt_format(text, sizeof(text), "--- no VM has the digit %u ---", digit);
+    console_line(text);
+}
+
+/* The byte behind a Ctrl-A. */
+static void command_key(uint8_t byte)
+{
+    struct vm *vm = console_front();
+    if (byte >= '1' && byte <= '9')
+        switch_to(byte - '0');
+    else if (byte == 'h' || byte == 'H')
+        console_enter_prompt();
+    else if ((byte == 'a' || byte == 'A' || byte == CONSOLE_KEY) && vm && !at_prompt)
+        keep_input(vm, CONSOLE_KEY);
+    else
+        console_line("--- " CONSOLE_KEYS " ---");
+}
+
+static void take_byte(uint8_t byte)
+{
+    struct vm *vm = console_front();
+    if (after_key) {
+        after_key = false;
+        command_key(byte);
+    } else if (byte == CONSOLE_KEY) {
+        after_key = true;
+    } else if (at_prompt) {
+        prompt_input(byte);
+    } else if (vm) {
+        keep_input(vm, byte);
+    }
+}
+
+static void take_input(void)
+{
+    for (unsigned i = 0; i < INPUT_PER_POLL; i++) {
         int byte = port->rx();
         if (byte < 0)
-            break;
-        bytes[count++] = (uint8_t)byte;
+            return;
+        take_byte((uint8_t)byte);
     }
-    if (count)
-        uart_receive(&vm->platform.uart, bytes, count);
-    spin_unlock(&vm->devices);
+}
+
+static void deliver_input(void)
+{
+    for (uint32_t i = 0; input_waits >> i; i++)
+        if (input_waits >> i & 1)
+            deliver(core.vms[i]);
+}
+
+/* ---- the poll ---- */
+
+static void poll_output(void)
+{
+    /* The CPU that polls runs a guest too: another that keeps the lock busy does the work. */
+    if (!spin_trylock(&lock))
+        return;
+    ordered_polls += ordered;
+    if (left_out)
+        report_left_out();
+    if (shown && ring_waiting(&shown->console) == 0)
+        report_lost(shown);
+    drain();
+    spin_unlock(&lock);
+}
+
+static void settle_logs(void)
+{
+    for (uint32_t i = 0; core.info && i < core.info->config.vm_count; i++)
+        if (core.vms[i])
+            log_settle(&core.vms[i]->log);
+}
+
+void console_poll(void)
+{
+    poll_output();
+    if (screen)
+        screen->refresh(screen->ctx, REFRESH_BUDGET);
+    take_input();
+    if (input_waits)
+        deliver_input();
+    if (!step_show() && at_prompt)
+        prompt_poll();
+    if (++polls % SETTLE_POLLS == 0)
+        settle_logs();
+}
+
+/* ---- the end ---- */
+
+/* All that had been said when the flush began is on the wire. */
+static bool is_flushed(const struct vm *vm)
+{
+    bool guest = shown && shown == vm && ring_waiting(&vm->console) &&
+                 (int32_t)(ring_tail(&vm->console) - last_place) < 0;
+    return !guest && output_head == output_tail && !*inject && port->tx_idle();
 }
 
 void console_flush(void)
 {
     spin_lock(&lock);
-    for (unsigned tries = 0; tries < FLUSH_TRIES && (output_tail != output_head || !port->tx_idle()); tries++)
-        drain();
+    struct vm *vm = shown;
+    closing = true;
+    last_place = vm ? __atomic_load_n(&vm->console.head, __ATOMIC_RELAXED) : 0;
     spin_unlock(&lock);
+    for (unsigned tries = 0; tries < FLUSH_TRIES; tries++) {
+        step_show();
+        spin_lock(&lock);
+        drain();
+        bool done = is_flushed(vm);
+        spin_unlock(&lock);
+        if (done && __atomic_load_n(&show_count, __ATOMIC_ACQUIRE) == 0)
+            break;
+    }
+    closing = false;
 }
 
 static void panic_put(uint8_t byte)
@@ -111,6 +599,9 @@ void console_panic_begin(void)
 {
     while (output_tail != output_head)
         panic_put(output[output_tail++ % OUTPUT_SIZE]);
+    struct console_vm *c = shown ? &shown->console : NULL;
+    for (unsigned i = 0; c && i < CONSOLE_RING && c->tail != c->head; i++)
+        panic_put(c->ring[c->tail++ % CONSOLE_RING]);
 }
 
 void console_panic_write(const char *text)

@@ -20,8 +20,7 @@ static void log_to_console(void *ctx, enum log_level level, const char *line)
 {
     (void)ctx;
     (void)level;
-    console_write(line);
-    console_write("\n");
+    console_line(line);
 }
 
 static uint64_t log_now_us(void)
@@ -107,6 +106,16 @@ static void create_vms(void)
     }
 }
 
+/* The VM with the lowest digit gets the keyboard. */
+static void attach_first(void)
+{
+    struct vm *first = core.vms[0];
+    for (uint32_t i = 1; i < core.info->config.vm_count; i++)
+        if (console_digit(core.vms[i]) < console_digit(first))
+            first = core.vms[i];
+    console_attach(first);
+}
+
 static void start_vms(void)
 {
     char why[200];
@@ -119,7 +128,7 @@ static void start_vms(void)
             vm->state = VM_STOPPED;
         }
     }
-    console_attach(core.vms[0]);
+    attach_first();
     log_line(LOG_INFO, "core",
              "ready after %llu thousand TSC ticks; own memory: %llu KiB used, %llu KiB free",
              (unsigned long long)(host_tsc() - start_tsc) / 1000,
@@ -162,7 +171,7 @@ void core_main(struct boot_info *info)
     clock_init(info->tsc_hz);
     log_set_clock(log_now_us);
     log_set_sink(log_to_console, NULL);
-    log_set_level(LOG_INFO);
+    log_set_level(info->config.log);
     log_line(LOG_INFO, "core", "Bulkhead's core is running: %u CPUs, TSC at %llu kHz", info->cpu_count,
              (unsigned long long)info->tsc_hz / 1000);
 

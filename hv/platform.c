@@ -22,8 +22,7 @@ static uint64_t env_now_ns(void *ctx)
 
 static void env_console_put(void *ctx, uint8_t byte)
 {
-    (void)ctx;
-    console_put(byte);
+    console_vm_put(ctx, byte);
 }
 
 static enum status env_gmem_read(void *ctx, gpa_t addr, void *buf, size_t size)

@@ -93,6 +93,8 @@ static bool take_requests(struct vcpu *vcpu)
         s->pending |= EVENTS_SIPI;
         s->sipi_vector = vcpu->sipi_vector;
     }
+    if (requests & VCPU_REQ_CONSOLE)
+        console_throttle(vcpu);
     return true;
 }
 

@@ -23,6 +23,7 @@ enum vcpu_request {
     VCPU_REQ_SIPI = 1 << 3, /* vector in sipi_vector */
     VCPU_REQ_STOP = 1 << 4, /* leave the run loop: the VM is stopping */
     VCPU_REQ_NMI = 1 << 5,
+    VCPU_REQ_CONSOLE = 1 << 6, /* it prints faster than the wire: console_throttle() */
 };
 
 /* Lifetimes: C = constant after vm_create, O = touched only by the CPU that runs the vCPU, A = atomic. */

@@ -20,6 +20,12 @@ uint64_t vm_now_ns(const struct vm *vm)
     return now > vm->start_tsc ? clock_ticks_to_ns(now - vm->start_tsc) : 0;
 }
 
+const char *vm_state_name(enum vm_state state)
+{
+    static const char *const names[] = {"created", "running", "stopping", "stopped"};
+    return (unsigned)state < ARRAY_SIZE(names) ? names[state] : "?";
+}
+
 /* ---- creating ---- */
 
 /* Several windows, so that the page tables on the way to an instruction stay mapped from one exit to the
@@ -172,7 +178,7 @@ enum status vm_create(struct vm *vm, uint32_t id, char *why, size_t why_size)
     vm->id = id;
     vm->config = &core.info->config.vms[id];
     vm->name = vm->config->name;
-    log_source_init(&vm->log, vm->name, LOG_INFO);
+    log_source_init(&vm->log, vm->name, vm->config->log);
     create_cpuid(vm, bits_count(vm->config->cpus));
     enum status s = create_memory(vm, why, why_size);
     if (s == STATUS_OK)

@@ -1,8 +1,8 @@
 /* A virtual machine.
  *
- * Lock order (outer first): vm->devices, vm->life, log, console, pool. vm->life guards the VM's state
- * machine, vm->devices every struct vdev of the VM, interrupt routing, and the device timers. The local APIC
- * has no lock: see drivers/vdev/lapic.h. */
+ * Lock order (outer first): vm->devices, vm->life, log, console, vm->console, pool. vm->life guards the VM's
+ * state machine, vm->devices every struct vdev of the VM, interrupt routing, and the device timers. The local
+ * APIC has no lock: see drivers/vdev/lapic.h. */
 #pragma once
 
 #include "arch/x86/ept.h"
@@ -17,6 +17,7 @@
 #include "drivers/vdev/uart.h"
 #include "hv/bus.h"
 #include "hv/config.h"
+#include "hv/console.h"
 #include "hv/gmem.h"
 #include "hv/guest/linux.h"
 #include "hv/lib/lock.h"
@@ -46,6 +47,7 @@ struct vm {
     const struct config_vm *config; /* C */
     const char *name;               /* C */
     struct log_source log;          /* has its own lock */
+    struct console_vm console;      /* has its own lock */
 
     struct spinlock life;
     enum vm_state state;    /* life */
@@ -90,6 +92,7 @@ void platform_reset(struct vm *vm);
 void platform_run_timers(struct vm *vm);
 
 /* Life (hv/vm.c). */
+const char *vm_state_name(enum vm_state state); /* "running"; never NULL */
 /* Everything a VM needs, once: memory, nested tables, vCPUs, devices. ERR_* with a sentence in `why`. */
 enum status vm_create(struct vm *vm, uint32_t id, char *why, size_t why_size);
 /* Loads the pristine images, resets the devices, and gives the vCPUs to their CPUs. */

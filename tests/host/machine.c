@@ -194,6 +194,7 @@ void machine_init(unsigned vcpus)
     memset(host + LOW_HPA, 0, MACHINE_HOLE);
     memset(host + HIGH_HPA, 0, MACHINE_RAM_END - MACHINE_HOLE_END);
     strcpy(machine.config.name, "test");
+    core.vms[0] = vm;
     vm->config = &machine.config;
     vm->name = machine.config.name;
     log_source_init(&vm->log, vm->name, LOG_DEBUG);

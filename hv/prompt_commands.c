@@ -1,0 +1,209 @@
+/* The prompt's commands, and the table of them. */
+#include "hv/clock.h"
+#include "hv/console.h"
+#include "hv/core.h"
+#include "hv/lib/bits.h"
+#include "hv/lib/fmt.h"
+#include "hv/lib/string.h"
+#include "hv/prompt.h"
+
+#define LOG_LINES  40u
+#define NUMBER_MAX 1000000u
+
+#define REPLY(...) fmt_format(call->reply, sizeof(call->reply), __VA_ARGS__)
+
+/* ---- words ---- */
+
+/* A decimal number up to NUMBER_MAX. */
+static bool parse_number(const char *word, uint32_t *out)
+{
+    uint32_t n = 0;
+    for (const char *c = word; *c; c++) {
+        if (*c < '0' || *c > '9' || n > NUMBER_MAX)
+            return false;
+        n = n * 10 + (uint32_t)(*c - '0');
+    }
+    *out = n;
+    return *word && n <= NUMBER_MAX;
+}
+
+static bool number_or_reply(struct prompt_call *call, uint32_t at, const char *what, uint32_t *out)
+{
+    if (at >= call->count || parse_number(call->words[at], out))
+        return true;
+    REPLY("'%s' is not %s", call->words[at], what);
+    return false;
+}
+
+static struct vm *vm_at(uint32_t i)
+{
+    return core.info && i < core.info->config.vm_count ? core.vms[i] : NULL;
+}
+
+/* The VM that a word names, by its name or its digit. */
+static struct vm *find_vm(const char *word)
+{
+    uint32_t digit;
+    for (uint32_t i = 0; i < CONFIG_MAX_VMS; i++)
+        if (vm_at(i) && str_equal(vm_at(i)->name, word))
+            return vm_at(i);
+    for (uint32_t i = 0; i < CONFIG_MAX_VMS; i++)
+        if (vm_at(i) && parse_number(word, &digit) && console_digit(vm_at(i)) == digit)
+            return vm_at(i);
+    return NULL;
+}
+
+/* The VM that words[1] names; NULL with a reply. */
+static struct vm *vm_or_reply(struct prompt_call *call)
+{
+    struct vm *vm = call->count > 1 ? find_vm(call->words[1]) : NULL;
+    if (call->count < 2)
+        REPLY("which VM? `%s NAME`; `vms` lists them", call->words[0]);
+    else if (!vm)
+        REPLY("there is no VM '%s': `vms` lists them", call->words[1]);
+    return vm;
+}
+
+/* ---- help, vms, log ---- */
+
+static bool help_next(struct lines *self, char *line, size_t size)
+{
+    if (self->step == prompt_command_count) {
+        fmt_format(line, size, "  %s", CONSOLE_KEYS);
+        self->step++;
+        return true;
+    }
+    if (self->step > prompt_command_count)
+        return false;
+    const struct prompt_command *c = &prompt_commands[self->step++];
+    fmt_format(line, size, "  %-9s %-14s %s", c->name, c->arguments, c->help);
+    return true;
+}
+
+static void run_help(struct prompt_call *call)
+{
+    call->lines.next = help_next;
+}
+
+/* CPU numbers as in the configuration: "0-1,3". */
+static void describe_cpus(uint64_t cpus, char *text, size_t size)
+{
+    size_t n = 0;
+    text[0] = 0;
+    for (unsigned first = 0; first < CONFIG_MAX_CPUS && n < size; first++) {
+        unsigned last = first;
+        if (!(cpus >> first & 1))
+            continue;
+        while (last + 1 < CONFIG_MAX_CPUS && (cpus >> (last + 1) & 1))
+            last++;
+        n += fmt_format(text + n, size - n, n ? ",%u" : "%u", first);
+        if (last > first && n < size)
+            n += fmt_format(text + n, size - n, "-%u", last);
+        first = last;
+    }
+}
+
+/* How long it has run, or why it does not. */
+static void describe_life(const struct vm *vm, char *text, size_t size)
+{
+    uint64_t seconds = vm_now_ns(vm) / 1000000000u;
+    text[0] = 0;
+    if (__atomic_load_n(&vm->state, __ATOMIC_ACQUIRE) == VM_RUNNING)
+        fmt_format(text, size, "%llu:%02u:%02u", (unsigned long long)(seconds / 3600),
+                   (unsigned)(seconds / 60 % 60), (unsigned)(seconds % 60));
+    else if (vm->stop != STOP_NONE)
+        fmt_format(text, size, "%s", stop_reason_name(vm->stop));
+}
+
+static void describe_vm(const struct vm *vm, char *line, size_t size)
+{
+    char cpus[40], life[80];
+    describe_cpus(vm->config->cpus, cpus, sizeof(cpus));
+    describe_life(vm, life, sizeof(life));
+    fmt_format(line, size, "%c %u  %-16s %-9s %-8s %7llu MiB %9u  %s", vm == console_front() ? '*' : ' ',
+               console_digit(vm), vm->name, vm_state_name(__atomic_load_n(&vm->state, __ATOMIC_ACQUIRE)),
+               cpus, (unsigned long long)(vm->config->memory >> 20), vm->restarts, life);
+}
+
+static bool vms_next(struct lines *self, char *line, size_t size)
+{
+    if (self->step == 0) {
+        fmt_format(line, size, "  #  %-16s %-9s %-8s %11s %9s  %s", "name", "state", "CPUs", "memory",
+                   "restarts", "up");
+    } else {
+        while (self->step <= CONFIG_MAX_VMS && !vm_at(self->step - 1))
+            self->step++;
+        if (self->step > CONFIG_MAX_VMS)
+            return false;
+        describe_vm(vm_at(self->step - 1), line, size);
+    }
+    self->step++;
+    return true;
+}
+
+static void run_vms(struct prompt_call *call)
+{
+    call->lines.next = vms_next;
+}
+
+/* What is logged meanwhile is not waited for: `count` lines, then it ends. */
+static bool log_lines_next(struct lines *self, char *line, size_t size)
+{
+    if (self->count == 0)
+        return false;
+    self->count--;
+    return log_next(&self->at, line, size);
+}
+
+static void run_log(struct prompt_call *call)
+{
+    uint32_t count = LOG_LINES;
+    if (!number_or_reply(call, 1, "a number of lines", &count))
+        return;
+    call->lines = (struct lines){.next = log_lines_next, .at = log_position(count), .count = count};
+}
+
+/* ---- the machine ---- */
+
+static void run_attach(struct prompt_call *call)
+{
+    struct vm *vm = vm_or_reply(call);
+    if (vm)
+        console_attach(vm);
+}
+
+static void run_exit(struct prompt_call *call)
+{
+    console_leave_prompt();
+}
+
+static void run_reboot(struct prompt_call *call)
+{
+    log_line(LOG_WARN, "core", "the operator reboots the machine");
+    host_reboot();
+}
+
+static void run_poweroff(struct prompt_call *call)
+{
+    log_line(LOG_WARN, "core", "the operator powers the machine off");
+    host_poweroff();
+}
+
+static void run_crash(struct prompt_call *call)
+{
+    if (call->count == 2 && str_equal(call->words[1], "yes"))
+        host_panic("the operator asked for it: `crash yes`");
+    REPLY("this panics the host, and with it every VM: if that is what you want, say `crash yes`");
+}
+
+const struct prompt_command prompt_commands[] = {
+    {"help", "", "this list", run_help},
+    {"vms", "", "all VMs: console digit, state, CPUs, memory, time since the start", run_vms},
+    {"log", "[N]", "the newest N lines of the log (40), also those that the console did not show", run_log},
+    {"attach", "VM", "brings a VM to the front, as Ctrl-A and its digit do", run_attach},
+    {"exit", "", "back to the VM in front; also Ctrl-D", run_exit},
+    {"reboot", "", "resets the machine, running VMs and all", run_reboot},
+    {"poweroff", "", "powers the machine off, running VMs and all", run_poweroff},
+    {"crash", "yes", "panics the host on purpose, to see what is kept of it", run_crash},
+};
+const uint32_t prompt_command_count = ARRAY_SIZE(prompt_commands);
