@@ -18,9 +18,10 @@ static struct {
     bool broken;    /* log_break_lock(): the machine is going down, nobody takes the lock any more */
     uint64_t end;   /* bytes ever written; the ring holds the last RING_SIZE of them */
     uint64_t lines; /* lines ever written; the index holds where the last LOG_INDEX of them begin */
-    uint64_t index[LOG_INDEX];
-    char ring[RING_SIZE];
 } state = {.level = LOG_INFO};
+/* Beside the rest, so that they are zeros and take no place in the image. */
+static uint64_t line_index[LOG_INDEX];
+static char ring[RING_SIZE];
 
 static bool lock(void)
 {
@@ -77,10 +78,10 @@ static const char *level_mark(enum log_level level)
 
 static void ring_append(const char *line)
 {
-    state.index[state.lines++ & (LOG_INDEX - 1)] = state.end;
+    line_index[state.lines++ & (LOG_INDEX - 1)] = state.end;
     for (; *line; line++)
-        state.ring[state.end++ & (RING_SIZE - 1)] = *line;
-    state.ring[state.end++ & (RING_SIZE - 1)] = '\n';
+        ring[state.end++ & (RING_SIZE - 1)] = *line;
+    ring[state.end++ & (RING_SIZE - 1)] = '\n';
 }
 
 static uint64_t now_us(void)
@@ -236,12 +237,12 @@ size_t log_tail(char *buf, size_t size)
         keep = size;
     uint64_t from = state.end - keep;
     /* Unless the text starts with the first byte of a line, its first line is cut off: drop it. */
-    bool whole = from == 0 || (keep < RING_SIZE && state.ring[(from - 1) & (RING_SIZE - 1)] == '\n');
+    bool whole = from == 0 || (keep < RING_SIZE && ring[(from - 1) & (RING_SIZE - 1)] == '\n');
     while (!whole && from < state.end)
-        whole = state.ring[from++ & (RING_SIZE - 1)] == '\n';
+        whole = ring[from++ & (RING_SIZE - 1)] == '\n';
     size_t n = (size_t)(state.end - from);
     for (size_t i = 0; i < n; i++)
-        buf[i] = state.ring[(from + i) & (RING_SIZE - 1)];
+        buf[i] = ring[(from + i) & (RING_SIZE - 1)];
     unlock(held);
     return n;
 }
@@ -252,7 +253,7 @@ uint64_t log_position(uint32_t lines)
     uint64_t kept = state.lines < LOG_INDEX ? state.lines : LOG_INDEX;
     if (lines > kept)
         lines = (uint32_t)kept;
-    uint64_t at = lines ? state.index[(state.lines - lines) & (LOG_INDEX - 1)] : state.end;
+    uint64_t at = lines ? line_index[(state.lines - lines) & (LOG_INDEX - 1)] : state.end;
     unlock(held);
     return at;
 }
@@ -263,7 +264,7 @@ static uint64_t oldest(void)
     uint64_t at = state.end < RING_SIZE ? 0 : state.end - RING_SIZE;
     if (at == 0)
         return 0;
-    while (state.ring[at++ & (RING_SIZE - 1)] != '\n')
+    while (ring[at++ & (RING_SIZE - 1)] != '\n')
         ;
     return at;
 }
@@ -276,7 +277,7 @@ bool log_next(uint64_t *at, char *line, size_t size)
         *at = oldest();
     bool more = *at != state.end;
     while (*at != state.end) {
-        char c = state.ring[(*at)++ & (RING_SIZE - 1)];
+        char c = ring[(*at)++ & (RING_SIZE - 1)];
         if (c == '\n')
             break;
         if (n + 1 < size)
