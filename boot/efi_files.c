@@ -1,6 +1,5 @@
 #include "boot/efi_loader.h"
-#include "hv/guest/layout.h"
-#include "hv/guest/linux.h"
+#include "hv/guest/image.h"
 #include "hv/lib/string.h"
 
 #define CHUNK         (1ull << 20) /* bytes for one read: progress can be shown in between */
@@ -219,46 +218,51 @@ static EFI_STATUS load(const struct named_file *f, const char *vm, struct boot_f
     return EFI_SUCCESS;
 }
 
-static EFI_STATUS check_kernel(const struct named_file *f, const struct boot_file *kernel,
-                               struct linux_image *image)
+/* A file that has been read, all of it. */
+static const void *map_loaded(void *ctx, uint64_t offset, size_t *length)
 {
-    char why[WHY_SIZE] = "";
-    struct span head = {(const uint8_t *)kernel->hpa,
-                        kernel->size < LINUX_HEAD_SIZE ? kernel->size : LINUX_HEAD_SIZE};
+    const struct boot_file *file = ctx;
 
-    if (linux_parse_image(head, kernel->size, image, why, sizeof(why)))
-        return fail_at(f, EFI_UNSUPPORTED, why);
-    return EFI_SUCCESS;
+    *length = file->size - offset;
+    return (const uint8_t *)file->hpa + offset;
 }
 
-static EFI_STATUS check_fit(const struct config_vm *vm, const struct linux_image *image, uint64_t initrd_size)
+/* Sees that the core will be able to start the VM, before megabytes are read for nothing: of the files but
+ * the kernel, only the sizes are known yet. */
+static EFI_STATUS check_guest(const struct config_vm *vm, struct boot_file *kernel)
 {
-    static struct linux_plan plan;
+    static struct guest_image image;
+    static struct guest_files files;
     struct guest_layout layout;
     char why[WHY_SIZE] = "";
+    struct named_file kernel_file = kernel_of(vm), initrd_file = initrd_of(vm);
     struct named_file f = {vm->name, "VM", vm->memory_line, vm->memory_column};
 
+    files = (struct guest_files){.kernel = {kernel, kernel->size, map_loaded},
+                                 .module_count = vm->module_count,
+                                 .cmdline = vm->cmdline};
+    EFI_STATUS s = file_size(&initrd_file, &files.initrd.size);
+    for (uint32_t i = 0; !EFI_ERROR(s) && i < vm->module_count; i++) {
+        struct named_file module_file = module_of(&vm->modules[i]);
+        s = file_size(&module_file, &files.modules[i].source.size);
+    }
+    if (EFI_ERROR(s))
+        return s;
     if (guest_layout_init(&layout, vm->memory))
         return fail_at(&f, EFI_UNSUPPORTED, "its memory size cannot be laid out");
-    if (linux_plan(image, &layout, initrd_size, str_length(vm->cmdline), &plan, why, sizeof(why)))
-        return fail_at(&f, EFI_UNSUPPORTED, why);
-    return EFI_SUCCESS;
+    enum status status = guest_prepare(&files, &layout, &image, why, sizeof(why));
+    /* A size that does not fit is the VM's matter, everything else the kernel's. */
+    return status ? fail_at(status == ERR_RANGE ? &f : &kernel_file, EFI_UNSUPPORTED, why) : EFI_SUCCESS;
 }
 
 static EFI_STATUS load_vm(const struct config_vm *vm, uint32_t index, struct boot_info *info)
 {
-    static struct linux_image image;
     struct named_file kernel_file = kernel_of(vm), initrd_file = initrd_of(vm);
-    uint64_t initrd_size = 0;
 
     EFI_STATUS s = load(&kernel_file, vm->name, &info->kernels[index]);
     if (!EFI_ERROR(s))
-        s = check_kernel(&kernel_file, &info->kernels[index], &image);
-    if (!EFI_ERROR(s))
-        s = file_size(&initrd_file, &initrd_size);
-    if (!EFI_ERROR(s))
-        s = check_fit(vm, &image, initrd_size); /* before megabytes are read for nothing */
-    if (!EFI_ERROR(s) && initrd_size)
+        s = check_guest(vm, &info->kernels[index]);
+    if (!EFI_ERROR(s) && vm->initrd[0])
         s = load(&initrd_file, vm->name, &info->initrds[index]);
     for (uint32_t i = 0; !EFI_ERROR(s) && i < vm->module_count; i++) {
         struct named_file module_file = module_of(&vm->modules[i]);

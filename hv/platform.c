@@ -200,8 +200,8 @@ void platform_reset(struct vm *vm)
         struct vdev *dev = row_device(p, &rows[i]);
         dev->ops->reset(dev);
     }
-    uint64_t low = vm->plan.layout.low_end;
-    uint64_t high = vm->plan.layout.high_end > GUEST_FOUR_GIB ? vm->plan.layout.high_end - GUEST_FOUR_GIB : 0;
+    uint64_t low = vm->layout.low_end;
+    uint64_t high = vm->layout.high_end > GUEST_FOUR_GIB ? vm->layout.high_end - GUEST_FOUR_GIB : 0;
     rtc_set_memory(&p->rtc, low, high);
     update_next_timer(vm);
     spin_unlock(&vm->devices);

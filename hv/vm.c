@@ -65,7 +65,7 @@ static enum status create_memory(struct vm *vm, char *why, size_t why_size)
     }
     if (s != STATUS_OK)
         fmt_format(why, why_size, "its memory cannot be mapped: %s", status_name(s));
-    vm->plan.layout = layout;
+    vm->layout = layout;
     return s;
 }
 
@@ -205,43 +205,54 @@ static const void *map_file(void *ctx, uint64_t offset, size_t *length)
     return page + (at & PAGE_MASK);
 }
 
-static enum status load_linux(struct vm *vm, char *why, size_t why_size)
+static struct guest_source source_of(struct boot_file *file)
 {
-    struct boot_file *kernel = &core.info->kernels[vm->id];
-    struct boot_file *initrd = &core.info->initrds[vm->id];
-    size_t head_size;
-    const uint8_t *head = map_file(kernel, 0, &head_size);
-    struct guest_layout layout = vm->plan.layout;
-    enum status s =
-        linux_parse_image((struct span){head, head_size}, kernel->size, &vm->image, why, why_size);
-    if (s == STATUS_OK)
-        s = linux_plan(&vm->image, &layout, initrd->size, str_length(vm->config->cmdline), &vm->plan, why,
-                       why_size);
-    if (s != STATUS_OK)
-        return s;
+    return (struct guest_source){.ctx = file, .size = file->size, .map = map_file};
+}
 
+static void find_files(struct vm *vm, struct guest_files *files)
+{
+    struct boot_info *info = core.info;
+
+    *files = (struct guest_files){
+        .kernel = source_of(&info->kernels[vm->id]),
+        .initrd = source_of(&info->initrds[vm->id]),
+        .module_count = vm->config->module_count,
+        .cmdline = vm->config->cmdline,
+    };
+    for (uint32_t i = 0; i < files->module_count; i++) {
+        files->modules[i].source = source_of(&info->modules[vm->id][i]);
+        guest_module_string(&vm->config->modules[i], files->modules[i].string);
+    }
+}
+
+static enum status load_guest(struct vm *vm, char *why, size_t why_size)
+{
     static uint8_t tables[ACPI_BUILD_SIZE]; /* guarded by core.loading; too large for the stack */
     struct acpi_build params = {.vcpu_count = vm->vcpu_count, .base = gpa(GUEST_ACPI)};
     struct acpi_built built;
-    struct linux_source sources[2] = {{.ctx = kernel, .size = kernel->size, .map = map_file},
-                                      {.ctx = initrd, .size = initrd->size, .map = map_file}};
+    struct guest_files files;
+
+    find_files(vm, &files);
+    enum status s = guest_prepare(&files, &vm->layout, &vm->image, why, why_size);
+    if (s != STATUS_OK)
+        return s;
     memset(tables, 0, sizeof(tables));
     s = acpi_build(&params, tables, sizeof(tables), &built);
     if (s == STATUS_OK)
-        s = linux_load(&vm->plan, &vm->image, &vm->gmem, &sources[0], initrd->size ? &sources[1] : NULL,
-                       vm->config->cmdline, built.rsdp);
+        s = guest_load(&vm->image, &files, &vm->gmem, built.rsdp);
     if (s == STATUS_OK)
         s = gmem_write(&vm->gmem, params.base, tables, built.size);
     if (s != STATUS_OK)
         fmt_format(why, why_size, "its images cannot be loaded: %s", status_name(s));
-    linux_entry_state(&vm->plan, &vm->entry);
+    guest_entry(&vm->image, &vm->entry);
     return s;
 }
 
 enum status vm_start(struct vm *vm, char *why, size_t why_size)
 {
     spin_lock(&core.loading);
-    enum status s = load_linux(vm, why, why_size);
+    enum status s = load_guest(vm, why, why_size);
     spin_unlock(&core.loading);
     if (s != STATUS_OK)
         return s;
@@ -267,14 +278,19 @@ enum status vm_start(struct vm *vm, char *why, size_t why_size)
     return STATUS_OK;
 }
 
-/* The state that Linux's 64-bit boot protocol asks for. */
-static void apply_entry(struct vcpu *vcpu, const struct linux_entry *entry)
+#define ACCESS_FLAT_DATA   0xc093u /* in VMX format: 4 GiB, accessed, present */
+#define ACCESS_FLAT_CODE32 0xc09bu
+#define ACCESS_FLAT_CODE64 0xa09bu
+
+static void apply_entry(struct vcpu *vcpu, const struct guest_entry *entry)
 {
     static const enum seg_name data[] = {SEG_ES, SEG_SS, SEG_DS, SEG_FS, SEG_GS};
-    struct seg seg = {.limit = UINT32_MAX, .selector = LINUX_BOOT_DS, .access = 0xc093};
+    struct seg seg = {.limit = UINT32_MAX, .selector = entry->ds, .access = ACCESS_FLAT_DATA};
     for (unsigned i = 0; i < ARRAY_SIZE(data); i++)
         virt_set_seg(vcpu, data[i], &seg);
-    seg = (struct seg){.limit = UINT32_MAX, .selector = LINUX_BOOT_CS, .access = 0xa09b};
+    seg = (struct seg){.limit = UINT32_MAX,
+                       .selector = entry->cs,
+                       .access = entry->long_mode ? ACCESS_FLAT_CODE64 : ACCESS_FLAT_CODE32};
     virt_set_seg(vcpu, SEG_CS, &seg);
     virt_set(vcpu, VIRT_GDTR_BASE, entry->gdt_base);
     virt_set(vcpu, VIRT_GDTR_LIMIT, entry->gdt_limit);
@@ -283,9 +299,9 @@ static void apply_entry(struct vcpu *vcpu, const struct linux_entry *entry)
     virt_set(vcpu, VIRT_CR0, entry->cr0);
     virt_set(vcpu, VIRT_EFER, entry->efer);
     virt_set(vcpu, VIRT_RFLAGS, entry->rflags);
+    memcpy(vcpu->gpr, entry->gpr, sizeof(entry->gpr));
     virt_set(vcpu, VIRT_RSP, entry->rsp);
     virt_set(vcpu, VIRT_RIP, entry->rip);
-    vcpu->gpr[RSI] = entry->rsi;
 }
 
 void vm_begin_vcpu(struct vcpu *vcpu)

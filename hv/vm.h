@@ -19,7 +19,7 @@
 #include "hv/config.h"
 #include "hv/console.h"
 #include "hv/gmem.h"
-#include "hv/guest/linux.h"
+#include "hv/guest/image.h"
 #include "hv/lib/lock.h"
 #include "hv/lib/log.h"
 #include "hv/vcpu.h"
@@ -63,11 +63,11 @@ struct vm {
     struct cpuid_table cpuid; /* C */
     uint64_t xcr0_allowed;    /* C */
 
-    struct linux_entry entry; /* C while running. how vCPU 0 begins */
-    struct linux_image image; /* C */
-    struct linux_plan plan;   /* C */
-    uint64_t start_tsc;       /* C while running: host TSC when the VM's time was 0 */
-    int64_t start_wall;       /* C while running: UTC seconds at that moment */
+    struct guest_layout layout; /* C */
+    struct guest_image image;   /* C while running. what its files are, and where they go */
+    struct guest_entry entry;   /* C while running. how vCPU 0 begins */
+    uint64_t start_tsc;         /* C while running: host TSC when the VM's time was 0 */
+    int64_t start_wall;         /* C while running: UTC seconds at that moment */
 
     struct once msrs_seen;            /* refused ones that the log has: MSR number, bit 32 set for writes */
     uint32_t restarts, quick_crashes; /* the last CPU to leave */

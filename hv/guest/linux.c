@@ -4,6 +4,7 @@
 #include "hv/guest/e820.h"
 #include "hv/lib/fmt.h"
 #include "hv/lib/string.h"
+#include "hv/vcpu.h"
 
 /* Offsets in the setup header and in the zero page, which holds a copy of it at the same place ("The
  * Linux/x86 Boot Protocol", and struct boot_params). */
@@ -44,6 +45,10 @@
 #define ENTRY_64         0x200u /* of the payload */
 #define PLACE_MAX        ((uint64_t)1 << 40)
 
+/* "64-bit Boot Protocol": __BOOT_CS and __BOOT_DS. */
+#define BOOT_CS 0x10u
+#define BOOT_DS 0x18u
+
 /* What Bulkhead puts into low memory; all below GUEST_EBDA. */
 #define LOW_GDT         0x1000u
 #define LOW_PAGE_TABLES 0x2000u /* PML4, PDPT, four page directories */
@@ -75,49 +80,10 @@ static const char *size_text(char buf[24], uint64_t bytes)
 
 /* ---- what kind of file is it? ---- */
 
-static const char *what_else(struct span head)
+bool linux_has_mark(struct span head)
 {
-    static const struct {
-        const char *magic;
-        size_t size;
-        const char *is;
-    } kinds[] = {
-        {"\x7f"
-         "ELF",
-         4, "an ELF file (a vmlinux?)"},
-        {"\x1f\x8b", 2, "a gzip-compressed file"},
-        {"\xfd"
-         "7zXZ",
-         5, "an xz-compressed file"},
-        {"\x28\xb5\x2f\xfd", 4, "a zstd-compressed file"},
-        {"07070", 5, "a cpio archive (an initrd?)"},
-        {"MZ", 2, "an EFI program (a unified kernel image?)"},
-    };
-    for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
-        if (head.size >= kinds[i].size && memcmp(head.data, kinds[i].magic, kinds[i].size) == 0)
-            return kinds[i].is;
-    return NULL;
-}
-
-static enum status check_magic(struct span head, char *why, size_t why_size)
-{
-    if (head.size == 0) {
-        fmt_format(why, why_size, "the kernel file is empty");
-        return ERR_INVALID;
-    }
-    if (head.size >= HDR_VERSION && memcmp(head.data + HDR_MAGIC, "HdrS", 4) == 0 &&
-        get(head.data + HDR_BOOT_FLAG, 2) == BOOT_FLAG)
-        return STATUS_OK;
-    const char *is = what_else(head);
-    if (is)
-        fmt_format(why, why_size,
-                   "the kernel is %s; a bzImage is needed (the file that distributions call vmlinuz)", is);
-    else if (head.size < HDR_VERSION)
-        fmt_format(why, why_size, "the kernel file is truncated: %lu bytes are too few for a bzImage",
-                   head.size);
-    else
-        fmt_format(why, why_size, "the kernel is not a Linux bzImage (no \"HdrS\" mark)");
-    return ERR_INVALID;
+    return head.size >= HDR_VERSION && memcmp(head.data + HDR_MAGIC, "HdrS", 4) == 0 &&
+           get(head.data + HDR_BOOT_FLAG, 2) == BOOT_FLAG;
 }
 
 static enum status check_abilities(const uint8_t *d, char *why, size_t why_size)
@@ -169,9 +135,10 @@ enum status linux_parse_image(struct span head, uint64_t file_size, struct linux
 {
     const uint8_t *d = head.data;
     memset(out, 0, sizeof(*out));
-    enum status status = check_magic(head, why, why_size);
-    if (status != STATUS_OK)
-        return status;
+    if (!linux_has_mark(head)) {
+        fmt_format(why, why_size, "the kernel is not a Linux bzImage (no \"HdrS\" mark)");
+        return ERR_INVALID;
+    }
     uint64_t end = (uint64_t)HDR_MAGIC + d[HDR_JUMP_LENGTH];
     if (end > HDR_MAX_END)
         end = HDR_MAX_END;
@@ -179,7 +146,7 @@ enum status linux_parse_image(struct span head, uint64_t file_size, struct linux
         fmt_format(why, why_size, "the kernel file is truncated: it ends within its setup header");
         return ERR_INVALID;
     }
-    status = check_abilities(d, why, why_size);
+    enum status status = check_abilities(d, why, why_size);
     if (status != STATUS_OK)
         return status;
     if (end < HDR_MIN_END)
@@ -203,12 +170,6 @@ enum status linux_parse_image(struct span head, uint64_t file_size, struct linux
     if (out->payload_size > out->init_size)
         out->payload_size = declared;
     return STATUS_OK;
-}
-
-enum status linux_check_image(struct span head, uint64_t file_size, char *why, size_t why_size)
-{
-    struct linux_image image;
-    return linux_parse_image(head, file_size, &image, why, why_size);
 }
 
 /* ---- placing ---- */
@@ -286,113 +247,70 @@ enum status linux_plan(const struct linux_image *image, const struct guest_layou
 
 /* ---- loading ---- */
 
-/* All writers below chain through a status: after a failure they do nothing. */
-struct writer {
-    const struct gmem *g;
-    enum status status;
-};
-
-static void put(struct writer *w, uint64_t at, const void *data, uint64_t size)
-{
-    if (w->status == STATUS_OK)
-        w->status = gmem_write(w->g, gpa(at), data, size);
-}
-
-static void put_value(struct writer *w, uint64_t at, uint64_t value, unsigned bytes)
-{
-    put(w, at, &value, bytes); /* x86 is little-endian, as the zero page is */
-}
-
-static void put_zeros(struct writer *w, uint64_t at, uint64_t size)
-{
-    if (w->status == STATUS_OK)
-        w->status = gmem_set(w->g, gpa(at), 0, size);
-}
-
-static void put_source(struct writer *w, uint64_t at, const struct linux_source *from, uint64_t offset,
-                       uint64_t size)
-{
-    while (size && w->status == STATUS_OK) {
-        size_t n = 0;
-        const void *data = from->map(from->ctx, offset, &n);
-        if (!data || n == 0) {
-            w->status = ERR_RANGE;
-            return;
-        }
-        if (n > size)
-            n = size;
-        put(w, at, data, n);
-        at += n;
-        offset += n;
-        size -= n;
-    }
-}
-
 #define PTE_TABLE 0x003u /* present, writable */
 #define PTE_2M    0x083u /* and a large page */
 #define PTE_BATCH 64u
 
 /* Identity map of the first 4 GiB with 2 MiB pages: one PML4, one PDPT, four directories. */
-static void put_page_tables(struct writer *w, uint64_t at)
+static void put_page_tables(struct guest_writer *w, uint64_t at)
 {
-    put_value(w, at, (at + PAGE_SIZE) | PTE_TABLE, 8);
+    writer_put_value(w, at, (at + PAGE_SIZE) | PTE_TABLE, 8);
     for (uint64_t i = 0; i < 4; i++)
-        put_value(w, at + PAGE_SIZE + 8 * i, (at + (2 + i) * PAGE_SIZE) | PTE_TABLE, 8);
+        writer_put_value(w, at + PAGE_SIZE + 8 * i, (at + (2 + i) * PAGE_SIZE) | PTE_TABLE, 8);
     uint64_t batch[PTE_BATCH];
     for (uint64_t i = 0; i < 4 * 512; i += PTE_BATCH) {
         for (uint64_t j = 0; j < PTE_BATCH; j++)
             batch[j] = (i + j) * SIZE_2M | PTE_2M;
-        put(w, at + 2 * PAGE_SIZE + 8 * i, batch, sizeof(batch));
+        writer_put(w, at + 2 * PAGE_SIZE + 8 * i, batch, sizeof(batch));
     }
 }
 
 /* Flat 64-bit code and data, accessed, present, ring 0, at the selectors the boot protocol names. */
 static const uint64_t boot_gdt[] = {0, 0, 0x00af9b000000ffff, 0x00cf93000000ffff};
 
-static void put_zero_page(struct writer *w, const struct linux_plan *plan, const struct linux_image *image,
-                          gpa_t rsdp)
+static void put_zero_page(struct guest_writer *w, const struct linux_plan *plan,
+                          const struct linux_image *image, gpa_t rsdp)
 {
     uint64_t at = plan->boot_params;
     struct e820_entry map[E820_MAX];
     uint32_t entries = e820_build(&plan->layout, map);
-    put(w, at + HDR_START, image->header, image->header_size);
-    put_value(w, at + HDR_VID_MODE, VID_MODE_NORMAL, 2);
-    put_value(w, at + HDR_TYPE_OF_LOADER, LOADER_UNDEFINED, 1);
-    put_value(w, at + HDR_CODE32_START, plan->kernel, 4);
-    put_value(w, at + HDR_RAMDISK_IMAGE, plan->initrd, 4);
-    put_value(w, at + HDR_RAMDISK_SIZE, plan->initrd_size, 4);
-    put_value(w, at + HDR_CMD_LINE_PTR, plan->cmdline, 4);
-    put_value(w, at + ZP_ACPI_RSDP, rsdp.v, 8);
-    put_value(w, at + ZP_E820_ENTRIES, entries, 1);
-    put(w, at + ZP_E820_TABLE, map, entries * sizeof(map[0]));
+    writer_put(w, at + HDR_START, image->header, image->header_size);
+    writer_put_value(w, at + HDR_VID_MODE, VID_MODE_NORMAL, 2);
+    writer_put_value(w, at + HDR_TYPE_OF_LOADER, LOADER_UNDEFINED, 1);
+    writer_put_value(w, at + HDR_CODE32_START, plan->kernel, 4);
+    writer_put_value(w, at + HDR_RAMDISK_IMAGE, plan->initrd, 4);
+    writer_put_value(w, at + HDR_RAMDISK_SIZE, plan->initrd_size, 4);
+    writer_put_value(w, at + HDR_CMD_LINE_PTR, plan->cmdline, 4);
+    writer_put_value(w, at + ZP_ACPI_RSDP, rsdp.v, 8);
+    writer_put_value(w, at + ZP_E820_ENTRIES, entries, 1);
+    writer_put(w, at + ZP_E820_TABLE, map, entries * sizeof(map[0]));
 }
 
 enum status linux_load(const struct linux_plan *plan, const struct linux_image *image, const struct gmem *g,
-                       const struct linux_source *kernel, const struct linux_source *initrd,
+                       const struct guest_source *kernel, const struct guest_source *initrd,
                        const char *cmdline, gpa_t rsdp)
 {
     size_t length = str_length(cmdline);
     if (kernel->size < plan->setup_size || kernel->size - plan->setup_size < plan->payload_size ||
         length >= LOW_CMDLINE_MAX || (plan->initrd_size && (!initrd || initrd->size < plan->initrd_size)))
         return ERR_INVALID;
-    struct writer w = {g, STATUS_OK};
-    put_zeros(&w, 0, GUEST_VGA);
-    put_zeros(&w, GUEST_ROM, GUEST_ONE_MIB - GUEST_ROM);
-    put(&w, plan->gdt, boot_gdt, sizeof(boot_gdt));
+    struct guest_writer w = {g, STATUS_OK};
+    writer_put_zeros(&w, 0, GUEST_VGA);
+    writer_put_zeros(&w, GUEST_ROM, GUEST_ONE_MIB - GUEST_ROM);
+    writer_put(&w, plan->gdt, boot_gdt, sizeof(boot_gdt));
     put_page_tables(&w, plan->page_tables);
     put_zero_page(&w, plan, image, rsdp);
-    put(&w, plan->cmdline, cmdline, length + 1);
-    put_source(&w, plan->kernel, kernel, plan->setup_size, plan->payload_size);
+    writer_put(&w, plan->cmdline, cmdline, length + 1);
+    writer_put_source(&w, plan->kernel, kernel, plan->setup_size, plan->payload_size);
     if (plan->initrd_size)
-        put_source(&w, plan->initrd, initrd, 0, plan->initrd_size);
+        writer_put_source(&w, plan->initrd, initrd, 0, plan->initrd_size);
     return w.status;
 }
 
-void linux_entry_state(const struct linux_plan *plan, struct linux_entry *out)
+void linux_entry_state(const struct linux_plan *plan, struct guest_entry *out)
 {
-    *out = (struct linux_entry){
+    *out = (struct guest_entry){
         .rip = plan->kernel + ENTRY_64,
-        .rsi = plan->boot_params,
         .rsp = LOW_STACK_TOP,
         .rflags = RFLAGS_FIXED_1,
         .cr0 = CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_PG,
@@ -401,5 +319,9 @@ void linux_entry_state(const struct linux_plan *plan, struct linux_entry *out)
         .efer = EFER_LME | EFER_LMA,
         .gdt_base = plan->gdt,
         .gdt_limit = sizeof(boot_gdt) - 1,
+        .cs = BOOT_CS,
+        .ds = BOOT_DS,
+        .long_mode = true,
+        .gpr = {[RSI] = plan->boot_params},
     };
 }

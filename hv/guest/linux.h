@@ -2,11 +2,11 @@
  * pristine files to guest memory, piece by piece, so it can be repeated for every restart. */
 #pragma once
 
-#include "hv/gmem.h"
+#include "hv/guest/entry.h"
 #include "hv/guest/layout.h"
+#include "hv/guest/source.h"
 
-#define LINUX_HEAD_SIZE                                                                                      \
-    4096u /* bytes of the file's start that linux_check_image() wants to see (fewer if it is shorter) */
+#define LINUX_HEAD_SIZE 0x290u /* bytes of the file's start that hold the longest header */
 #define LINUX_SETUP_MAX 0x100u /* bytes of the setup header kept: file offsets 0x1f1 .. */
 
 /* What the setup header says, checked. */
@@ -23,10 +23,11 @@ struct linux_image {
     uint8_t header[LINUX_SETUP_MAX];
 };
 
-/* Is this a bzImage that Bulkhead can start? `head`: the file's first bytes (LINUX_HEAD_SIZE, or all of a
- * shorter file). ERR_INVALID or ERR_UNSUPPORTED with a full sentence in `why` (what it is, what to do). */
-enum status linux_check_image(struct span head, uint64_t file_size, char *why, size_t why_size);
-/* The same, and answers the facts. */
+/* Does the file carry the mark of Linux' boot protocol? */
+bool linux_has_mark(struct span head);
+/* Is this a bzImage that Bulkhead can start, and what does it say? `head`: the file's first bytes
+ * (LINUX_HEAD_SIZE, or all of a shorter file). ERR_INVALID or ERR_UNSUPPORTED with a full sentence in `why`
+ * (what it is, what to do). */
 enum status linux_parse_image(struct span head, uint64_t file_size, struct linux_image *out, char *why,
                               size_t why_size);
 
@@ -44,29 +45,12 @@ enum status linux_plan(const struct linux_image *image, const struct guest_layou
                        uint64_t initrd_size, uint64_t cmdline_length, struct linux_plan *out, char *why,
                        size_t why_size);
 
-/* A file kept in host memory that is not permanently mapped. */
-struct linux_source {
-    void *ctx;
-    uint64_t size;
-    /* Bytes from `offset` (< size): a pointer to at least one of them, *length how many can be read there;
-     * valid until the next call. It must survive gmem's window moving. NULL: failure. */
-    const void *(*map)(void *ctx, uint64_t offset, size_t *length);
-};
-
 /* Writes low memory (cleared), GDT, page tables, zero page, command line, kernel and initrd. `initrd` may be
  * NULL when the plan has none. `rsdp`: from acpi_build (tables are written by the caller, after this call: it
  * clears the area). */
 enum status linux_load(const struct linux_plan *plan, const struct linux_image *image, const struct gmem *g,
-                       const struct linux_source *kernel, const struct linux_source *initrd,
+                       const struct guest_source *kernel, const struct guest_source *initrd,
                        const char *cmdline, gpa_t rsdp);
 
-/* How the boot vCPU begins: 64-bit mode, flat segments, interrupts off. */
-#define LINUX_BOOT_CS 0x10u
-#define LINUX_BOOT_DS 0x18u
-struct linux_entry {
-    uint64_t rip, rsi, rsp, rflags;
-    uint64_t cr0, cr3, cr4, efer;
-    uint64_t gdt_base;
-    uint16_t gdt_limit;
-};
-void linux_entry_state(const struct linux_plan *plan, struct linux_entry *out);
+/* 64-bit mode, flat segments, interrupts off. */
+void linux_entry_state(const struct linux_plan *plan, struct guest_entry *out);

@@ -29,7 +29,7 @@ static void *map_page(void *ctx, hpa_t page)
 static const void *map_file(void *ctx, uint64_t offset, size_t *length)
 {
     static uint8_t chunk[1 << 20];
-    const struct linux_source *self = ctx;
+    const struct guest_source *self = ctx;
     CHECK(offset < self->size);
     *length = self->size - offset < sizeof(chunk) ? self->size - offset : sizeof(chunk);
     return chunk;
@@ -84,7 +84,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     check_plan(&image, &plan);
     if (plan.payload_size + plan.initrd_size > (64u << 20))
         return 0; /* only slow */
-    struct linux_source kernel = {.size = file_size, .map = map_file},
+    struct guest_source kernel = {.size = file_size, .map = map_file},
                         initrd = {.size = knobs[2], .map = map_file};
     kernel.ctx = &kernel;
     initrd.ctx = &initrd;

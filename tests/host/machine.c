@@ -200,7 +200,7 @@ void machine_init(unsigned vcpus)
     log_source_init(&vm->log, vm->name, LOG_DEBUG);
     vm->cpuid.phys_bits = 40;
     vm->cpuid.ext[1].edx = 1u << 26; /* 1 GiB pages */
-    vm->plan.layout = (struct guest_layout){MACHINE_RAM_END, MACHINE_RAM_END, GUEST_FOUR_GIB};
+    vm->layout = (struct guest_layout){MACHINE_RAM_END, MACHINE_RAM_END, GUEST_FOUR_GIB};
     gmem_init(&vm->gmem, map, NULL);
     if (gmem_add(&vm->gmem, gpa(0), hpa(LOW_HPA), MACHINE_HOLE) != STATUS_OK ||
         gmem_add(&vm->gmem, gpa(MACHINE_HOLE_END), hpa(HIGH_HPA), MACHINE_RAM_END - MACHINE_HOLE_END) !=

@@ -142,11 +142,11 @@ static unsigned cmos(unsigned at)
 
 static void test_memory_in_cmos(void **state)
 {
-    vm->plan.layout = (struct guest_layout){5ull << 30, GUEST_PCI_HOLE, GUEST_FOUR_GIB + (2ull << 30)};
+    vm->layout = (struct guest_layout){5ull << 30, GUEST_PCI_HOLE, GUEST_FOUR_GIB + (2ull << 30)};
     platform_reset(vm);
     assert_int_equal(cmos(0x34) | cmos(0x35) << 8, (GUEST_PCI_HOLE - (16u << 20)) >> 16);
     assert_int_equal(cmos(0x5b) | cmos(0x5c) << 8 | cmos(0x5d) << 16, (2ull << 30) >> 16);
-    vm->plan.layout = (struct guest_layout){64u << 20, 64u << 20, GUEST_FOUR_GIB};
+    vm->layout = (struct guest_layout){64u << 20, 64u << 20, GUEST_FOUR_GIB};
     platform_reset(vm);
     assert_int_equal(cmos(0x34) | cmos(0x35) << 8, (48u << 20) >> 16);
     assert_int_equal(cmos(0x5b) | cmos(0x5c) << 8 | cmos(0x5d) << 16, 0);

@@ -238,10 +238,10 @@ static void assert_pristine(void)
     for (unsigned i = 0; i < PAYLOAD_SIZE; i++)
         assert_int_equal(guest_byte(KERNEL_AT + i), memory[KERNEL_HPA + SETUP_SIZE + i]);
     for (unsigned i = 0; i < INITRD_SIZE; i++)
-        assert_int_equal(guest_byte(vm.plan.initrd + i), memory[INITRD_HPA + i]);
+        assert_int_equal(guest_byte(vm.image.bzimage.plan.initrd + i), memory[INITRD_HPA + i]);
     const char *cmdline = config()->cmdline;
     for (unsigned i = 0; i <= strlen(cmdline); i++)
-        assert_int_equal(guest_byte(vm.plan.cmdline + i), (uint8_t)cmdline[i]);
+        assert_int_equal(guest_byte(vm.image.bzimage.plan.cmdline + i), (uint8_t)cmdline[i]);
     char rsdp[9] = "";
     assert_int_equal(gmem_read(&vm.gmem, gpa(GUEST_ACPI), rsdp, 8), STATUS_OK);
     assert_string_equal(rsdp, "RSD PTR ");
@@ -278,14 +278,14 @@ static void test_entry_state(void **state)
     vm_begin_vcpu(v);
     assert_int_equal(virt_get(v, VIRT_RIP), vm.entry.rip);
     assert_int_equal(virt_get(v, VIRT_RIP), KERNEL_AT + 0x200);
-    assert_int_equal(v->gpr[RSI], vm.plan.boot_params);
+    assert_int_equal(v->gpr[RSI], vm.image.bzimage.plan.boot_params);
     assert_int_equal(virt_get(v, VIRT_CR3), vm.entry.cr3);
     assert_true(virt_get(v, VIRT_CR0) & CR0_PG);
     assert_true(virt_get(v, VIRT_EFER) & EFER_LMA);
     assert_false(virt_get(v, VIRT_RFLAGS) & RFLAGS_IF);
-    assert_int_equal(virt_get_seg(v, SEG_CS).selector, LINUX_BOOT_CS);
+    assert_int_equal(virt_get_seg(v, SEG_CS).selector, 0x10);
     assert_true(virt_get_seg(v, SEG_CS).access & SEG_ACCESS_L);
-    assert_int_equal(virt_get_seg(v, SEG_SS).selector, LINUX_BOOT_DS);
+    assert_int_equal(virt_get_seg(v, SEG_SS).selector, 0x18);
     assert_int_equal(virt_get(v, VIRT_GDTR_BASE), vm.entry.gdt_base);
     assert_int_equal(virt_get(v, VIRT_TSC_OFFSET),
                      (uint64_t)0 - vm.start_tsc); /* the guest's TSC starts at 0 */
@@ -301,7 +301,7 @@ static void test_start_with_bad_files(void **state)
     create();
     put(0x202, 0, 4);
     assert_int_equal(vm_start(&vm, why, sizeof(why)), ERR_INVALID);
-    assert_says("not a Linux bzImage");
+    assert_says("of no known format");
     assert_int_equal(vm.state, VM_CREATED);
     assert_null(core.cpus[0].assigned);
     assert_int_equal(core.loading.next, core.loading.serving);
@@ -311,7 +311,7 @@ static void test_start_with_bad_files(void **state)
     make_files();
     info.initrds[0].size = 0; /* none is fine */
     assert_int_equal(vm_start(&vm, why, sizeof(why)), STATUS_OK);
-    assert_int_equal(vm.plan.initrd_size, 0);
+    assert_int_equal(vm.image.bzimage.plan.initrd_size, 0);
 }
 
 /* ---- what local APICs get ---- */
@@ -425,7 +425,7 @@ static void test_restart_is_pristine(void **state)
     memset(junk, 0xee, sizeof(junk));
     vm_begin_vcpu(vm.vcpus[0]);
     assert_int_equal(gmem_write(&vm.gmem, gpa(KERNEL_AT + 100), junk, sizeof(junk)), STATUS_OK);
-    assert_int_equal(gmem_write(&vm.gmem, gpa(vm.plan.cmdline), junk, sizeof(junk)), STATUS_OK);
+    assert_int_equal(gmem_write(&vm.gmem, gpa(vm.image.bzimage.plan.cmdline), junk, sizeof(junk)), STATUS_OK);
     assert_int_equal(gmem_write(&vm.gmem, gpa(GUEST_ACPI), junk, sizeof(junk)), STATUS_OK);
     lapic_mmio_write(&vm.vcpus[0]->lapic, 0xf0, 4, 0x1ff);
     lapic_post(&vm.vcpus[0]->lapic, 0x77, false);

@@ -8,8 +8,7 @@
 #include <sys/stat.h>
 
 #include "hv/config.h"
-#include "hv/guest/layout.h"
-#include "hv/guest/linux.h"
+#include "hv/guest/image.h"
 
 #define EXIT_WRONG 1
 #define EXIT_USAGE 2
@@ -24,9 +23,8 @@ struct checker {
 struct named_file {
     const char *name;
     uint32_t line, column;
-    uint64_t size;                 /* bytes, once opened */
-    uint8_t head[LINUX_HEAD_SIZE]; /* its first bytes */
-    size_t head_size;
+    uint64_t size; /* bytes, once opened */
+    FILE *file;
 };
 
 static void complain(struct checker *c, uint32_t line, uint32_t column, const char *what, const char *why)
@@ -54,60 +52,85 @@ static FILE *open_beside(const struct checker *c, const char *name)
     return file;
 }
 
-static bool read_head(struct checker *c, struct named_file *f, const char *what)
+/* The caller closes f->file when it is not NULL. */
+static bool open_named(struct checker *c, struct named_file *f, const char *what)
 {
     struct stat st;
     char text[CONFIG_PATH_MAX + 32];
-    FILE *file = open_beside(c, f->name);
 
     snprintf(text, sizeof(text), "%s '%s': ", what, f->name);
-    if (!file || fstat(fileno(file), &st)) {
+    f->file = open_beside(c, f->name);
+    if (!f->file || fstat(fileno(f->file), &st)) {
         complain(c, f->line, f->column, text, strerror(errno));
-        if (file)
-            fclose(file);
         return false;
     }
     const char *fault = !S_ISREG(st.st_mode) ? "not a file" : st.st_size == 0 ? "the file is empty" : NULL;
     f->size = (uint64_t)st.st_size;
-    f->head_size = fault ? 0 : fread(f->head, 1, sizeof(f->head), file);
-    if (!fault && ferror(file))
-        fault = strerror(errno);
-    fclose(file);
     if (fault)
         complain(c, f->line, f->column, text, fault);
     return !fault;
 }
 
-static void check_fit(struct checker *c, const struct config_vm *vm, const struct linux_image *image,
-                      uint64_t initrd_size)
+/* Is the file there? *size: its bytes. */
+static bool measure(struct checker *c, struct named_file f, const char *what, uint64_t *size)
 {
+    bool good = open_named(c, &f, what);
+
+    if (f.file)
+        fclose(f.file);
+    *size = f.size;
+    return good;
+}
+
+/* A piece of the file at a time. */
+static const void *map_file(void *ctx, uint64_t offset, size_t *length)
+{
+    static uint8_t piece[4096];
+    FILE *file = ctx;
+
+    if (fseek(file, (long)offset, SEEK_SET))
+        return NULL;
+    *length = fread(piece, 1, sizeof(piece), file);
+    return *length ? piece : NULL;
+}
+
+/* The same as the loader does: recognise the kernel, and place everything. */
+static void check_guest(struct checker *c, const struct config_vm *vm, const struct guest_files *files)
+{
+    static struct guest_image image;
     struct guest_layout layout;
-    struct linux_plan plan;
     char why[256] = "";
 
-    if (guest_layout_init(&layout, vm->memory))
+    if (guest_layout_init(&layout, vm->memory)) {
         complain(c, vm->memory_line, vm->memory_column, "", "this memory size cannot be laid out");
-    else if (linux_plan(image, &layout, initrd_size, strlen(vm->cmdline), &plan, why, sizeof(why)))
+        return;
+    }
+    enum status status = guest_prepare(files, &layout, &image, why, sizeof(why));
+    if (status == ERR_RANGE)
         complain(c, vm->memory_line, vm->memory_column, "", why);
+    else if (status)
+        complain(c, vm->kernel_line, vm->kernel_column, "", why);
 }
 
 static void check_vm(struct checker *c, const struct config_vm *vm)
 {
     struct named_file kernel = {.name = vm->kernel, .line = vm->kernel_line, .column = vm->kernel_column};
     struct named_file initrd = {.name = vm->initrd, .line = vm->initrd_line, .column = vm->initrd_column};
-    struct linux_image image;
-    char why[256] = "";
+    struct guest_files files = {.module_count = vm->module_count, .cmdline = vm->cmdline};
 
-    bool good = read_head(c, &kernel, "kernel");
-    if (good && linux_parse_image((struct span){kernel.head, kernel.head_size}, kernel.size, &image, why,
-                                  sizeof(why))) {
-        complain(c, vm->kernel_line, vm->kernel_column, "", why);
-        good = false;
-    }
+    bool good = open_named(c, &kernel, "kernel");
     if (vm->initrd[0])
-        good = read_head(c, &initrd, "initrd") && good;
+        good = measure(c, initrd, "initrd", &files.initrd.size) && good;
+    for (uint32_t i = 0; i < vm->module_count; i++) {
+        const struct config_module *m = &vm->modules[i];
+        struct named_file module = {.name = m->path, .line = m->line, .column = m->column};
+        good = measure(c, module, "module", &files.modules[i].source.size) && good;
+    }
+    files.kernel = (struct guest_source){kernel.file, kernel.size, map_file};
     if (good)
-        check_fit(c, vm, &image, initrd.size);
+        check_guest(c, vm, &files);
+    if (kernel.file)
+        fclose(kernel.file);
 }
 
 /* Reads and parses the configuration. */
@@ -164,15 +187,24 @@ static void print_table(const struct config *config)
     }
 }
 
+#define FILES_PER_VM (2 + CONFIG_MAX_MODULES)
+
+/* File `index` of a VM, "" when it has none there. */
+static const char *file_name(const struct config_vm *vm, unsigned index)
+{
+    if (index < 2)
+        return index ? vm->initrd : vm->kernel;
+    return index - 2 < vm->module_count ? vm->modules[index - 2].path : "";
+}
+
 /* Each file once, in the order of the configuration. */
 static void print_files(const struct config *config)
 {
-    const char *seen[2 * CONFIG_MAX_VMS];
+    const char *seen[FILES_PER_VM * CONFIG_MAX_VMS];
     unsigned count = 0;
 
-    for (uint32_t i = 0; i < 2 * config->vm_count; i++) {
-        const struct config_vm *vm = &config->vms[i / 2];
-        const char *name = i % 2 ? vm->initrd : vm->kernel;
+    for (uint32_t i = 0; i < FILES_PER_VM * config->vm_count; i++) {
+        const char *name = file_name(&config->vms[i / FILES_PER_VM], i % FILES_PER_VM);
         bool new = name[0] != 0;
         for (unsigned j = 0; j < count; j++)
             new = new &&strcmp(seen[j], name) != 0;

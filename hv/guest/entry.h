@@ -1,0 +1,16 @@
+/* How vCPU 0 begins, whatever kind of guest it is. Segments are flat: base 0, limit 4 GiB. */
+#pragma once
+
+#include "hv/lib/types.h"
+
+#define GUEST_GPRS 16u /* in the order of instruction encodings: RAX, RCX, RDX, RBX, RSP, ... */
+
+struct guest_entry {
+    uint64_t rip, rsp, rflags;
+    uint64_t cr0, cr3, cr4, efer;
+    uint64_t gdt_base;
+    uint16_t gdt_limit;
+    uint16_t cs, ds;          /* selectors; `ds` is that of all data segments */
+    bool long_mode;           /* CS is a 64-bit segment; else a 32-bit one */
+    uint64_t gpr[GUEST_GPRS]; /* RSP's place is not used */
+};

@@ -1,0 +1,157 @@
+#include "hv/guest/image.h"
+#include "hv/lib/fmt.h"
+#include "hv/lib/string.h"
+
+#define TEXT_SAMPLE 256u /* bytes looked at to tell text from other data */
+#define NEEDED      "a Linux bzImage (vmlinuz) or a Multiboot 1 kernel is needed"
+
+static bool begins_with(struct span head, const char *magic, size_t size)
+{
+    return head.size >= size && memcmp(head.data, magic, size) == 0;
+}
+
+static bool is_text(struct span head)
+{
+    for (size_t i = 0; i < head.size; i++) {
+        uint8_t c = head.data[i];
+        if ((c < ' ' && c != '\t' && c != '\n' && c != '\r') || c == 0x7f)
+            return false;
+    }
+    return head.size > 0;
+}
+
+static const char *name_kind(struct span head, enum multiboot_found found)
+{
+    static const struct {
+        const char *magic;
+        size_t size;
+        const char *is;
+    } kinds[] = {
+        {"\x7f"
+         "ELF",
+         4, "an ELF file without a Multiboot header in its first 8192 bytes (a vmlinux?)"},
+        {"\x1f\x8b", 2, "a gzip file"},
+        {"\xfd"
+         "7zXZ",
+         5, "an xz file"},
+        {"\x28\xb5\x2f\xfd", 4, "a zstd file"},
+        {"BZh", 3, "a bzip2 file"},
+        {"07070", 5, "a cpio archive (an initrd?)"},
+        {"MZ", 2, "a PE/EFI application without a Linux header (a unified kernel image?)"},
+    };
+    STATIC_ASSERT(MULTIBOOT_SEARCH == 8192, "as the sentence says");
+
+    if (found == MULTIBOOT_VERSION_2)
+        return "a kernel for Multiboot 2";
+    for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
+        if (begins_with(head, kinds[i].magic, kinds[i].size))
+            return kinds[i].is;
+    return is_text(head) ? "a text file" : "of no known format";
+}
+
+enum status guest_recognise(const struct guest_source *kernel, enum guest_format *out, char *why,
+                            size_t why_size)
+{
+    uint8_t bytes[LINUX_HEAD_SIZE];
+    struct span head = {bytes, kernel->size < sizeof(bytes) ? (size_t)kernel->size : sizeof(bytes)};
+    uint32_t offset;
+
+    if (kernel->size == 0) {
+        fmt_format(why, why_size, "the kernel file is empty");
+        return ERR_INVALID;
+    }
+    enum multiboot_found found = multiboot_find(kernel, &offset);
+    if (found == MULTIBOOT_UNREADABLE || !source_read(kernel, 0, bytes, head.size)) {
+        fmt_format(why, why_size, "the kernel file cannot be read");
+        return ERR_INVALID;
+    }
+    /* A kernel that offers both is a Linux first: its own protocol tells it more. */
+    if (linux_has_mark(head) || found == MULTIBOOT_HEADER) {
+        *out = linux_has_mark(head) ? GUEST_LINUX : GUEST_MULTIBOOT;
+        return STATUS_OK;
+    }
+    if (found == MULTIBOOT_BAD_CHECKSUM) {
+        fmt_format(why, why_size, "the kernel's Multiboot header, at 0x%x of the file, has a wrong checksum",
+                   offset);
+        return ERR_INVALID;
+    }
+    if (head.size > TEXT_SAMPLE)
+        head.size = TEXT_SAMPLE;
+    fmt_format(why, why_size, "the kernel is %s; " NEEDED, name_kind(head, found));
+    return ERR_INVALID;
+}
+
+static enum status prepare_linux(const struct guest_files *files, const struct guest_layout *layout,
+                                 struct guest_image *out, char *why, size_t why_size)
+{
+    uint8_t bytes[LINUX_HEAD_SIZE];
+    const struct guest_source *kernel = &files->kernel;
+    struct span head = {bytes, kernel->size < sizeof(bytes) ? (size_t)kernel->size : sizeof(bytes)};
+
+    if (files->module_count) {
+        fmt_format(
+            why, why_size,
+            "modules are for Multiboot kernels and this is a Linux: put what it needs into its initrd");
+        return ERR_UNSUPPORTED;
+    }
+    if (!source_read(kernel, 0, bytes, head.size)) {
+        fmt_format(why, why_size, "the kernel file cannot be read");
+        return ERR_INVALID;
+    }
+    enum status s = linux_parse_image(head, kernel->size, &out->bzimage.image, why, why_size);
+    if (s != STATUS_OK)
+        return s;
+    return linux_plan(&out->bzimage.image, layout, files->initrd.size, str_length(files->cmdline),
+                      &out->bzimage.plan, why, why_size);
+}
+
+static enum status prepare_multiboot(const struct guest_files *files, const struct guest_layout *layout,
+                                     struct guest_image *out, char *why, size_t why_size)
+{
+    if (files->initrd.size) {
+        fmt_format(why, why_size,
+                   "this is a Multiboot kernel, which takes no initrd: write module = in its place");
+        return ERR_UNSUPPORTED;
+    }
+    enum status s = multiboot_parse(&files->kernel, &out->multiboot.image, why, why_size);
+    if (s != STATUS_OK)
+        return s;
+    return multiboot_plan(&out->multiboot.image, layout, files->modules, files->module_count,
+                          str_length(files->cmdline), &out->multiboot.plan, why, why_size);
+}
+
+enum status guest_prepare(const struct guest_files *files, const struct guest_layout *layout,
+                          struct guest_image *out, char *why, size_t why_size)
+{
+    memset(out, 0, sizeof(*out));
+    out->layout = *layout;
+    enum status s = guest_recognise(&files->kernel, &out->format, why, why_size);
+    if (s != STATUS_OK)
+        return s;
+    return out->format == GUEST_LINUX ? prepare_linux(files, layout, out, why, why_size)
+                                      : prepare_multiboot(files, layout, out, why, why_size);
+}
+
+void guest_module_string(const struct config_module *module, char out[MULTIBOOT_STRING_MAX])
+{
+    memset(out, 0, MULTIBOOT_STRING_MAX);
+    fmt_format(out, MULTIBOOT_STRING_MAX, module->args[0] ? "%s %s" : "%s", module->path, module->args);
+}
+
+enum status guest_load(const struct guest_image *image, const struct guest_files *files, const struct gmem *g,
+                       gpa_t rsdp)
+{
+    if (image->format == GUEST_LINUX)
+        return linux_load(&image->bzimage.plan, &image->bzimage.image, g, &files->kernel,
+                          files->initrd.size ? &files->initrd : NULL, files->cmdline, rsdp);
+    return multiboot_load(&image->multiboot.plan, &image->multiboot.image, g, &files->kernel, files->modules,
+                          files->cmdline);
+}
+
+void guest_entry(const struct guest_image *image, struct guest_entry *out)
+{
+    if (image->format == GUEST_LINUX)
+        linux_entry_state(&image->bzimage.plan, out);
+    else
+        multiboot_entry_state(&image->multiboot.image, out);
+}

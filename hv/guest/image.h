@@ -1,0 +1,53 @@
+/* A guest's files, whatever their format: recognised, placed, and loaded. vm.c, the loader and the offline
+ * checker know only this, so that all three refuse the same files with the same sentence. */
+#pragma once
+
+#include "hv/guest/entry.h"
+#include "hv/guest/linux.h"
+#include "hv/guest/multiboot.h"
+
+enum guest_format { GUEST_LINUX, GUEST_MULTIBOOT };
+
+/* A VM's pristine files. */
+struct guest_files {
+    struct guest_source kernel, initrd; /* initrd.size 0: none */
+    uint32_t module_count;
+    struct multiboot_module modules[CONFIG_MAX_MODULES];
+    const char *cmdline;
+};
+
+/* What was found in them, and where everything goes. */
+struct guest_image {
+    enum guest_format format;
+    struct guest_layout layout;
+    union {
+        struct {
+            struct linux_image image;
+            struct linux_plan plan;
+        } bzimage; /* GUEST_LINUX */
+        struct {
+            struct multiboot_image image;
+            struct multiboot_plan plan;
+        } multiboot; /* GUEST_MULTIBOOT */
+    };
+};
+
+/* What kind of kernel is it? ERR_INVALID with a sentence in `why` that names what was found instead. Only the
+ * header is looked for; what it says is checked by guest_prepare(). */
+enum status guest_recognise(const struct guest_source *kernel, enum guest_format *out, char *why,
+                            size_t why_size);
+
+/* Recognises the kernel, checks it, and places everything in the layout. Files may have only their sizes but
+ * for the kernel. ERR_* with a sentence in `why`. */
+enum status guest_prepare(const struct guest_files *files, const struct guest_layout *layout,
+                          struct guest_image *out, char *why, size_t why_size);
+
+/* What a module is known by: "PATH ARGS", the string a Multiboot guest gets with it. */
+void guest_module_string(const struct config_module *module, char out[MULTIBOOT_STRING_MAX]);
+
+/* Loads what guest_prepare() placed; `rsdp` as in linux_load(). Can be repeated. */
+enum status guest_load(const struct guest_image *image, const struct guest_files *files, const struct gmem *g,
+                       gpa_t rsdp);
+
+/* How vCPU 0 begins. */
+void guest_entry(const struct guest_image *image, struct guest_entry *out);
