@@ -5,6 +5,7 @@ import sys
 import bochs
 import guests
 import rigs
+import thirdparty
 import ui
 
 
@@ -24,6 +25,7 @@ def main(arguments):
     except ui.Failure as failure:
         if rigs.kvm_problem() is not None:
             _packaged_bochs(str(failure))
+    thirdparty.obtain()
     names = guests.KERNELS if "--all" in arguments else [guests.DEMO_KERNEL]
     for name in names:
         guests.kernel(name)
