@@ -15,7 +15,7 @@
 #define THROTTLE_US      2000u
 #define CORE_WAITS_POLLS 500u /* so long the core's lines keep their place behind a guest's */
 #define INPUT_PER_POLL   64u  /* bytes: four times what the wire brings in a millisecond */
-#define REFRESH_BUDGET   64u  /* characters drawn on the screen in a poll */
+#define REFRESH_BUDGET   16u  /* characters drawn on the screen in a poll: a few microseconds */
 #define SETTLE_POLLS     256u
 #define SHOW_BACKLOG     256u /* bytes that keep the wire busy until the next poll and beyond */
 

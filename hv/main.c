@@ -3,6 +3,7 @@
 #include "arch/x86/layout.h"
 #include "arch/x86/virt.h"
 #include "drivers/acpi/acpi.h"
+#include "drivers/fb/fb_hw.h"
 #include "drivers/pci/pci_quiesce.h"
 #include "drivers/uart_hw.h"
 #include "hv/clock.h"
@@ -189,5 +190,6 @@ void core_main(struct boot_info *info)
     s = host_init(info, core.cpus, core.cpu_count, &core.pt_env);
     if (s != STATUS_OK)
         host_panic("the processors' tables cannot be set up: %s", status_name(s));
+    fb_hw_init(info, &core.pt_env);
     host_run_on_own_stack(&core.cpus[0], run_boot_cpu);
 }

@@ -5,6 +5,7 @@
  *   LAYOUT_WINDOW_VA  per-CPU windows through which guest memory is reached (hv/gmem.c)
  *   LAYOUT_STACK_VA   per-CPU stacks, an unmapped guard page below each
  *   LAYOUT_MMIO_VA    device registers, uncached
+ *   LAYOUT_SCREEN_VA  the framebuffer, write-combining                     (drivers/fb)
  *
  * Nothing else is mapped: no identity map, no direct map of RAM. */
 #pragma once
@@ -14,5 +15,8 @@
 #define LAYOUT_WINDOW_VA 0xffffffffa0000000ull
 #define LAYOUT_STACK_VA  0xffffffffb0000000ull
 #define LAYOUT_MMIO_VA   0xffffffffc0000000ull
+#define LAYOUT_SCREEN_VA 0xffffffffd0000000ull
+
+#define LAYOUT_SCREEN_SIZE (0x11ull << 24) /* bytes of address space */
 
 #define LAYOUT_POOL_SIZE (7ull << 20) /* bytes; with the image this stays below the 8 MiB promise */

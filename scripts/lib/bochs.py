@@ -11,6 +11,7 @@ import tempfile
 
 import cache
 import debian
+import screen as rfb
 import ui
 
 VERSION = "3.0"
@@ -110,13 +111,15 @@ class Machine:
     guest's receiver is empty."""
 
     def __init__(self, image, cpus=1, memory=1024, cpu_model=CPU_MODEL, log=None, verbose=False, ips=IPS,
-                 pace=False, msrs=MSRS):
+                 pace=False, msrs=MSRS, screen=False):
         """memory in MiB; `log` is Bochs' own log; verbose: also why a VM entry failed (slower); pace: emulated
-        time does not run ahead of real time while the machine is idle; msrs: a file of MSRs that Bochs lacks."""
+        time does not run ahead of real time while the machine is idle; msrs: a file of MSRs that Bochs lacks;
+        screen: the machine has a graphics adapter, and self.screen.picture() is what it shows."""
         found = find()
         if not found:
             raise ui.Failure("there is no Bochs: run scripts/setup")
         binary, has_debugger = found
+        self.screen = None
         self.image = os.path.abspath(image)
         self.directory = tempfile.mkdtemp(prefix="bulkhead-bochs-")
         self.log = log or os.path.join(self.directory, "bochs.log")
@@ -125,7 +128,8 @@ class Machine:
         listener.listen(1)
         rc_path = os.path.join(self.directory, "bochsrc")
         with open(rc_path, "w", encoding="utf-8") as file:
-            file.write(self._rc(listener.getsockname()[1], cpus, memory, cpu_model, verbose, ips, pace, msrs))
+            file.write(self._rc(listener.getsockname()[1], cpus, memory, cpu_model, verbose, ips, pace, msrs,
+                               screen))
         argv = [binary, "-q", "-f", rc_path]
         if has_debugger:  # Debian's build stops at a prompt: this script continues it
             start = os.path.join(self.directory, "start")
@@ -136,20 +140,24 @@ class Machine:
         self.output = open(os.path.join(self.directory, "stdout"), "w+b")
         self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=self.output,
                                         stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=end_with_parent)
+        try:
+            self.screen = rfb.Screen(self.process) if screen else None
+        except ui.Failure:
+            pass  # _accept() says why it did not start
         self.console = self._accept(listener)
 
-    def _rc(self, port, cpus, memory, cpu_model, verbose, ips, pace, msrs):
+    def _rc(self, port, cpus, memory, cpu_model, verbose, ips, pace, msrs, screen):
         lines = [
             "config_interface: textconfig",
-            "display_library: nogui",
+            "display_library: " + ("rfb, options=\"timeout=20, no_gui_console\"" if screen else "nogui"),
             "romimage: file=%s" % firmware(),
             # Host memory is taken block by block as the guest touches it; 2 GiB of it is the most Bochs can use.
             "memory: guest=%d, host=%d, block_size=512" % (memory, min(memory, 2048)),
             "cpu: model=%s, count=%d, ips=%d, reset_on_triple_fault=0, ignore_bad_msrs=0, msrs=\"%s\""
             % (cpu_model, cpus, ips, msrs),
-            "pci: enabled=1, chipset=i440fx",
+            "pci: enabled=1, chipset=i440fx" + (", slot1=pcivga" if screen else ""),
             "vgaromimage: file=\"%s\"" % self._vga_rom(),
-            "vga: extension=none, update_freq=1",
+            "vga: extension=vbe, vbe_memsize=16, update_freq=5" if screen else "vga: extension=none, update_freq=1",
             "clock: sync=%s, time0=utc" % ("slowdown" if pace else "none"),
             "com1: enabled=1, mode=socket-client, dev=127.0.0.1:%d" % port,
             "ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14",
@@ -232,6 +240,8 @@ class Machine:
                 self.process.wait()
         if getattr(self, "console", None):
             self.console.close()
+        if self.screen:
+            self.screen.close()
         self.output.close()
         lock = self.image + ".lock"
         if os.path.exists(lock):

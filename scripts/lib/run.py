@@ -53,6 +53,8 @@ def _parser():
     parser.add_argument("--efi", metavar="BOOTX64.EFI", help="boot this loader instead of building one")
     parser.add_argument("--cpu-model", metavar="MODEL", default=bochs.CPU_MODEL, help="bochs: the CPU to emulate "
                         "(default: %(default)s)")
+    parser.add_argument("--screenshot", metavar="PNG", help="bochs: give the machine a screen, and write what it shows "
+                        "at the end to PNG")
     parser.add_argument("--emulator-log", metavar="FILE", help="bochs: keep the emulator's own log, with the reason "
                         "of every failed VM entry (slower)")
     return parser
@@ -93,12 +95,13 @@ def _start(options, rig, out, cpus, memory):
         return rigs.KvmMachine(out, cpus, memory)
     # With a person at the console an idle machine should wait as real ones do, and its clock keep to the real one.
     return bochs.Machine(out, cpus, memory, options.cpu_model, log=options.emulator_log,
-                         verbose=bool(options.emulator_log), pace=bool(sys.stdin and sys.stdin.isatty()))
+                         verbose=bool(options.emulator_log), pace=bool(sys.stdin and sys.stdin.isatty()),
+                         screen=bool(options.screenshot))
 
 
 def main(arguments):
     options = _parser().parse_args(arguments)
-    rig = rigs.choose(options.rig)
+    rig = rigs.choose("bochs" if options.screenshot else options.rig)
     out, path = _prepare(options)
     cpus, memory = needs(path)
     cpus, memory = options.cpus or cpus, options.memory or memory
@@ -113,6 +116,8 @@ def main(arguments):
         if result == "off":
             machine.process.wait(10)
         print(flush=True)
+        if options.screenshot:
+            machine.screen.picture().save(options.screenshot)
         return _report(result, machine, options)
     finally:
         machine.close()
