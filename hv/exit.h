@@ -4,7 +4,7 @@
 
 #include "hv/lib/addr.h"
 
-/* The closed list. Each kind has one row in hv/exit_table.c; a kind without handler stops the VM. */
+/* The closed list. Each kind has one row with a handler in hv/exit_table.c. */
 enum exit_kind {
     EXIT_EXCEPTION, /* an exception Bulkhead intercepts: u.exception */
     EXIT_NMI,       /* a host NMI arrived */
@@ -150,6 +150,7 @@ enum exit_action {
     ACTION_RETRY,   /* enter again at the same RIP */
     ACTION_INJECT,  /* deliver `event` instead; RIP stays */
     ACTION_STOP,    /* stop this VM: `stop` says why */
+    ACTION_PENDING, /* no handler's answer: in the flight recorder, none has answered yet */
 };
 
 enum stop_reason {

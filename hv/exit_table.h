@@ -7,9 +7,12 @@ typedef struct exit_result (*exit_handler)(struct vcpu *vcpu, const struct exit 
 
 struct exit_row {
     const char *name;
-    exit_handler handle; /* NULL: the VM stops */
+    exit_handler handle; /* never NULL */
 };
 extern const struct exit_row exit_table[EXIT_KIND_COUNT];
+
+/* Calls the handler of this exit's kind. */
+struct exit_result exit_dispatch(struct vcpu *vcpu, const struct exit *exit);
 
 /* hv/handle_cpu.c */
 struct exit_result handle_cpuid(struct vcpu *vcpu, const struct exit *exit);
@@ -37,6 +40,7 @@ struct exit_result handle_timer(struct vcpu *vcpu, const struct exit *exit);
 struct exit_result handle_bus_lock(struct vcpu *vcpu, const struct exit *exit);
 struct exit_result handle_notify(struct vcpu *vcpu, const struct exit *exit);
 struct exit_result handle_entry_failure(struct vcpu *vcpu, const struct exit *exit);
+struct exit_result handle_unexpected(struct vcpu *vcpu, const struct exit *exit);
 /* hv/handle_apic.c */
 struct exit_result handle_tpr_below(struct vcpu *vcpu, const struct exit *exit);
 struct exit_result handle_apic_access(struct vcpu *vcpu, const struct exit *exit);

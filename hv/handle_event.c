@@ -106,3 +106,11 @@ struct exit_result handle_entry_failure(struct vcpu *vcpu, const struct exit *ex
     virt_explain_entry_failure(vcpu);
     return exit_stop(STOP_ENTRY_FAILED);
 }
+
+/* An exit that our controls rule out, or that the SDM does not know. */
+struct exit_result handle_unexpected(struct vcpu *vcpu, const struct exit *exit)
+{
+    (void)vcpu;
+    (void)exit;
+    return exit_stop(STOP_UNHANDLED_EXIT);
+}

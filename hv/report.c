@@ -56,7 +56,7 @@ void report_vcpu(struct vcpu *vcpu)
         const struct recorder_entry *entry = recorder_at(&vcpu->recorder, i);
         if (!entry)
             break;
-        recorder_describe(entry, line, sizeof(line));
+        recorder_describe_all(entry, line, sizeof(line));
         SAY("  %2u  %s", i, line);
     }
 }

@@ -30,7 +30,10 @@ void sched_run(struct cpu *cpu)
         }
         virt_vcpu_load(vcpu, cpu);
         vm_begin_vcpu(vcpu);
+        stats_enter_loop(&vcpu->times, host_tsc());
         virt_run(vcpu);
+        stats_leave_loop(&vcpu->times, host_tsc());
+        dump_take_snapshot(vcpu);
         if (stop_is_crash(vcpu->stop)) {
             report_vcpu(vcpu);
             vm_stop(vcpu->vm, vcpu->stop);

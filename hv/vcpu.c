@@ -10,8 +10,8 @@
 #include "hv/lib/string.h"
 #include "hv/vm.h"
 
-#define SHADOW_INTERRUPTS        (EVENTS_SHADOW_STI | EVENTS_SHADOW_MOV_SS)
-#define NEVER                    UINT64_MAX
+#define SHADOW_INTERRUPTS (EVENTS_SHADOW_STI | EVENTS_SHADOW_MOV_SS)
+#define NEVER             UINT64_MAX
 /* Pending debug exceptions that lead to a #DB (SDM table "format of pending-debug-exceptions"): enabled
  * breakpoint, BS, RTM. B0..B3 alone only say which condition was met. */
 #define PENDING_DEBUG_DELIVERS (BIT(12) | DR6_BS | DR6_RTM)
@@ -81,6 +81,8 @@ static bool take_requests(struct vcpu *vcpu)
 {
     uint32_t requests = __atomic_exchange_n(&vcpu->requests, 0, __ATOMIC_SEQ_CST);
     struct events_state *s = &vcpu->events;
+    if (requests & VCPU_REQ_SNAPSHOT)
+        dump_take_snapshot(vcpu);
     if (requests & VCPU_REQ_STOP)
         return false;
     if (requests & VCPU_REQ_TIMER)
@@ -159,12 +161,16 @@ static void carry_out(struct vcpu *vcpu, struct events_plan *plan)
 /* A vCPU that waits for its start-up message sleeps in the host: the guest has nothing to execute. */
 static void wait_for_sipi(struct vcpu *vcpu)
 {
+    struct vcpu_times *times = &vcpu->times;
+    __atomic_store_n(&times->waiting_since, host_tsc(), __ATOMIC_RELAXED);
     while (__atomic_load_n(&vcpu->requests, __ATOMIC_SEQ_CST) == 0) {
         host_idle(vcpu->deadline_tsc);
         uint64_t now = host_tsc();
         if (now >= vcpu->deadline_tsc)
             run_timers(vcpu, now);
     }
+    times->waited += host_tsc() - times->waiting_since;
+    __atomic_store_n(&times->waiting_since, 0, __ATOMIC_RELAXED);
 }
 
 static bool __attribute__((noinline)) prepare_slow(struct vcpu *vcpu)
@@ -208,7 +214,7 @@ static bool __attribute__((noinline)) prepare_slow(struct vcpu *vcpu)
     }
 }
 
-bool vcpu_prepare_entry(struct vcpu *vcpu)
+static inline __attribute__((always_inline)) bool prepare_entry(struct vcpu *vcpu)
 {
     uint64_t now = host_tsc();
     vcpu->entry_tsc = now;
@@ -217,6 +223,11 @@ bool vcpu_prepare_entry(struct vcpu *vcpu)
     if (__builtin_expect((__atomic_load_n(&vcpu->requests, __ATOMIC_SEQ_CST) | vcpu->events.pending) == 0, 1))
         return true;
     return prepare_slow(vcpu);
+}
+
+bool vcpu_prepare_entry(struct vcpu *vcpu)
+{
+    return prepare_entry(vcpu);
 }
 
 /* Outside 64-bit mode EIP wraps at 4 GiB. */
@@ -236,7 +247,7 @@ static void __attribute__((noinline)) finish_step(struct vcpu *vcpu, uint64_t rf
 
 /* The instruction is done: past it, out of its shadow, with its single-step trap (SDM volume 3, 26.3.3: these
  * are the hypervisor's duty for instructions it completes). */
-static void advance(struct vcpu *vcpu, unsigned length)
+static inline __attribute__((always_inline)) void advance(struct vcpu *vcpu, unsigned length)
 {
     uint64_t rip = vcpu->rip + length;
     if (__builtin_expect((rip ^ vcpu->rip) >> 32, 0))
@@ -304,12 +315,15 @@ static void __attribute__((noinline)) keep_interrupted_event(struct vcpu *vcpu, 
         vcpu->events.pending |= EVENTS_NMI_REBLOCK;
 }
 
-bool vcpu_handle_exit(struct vcpu *vcpu, const struct exit *exit)
+bool vcpu_handle_exit(struct vcpu *vcpu, const struct exit *exit, struct recorder_entry *entry)
 {
     vcpu->exits[exit->kind]++;
     if (__builtin_expect(exit->vectoring.valid | exit->nmi_unblocked, 0))
         keep_interrupted_event(vcpu, exit);
-    exit_handler handle = exit_table[exit->kind].handle;
-    struct exit_result result = handle ? handle(vcpu, exit) : exit_stop(STOP_UNHANDLED_EXIT);
-    return vcpu_apply_result(vcpu, exit, result) && vcpu_prepare_entry(vcpu);
+    entry->result = exit_dispatch(vcpu, exit);
+    if (__builtin_expect(entry->result.action == ACTION_ADVANCE, 1))
+        advance(vcpu, entry->result.length ? entry->result.length : exit->insn_len);
+    else if (!vcpu_apply_result(vcpu, exit, entry->result))
+        return false;
+    return prepare_entry(vcpu);
 }

@@ -5,11 +5,13 @@
 #include "drivers/vdev/lapic.h"
 #include "hv/cpu.h"
 #include "hv/cpuid_policy.h"
+#include "hv/dump.h"
 #include "hv/events.h"
 #include "hv/exit.h"
 #include "hv/fetch_memo.h"
 #include "hv/msr_policy.h"
 #include "hv/recorder.h"
+#include "hv/stats.h"
 
 struct vm;
 
@@ -24,13 +26,15 @@ enum vcpu_request {
     VCPU_REQ_STOP = 1 << 4, /* leave the run loop: the VM is stopping */
     VCPU_REQ_NMI = 1 << 5,
     VCPU_REQ_CONSOLE = 1 << 6, /* it prints faster than the wire: console_throttle() */
+    VCPU_REQ_SNAPSHOT = 1 << 7, /* copy the registers into `snapshot` */
 };
 
 /* Lifetimes: C = constant after vm_create, O = touched only by the CPU that runs the vCPU, A = atomic. */
 struct vcpu {
-    uint64_t gpr[16]; /* O. First: the entry code knows the offset. [RSP] is unused (VIRT_RSP) */
-    void *backend;    /* C. the vendor's part: struct vmx_vcpu */
-    uint64_t rip;     /* O. of the exit being handled */
+    uint64_t gpr[16];         /* O. First: the entry code knows the offset. [RSP] is unused (VIRT_RSP) */
+    struct recorder recorder; /* O; others use recorder_copy(). Second: the entry code knows it, too */
+    void *backend;            /* C. the vendor's part: struct vmx_vcpu */
+    uint64_t rip;             /* O. of the exit being handled */
 
     uint32_t requests; /* A. enum vcpu_request */
     struct vm *vm;     /* C */
@@ -58,14 +62,16 @@ struct vcpu {
     struct fetch_memo fetched;       /* O. where the last instruction emulated was found */
     struct guest_insn last_insn;     /* O. the last instruction emulated, decoded */
     uint64_t refused_rip;            /* O. where an instruction was not known, and the guest went back once */
-    struct recorder recorder;        /* O */
+    struct vcpu_times times;
+    struct vcpu_snapshot snapshot;
 };
 
 /* The handlers' only way to change the world after a decision. True: enter again; false: leave the loop. */
 bool vcpu_apply_result(struct vcpu *vcpu, const struct exit *exit, struct exit_result result);
 
-/* Called by the backend after each exit; true: enter the guest again, false: the run loop is left. */
-bool vcpu_handle_exit(struct vcpu *vcpu, const struct exit *exit);
+/* Called by the backend after each exit; true: enter the guest again, false: the run loop is left. What the
+ * handler answers is recorded in `entry` before it is acted on. */
+bool vcpu_handle_exit(struct vcpu *vcpu, const struct exit *exit, struct recorder_entry *entry);
 
 /* Everything that is due before the next entry: requests, timers, events. False: leave the loop. */
 bool vcpu_prepare_entry(struct vcpu *vcpu);

@@ -126,6 +126,19 @@ static void lapic_changed(void *ctx)
     vcpu_request(ctx, VCPU_REQ_EVENT);
 }
 
+static enum status create_recorder(struct vcpu *vcpu)
+{
+    uint32_t vcpus = 0;
+    for (uint32_t i = 0; i < core.info->config.vm_count; i++)
+        vcpus += bits_count(core.info->config.vms[i].cpus);
+    uint32_t slots = recorder_slots(vcpus);
+    struct recorder_entry *entries = pool_alloc_pages(&core.pool, recorder_pages(slots));
+    if (!entries)
+        return ERR_NO_MEMORY;
+    recorder_init(&vcpu->recorder, entries, slots);
+    return STATUS_OK;
+}
+
 static enum status create_vcpu(struct vm *vm, uint32_t id, struct cpu *cpu)
 {
     struct vcpu *vcpu = pool_alloc_pages(&core.pool, (sizeof(struct vcpu) + PAGE_SIZE - 1) / PAGE_SIZE);
@@ -148,7 +161,8 @@ static enum status create_vcpu(struct vm *vm, uint32_t id, struct cpu *cpu)
     lapic_set_maxphyaddr(&vcpu->lapic, vm->cpuid.phys_bits);
     vm->vcpus[id] = vcpu;
     vm->vcpu_count = id + 1;
-    return virt_vcpu_create(vcpu);
+    enum status s = create_recorder(vcpu);
+    return s == STATUS_OK ? virt_vcpu_create(vcpu) : s;
 }
 
 static enum status create_vcpus(struct vm *vm, char *why, size_t why_size)

@@ -24,6 +24,7 @@
 #define TABLE_PT   (MACHINE_TABLES + 0x6000)
 
 struct machine machine;
+static struct recorder_entry recorded[MACHINE_VCPUS][RECORDER_KEEPS + 1];
 static uint8_t host[HOST_END] __attribute__((aligned(4096)));
 
 static void *map(void *ctx, hpa_t page)
@@ -176,6 +177,8 @@ static void add_vcpu(unsigned id)
                                          .send_ipi = apic_send,
                                          .eoi = apic_ended};
     lapic_init(&vcpu->lapic, &vcpu->lapic_env, id, id == 0, FAKE_TSC_HZ, FAKE_TSC_HZ);
+    memset(recorded[id], 0, sizeof(recorded[id]));
+    recorder_init(&vcpu->recorder, recorded[id], RECORDER_KEEPS + 1);
     machine.vm.vcpus[id] = vcpu;
     machine.vm.vcpu_count = id + 1;
     machine_long_mode(vcpu);

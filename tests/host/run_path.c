@@ -75,7 +75,9 @@ struct exit_result run_path_handle(struct vcpu *vcpu, const struct exit *exit)
 bool run_path_exit(struct vcpu *vcpu, const struct exit *exit)
 {
     vcpu->rip = virt_get(vcpu, VIRT_RIP);
-    return vcpu_handle_exit(vcpu, exit);
+    struct recorder_entry *entry = vcpu->recorder.next;
+    recorder_take(&vcpu->recorder, entry);
+    return vcpu_handle_exit(vcpu, exit, entry);
 }
 
 bool run_path_insn(struct vcpu *vcpu, enum exit_kind kind, uint8_t length)

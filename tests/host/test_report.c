@@ -77,8 +77,9 @@ static void test_code(void **state)
 
 static void record(unsigned reason, uint64_t rip)
 {
-    struct recorder_entry *entry = recorder_next(&v->recorder);
-    *entry = (struct recorder_entry){.raw = {.reason = reason, .rip = rip}};
+    struct recorder_entry *entry = v->recorder.next;
+    recorder_take(&v->recorder, entry);
+    *entry = (struct recorder_entry){.raw = {.reason = reason, .rip = rip, .insn_len = 2}};
 }
 
 static unsigned exits_shown(void)

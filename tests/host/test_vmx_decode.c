@@ -462,7 +462,7 @@ static void test_plain(void **state)
         struct vmx_raw raw = {.reason = reason, .insn_len = vmx_needs(reason) ? 3 : 0};
         struct exit slow = {.kind = EXIT_KIND_COUNT}, fast = {.kind = EXIT_KIND_COUNT};
         assert_int_equal(vmx_decode(&raw, &slow), STATUS_OK);
-        vmx_decode_plain(&raw, &fast);
+        vmx_decode_plain(raw.reason, raw.insn_len, &fast);
         assert_int_equal(fast.kind, slow.kind);
         assert_int_equal(fast.reason, slow.reason);
         assert_int_equal(fast.insn_len, slow.insn_len);

@@ -28,8 +28,11 @@ BORDER_VERW     equ 2
     add rsp, 32 * 8
 %endmacro
 
-; Offsets of general registers in struct vcpu: gpr[n] at 8n, ModRM order.
-%define GPR(n) [rdi + 8 * n]
+; Offsets of general registers in struct vcpu: gpr[n] at 8n, ModRM order. Behind them, where the flight recorder's next
+; slot is; RECORD(n) is register n (0..3) in that slot.
+%define GPR(n)      [rdi + 8 * n]
+%define NEXT_RECORD [rdi + 0x80]
+%define RECORD(n)   [rsi + 0x48 + 8 * n]
 
 %macro LOAD_GUEST 0
     test byte [rel vmx_border_flags], BORDER_VERW
@@ -109,6 +112,11 @@ vmx_exit:
     mov GPR(14), r14
     mov GPR(15), r15
     pop qword GPR(7)
+    mov rsi, NEXT_RECORD        ; vmx_handle_exit's second argument
+    mov RECORD(0), rax
+    mov RECORD(1), rcx
+    mov RECORD(2), rdx
+    mov RECORD(3), rbx
     test byte [rel vmx_border_flags], BORDER_FILL_RSB
     jz .filled
     FILL_RSB

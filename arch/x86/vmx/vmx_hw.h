@@ -69,8 +69,8 @@ void vmx_exit(void);
 #define VMX_BORDER_FILL_RSB 1u
 #define VMX_BORDER_VERW     2u
 extern uint8_t vmx_border_flags;
-/* Called from there. */
-bool vmx_handle_exit(struct vcpu *vcpu);
+/* Called from there. `entry` is vcpu->recorder.next with the registers in it. */
+bool vmx_handle_exit(struct vcpu *vcpu, struct recorder_entry *entry);
 void vmx_entry_failed(struct vcpu *vcpu);
 
 /* Fills a new VMCS: controls, host state of `cpu`. The VMCS is current. */

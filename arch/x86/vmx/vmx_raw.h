@@ -191,16 +191,16 @@ static inline unsigned vmx_needs_more(const struct vmx_raw *raw, unsigned needs)
 enum status vmx_decode(const struct vmx_raw *raw, struct exit *out);
 
 /* The fast way through vmx_decode() for exits that need nothing but the instruction's length (CPUID, RDMSR, WRMSR,
- * HLT ...) or not even that (preemption timer, windows): same result. raw->insn_len is 0 for the latter. */
+ * HLT ...) or not even that (preemption timer, windows): same result. `length` is 0 for the latter. */
 static inline bool vmx_is_plain(uint32_t reason)
 {
     return reason < VMX_REASON_COUNT && !(vmx_reason_shapes[reason].needs & ~(unsigned)VMX_NEED_INSN_LEN);
 }
-static inline void vmx_decode_plain(const struct vmx_raw *raw, struct exit *out)
+static inline void vmx_decode_plain(uint32_t reason, uint32_t length, struct exit *out)
 {
-    out->kind = (enum exit_kind)vmx_reason_shapes[raw->reason].kind;
-    out->reason = raw->reason;
-    out->insn_len = (uint8_t)raw->insn_len;
+    out->kind = (enum exit_kind)vmx_reason_shapes[reason].kind;
+    out->reason = reason;
+    out->insn_len = (uint8_t)length;
     out->nmi_unblocked = false;
     out->vectoring.valid = false;
 }

@@ -47,14 +47,9 @@ static void __attribute__((noinline)) decode_other(struct vmx_raw *raw, struct e
 /* The timer is armed at every entry: the field is a count, and time passes in the host too. */
 static inline void arm_timer(const struct vcpu *vcpu)
 {
-    uint64_t now = vcpu->entry_tsc;
-    uint64_t ticks = TIMER_MAX;
-    if (vcpu->deadline_tsc != UINT64_MAX) {
-        ticks = vcpu->deadline_tsc > now ? (vcpu->deadline_tsc - now) >> vmx_host.controls.timer_shift : 0;
-        if (ticks > TIMER_MAX)
-            ticks = TIMER_MAX;
-    }
-    vmcs_write(VMCS_PREEMPTION_TIMER, ticks);
+    uint64_t now = vcpu->entry_tsc, deadline = vcpu->deadline_tsc;
+    uint64_t ticks = deadline > now ? (deadline - now) >> vmx_host.controls.timer_shift : 0;
+    vmcs_write(VMCS_PREEMPTION_TIMER, ticks < TIMER_MAX ? ticks : TIMER_MAX);
 }
 
 /* IA32_SPEC_CTRL is the guest's own: taken out first thing after an exit, put back last before an entry. */
@@ -72,23 +67,33 @@ static inline void enter_guest_speculation(const struct vmx_vcpu *v)
         cpu_wrmsr(MSR_IA32_SPEC_CTRL, v->spec_ctrl);
 }
 
-bool vmx_handle_exit(struct vcpu *vcpu)
+/* What vmx_entry.asm knows of struct vcpu and struct recorder_entry. */
+STATIC_ASSERT(offsetof(struct vcpu, gpr) == 0, "GPR(n) in vmx_entry.asm");
+STATIC_ASSERT(offsetof(struct vcpu, recorder.next) == 0x80, "NEXT_RECORD in vmx_entry.asm");
+STATIC_ASSERT(offsetof(struct recorder_entry, rax) == 0x48, "RECORD(n) in vmx_entry.asm");
+STATIC_ASSERT(offsetof(struct recorder_entry, rbx) == 0x60, "RECORD(n) in vmx_entry.asm");
+
+bool vmx_handle_exit(struct vcpu *vcpu, struct recorder_entry *entry)
 {
     if (vmx_host.mitigate.spec_ctrl)
         leave_guest_speculation(vmx_of(vcpu));
-    struct recorder_entry *entry = recorder_next(&vcpu->recorder);
     struct exit exit;
-    entry->tsc = cpu_rdtsc();
-    entry->raw.reason = (uint32_t)vmcs_read(VMCS_EXIT_REASON);
+    uint64_t now = cpu_rdtsc();
+    recorder_take(&vcpu->recorder, entry);
+    entry->tsc = now;
+    uint32_t reason = (uint32_t)vmcs_read(VMCS_EXIT_REASON);
+    entry->raw.reason = reason;
     vcpu->rip = entry->raw.rip = vmcs_read(VMCS_GUEST_RIP);
-    if (__builtin_expect(vmx_is_plain(entry->raw.reason), 1)) {
-        entry->raw.insn_len = vmx_needs(entry->raw.reason) ? (uint32_t)vmcs_read(VMCS_EXIT_INSN_LEN) : 0;
-        vmx_decode_plain(&entry->raw, &exit);
+    if (__builtin_expect(vmx_is_plain(reason), 1)) {
+        uint32_t length = vmx_needs(reason) ? (uint32_t)vmcs_read(VMCS_EXIT_INSN_LEN) : 0;
+        entry->raw.insn_len = length;
+        vmx_decode_plain(reason, length, &exit);
     } else {
         decode_other(&entry->raw, &exit);
     }
-    if (!vcpu_handle_exit(vcpu, &exit))
+    if (!vcpu_handle_exit(vcpu, &exit, entry))
         return false;
+    vcpu->times.host += vcpu->entry_tsc - entry->tsc;
     arm_timer(vcpu);
     if (vmx_host.mitigate.spec_ctrl)
         enter_guest_speculation(vmx_of(vcpu));
@@ -106,8 +111,10 @@ void vmx_entry_failed(struct vcpu *vcpu)
 void virt_run(struct vcpu *vcpu)
 {
     struct vmx_vcpu *v = vmx_of(vcpu);
+    uint64_t begun = cpu_rdtsc();
     if (!vcpu_prepare_entry(vcpu))
         return;
+    vcpu->times.host += vcpu->entry_tsc - begun;
     arm_timer(vcpu);
     bool launched = v->launched;
     v->launched = true;
