@@ -30,3 +30,35 @@ add_multiboot_guest(victim ${GUEST_HOSTILE}/victim.c)
 add_custom_command(OUTPUT ${CMAKE_BINARY_DIR}/guest/hostile.elf DEPENDS hostile64
     COMMAND ${CMAKE_OBJCOPY} -O elf32-i386 $<TARGET_FILE:hostile64> ${CMAKE_BINARY_DIR}/guest/hostile.elf)
 add_custom_target(hostile_guests ALL DEPENDS ${CMAKE_BINARY_DIR}/guest/hostile.elf victim)
+
+# Multiboot guests in 32-bit code: NAME, linker script, sources. They become guest/NAME.elf (ELF32) and
+# guest/NAME64.elf (the same as ELF64).
+function(add_multiboot_guest32 name script)
+  set(where ${CMAKE_BINARY_DIR}/guest)
+  set(objects)
+  foreach(source ${ARGN})
+    get_filename_component(stem ${source} NAME)
+    set(object ${where}/${name}.${stem}.o)
+    if(source MATCHES "\\.asm$")
+      set(compile ${CMAKE_ASM_NASM_COMPILER} -f elf32 ${source} -o ${object})
+      set(dependencies)
+    else()
+      set(compile ${CMAKE_C_COMPILER} -m32 -march=i686 -std=gnu17 ${BULKHEAD_WARNINGS} -Wno-int-to-pointer-cast -O2
+          -ffreestanding -fno-pic -mgeneral-regs-only -fno-stack-protector -fno-asynchronous-unwind-tables
+          -fcf-protection=none -MD -MF ${object}.d -I${CMAKE_SOURCE_DIR} -c ${source} -o ${object})
+      set(dependencies DEPFILE ${object}.d)
+    endif()
+    add_custom_command(OUTPUT ${object} COMMAND ${CMAKE_COMMAND} -E make_directory ${where} COMMAND ${compile}
+        DEPENDS ${source} ${dependencies})
+    list(APPEND objects ${object})
+  endforeach()
+  add_custom_command(OUTPUT ${where}/${name}.elf ${where}/${name}64.elf DEPENDS ${objects} ${script}
+      COMMAND ${CMAKE_LINKER} -m elf_i386 -static -nostdlib -z noexecstack --build-id=none -T ${script} ${objects}
+          -o ${where}/${name}.elf
+      COMMAND ${CMAKE_OBJCOPY} -O elf64-x86-64 ${where}/${name}.elf ${where}/${name}64.elf)
+  add_custom_target(${name} ALL DEPENDS ${where}/${name}.elf ${where}/${name}64.elf)
+endfunction()
+
+set(MULTIBOOT_HELLO ${CMAKE_SOURCE_DIR}/tests/guest/multiboot_hello)
+add_multiboot_guest32(multiboot_hello ${MULTIBOOT_HELLO}/hello.ld ${MULTIBOOT_HELLO}/start.asm
+    ${MULTIBOOT_HELLO}/hello.c)

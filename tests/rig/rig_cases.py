@@ -16,6 +16,7 @@ import build
 import guests
 import image
 import rig
+import rig_multiboot
 import rig_vmxcheck
 import ui
 
@@ -260,6 +261,7 @@ CASES = [
     ("reboot stop", no_stop),
     ("small memory", smallest_memory),
     ("no VT-x", no_vmx),
+    ("multiboot", rig_multiboot.run),
     ("vmx_check", rig_vmxcheck.run),
     ("exit costs", budgets),
 ]

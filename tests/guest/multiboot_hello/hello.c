@@ -1,0 +1,262 @@
+/* The smallest Multiboot guest: says over COM1 what it was given, checks what can be checked from inside, and
+ * ends as the last word of its command line says: poweroff, reboot or triple (a triple fault). The rig reads
+ * the lines (tests/rig/rig_multiboot.py). */
+#include <stddef.h>
+#include <stdint.h>
+
+#define COM1          0x3f8u
+#define COM_LSR       5u
+#define LSR_THR_EMPTY 0x20u
+#define PM1_CONTROL   0x604u /* as the FADT says */
+#define SLEEP_S5      (7u << 10 | 1u << 13)
+#define RESET_CONTROL 0xcf9u
+#define RESET_HARD    0x06u
+#define BOOT_MAGIC    0x2badb002u
+#define HAS_MODULES   0x008u
+#define HAS_MAP       0x040u
+#define RAM           1u
+#define ONE_MIB       0x100000u
+#define FOUR_GIB      0x100000000ull
+#define RSDP_START    0xe0000u
+#define RSDP_END      0x100000u
+#define RSDP_STEP     16u
+#define RSDP_CHECKED  20u /* bytes that the first checksum covers */
+#define BSS_WORDS     4096u
+#define PATTERN       0x5aa5c33cu
+#define EFLAGS_IF     0x200u
+#define CR0_PE        0x1u
+#define CR0_PG        0x80000000u
+
+struct info {
+    uint32_t flags, mem_lower, mem_upper, boot_device, cmdline, mods_count, mods_addr, syms[4];
+    uint32_t mmap_length, mmap_addr, drives_length, drives_addr, config_table, loader_name;
+};
+
+struct module {
+    uint32_t start, end, string, reserved;
+};
+
+struct map_entry {
+    uint32_t size;
+    uint64_t base, length;
+    uint32_t type;
+} __attribute__((packed));
+
+extern uint8_t guest_end[];
+void hello_main(uint32_t magic, const struct info *info, uint32_t eflags);
+
+static uint32_t bss[BSS_WORDS];         /* the loader zeroes it */
+static uint32_t data[2] = {PATTERN, 1}; /* and loads this */
+
+static void out8(uint16_t port, uint8_t value)
+{
+    __asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port));
+}
+
+static void out16(uint16_t port, uint16_t value)
+{
+    __asm__ volatile("outw %0, %1" : : "a"(value), "Nd"(port));
+}
+
+static uint8_t in8(uint16_t port)
+{
+    uint8_t value;
+    __asm__ volatile("inb %1, %0" : "=a"(value) : "Nd"(port));
+    return value;
+}
+
+/* ---- text ---- */
+
+static void put(char c)
+{
+    while (!(in8(COM1 + COM_LSR) & LSR_THR_EMPTY))
+        ;
+    out8(COM1, (uint8_t)c);
+}
+
+static void print(const char *s)
+{
+    for (; *s; s++)
+        put(*s);
+}
+
+static void print_hex(uint64_t v)
+{
+    unsigned shift = 60;
+
+    while (shift && !(v >> shift))
+        shift -= 4;
+    print("0x");
+    for (;; shift -= 4) {
+        put("0123456789abcdef"[v >> shift & 15]);
+        if (!shift)
+            break;
+    }
+}
+
+static void print_pair(const char *name, uint64_t v)
+{
+    print(name);
+    print_hex(v);
+}
+
+static void check(const char *what, int good)
+{
+    print(good ? "check ok: " : "check FAILED: ");
+    print(what);
+    print("\r\n");
+}
+
+/* ---- checks ---- */
+
+static void check_state(uint32_t magic, uint32_t eflags)
+{
+    uint32_t cr0, bad = 0;
+    uint16_t cs, ds, ss;
+
+    __asm__ volatile("mov %%cr0, %0" : "=r"(cr0));
+    __asm__ volatile("mov %%cs, %0; mov %%ds, %1; mov %%ss, %2" : "=r"(cs), "=r"(ds), "=r"(ss));
+    check("EAX has the magic number", magic == BOOT_MAGIC);
+    check("protected mode, no paging", (cr0 & (CR0_PE | CR0_PG)) == CR0_PE);
+    check("interrupts off", !(eflags & EFLAGS_IF));
+    check("segments", cs && ds && ds == ss);
+    for (unsigned i = 0; i < BSS_WORDS; i++)
+        bad |= bss[i];
+    check("bss is zero, data is loaded", !bad && data[0] == PATTERN && data[1] == 1);
+    /* So that a restart finds something else than zeros here, were they not made new. */
+    for (unsigned i = 0; i < BSS_WORDS; i++)
+        bss[i] = PATTERN;
+    data[1] = 0;
+    volatile uint32_t *low = (uint32_t *)(4 * ONE_MIB), *high = (uint32_t *)(5 * ONE_MIB);
+    *low = 1;
+    *high = 2;
+    check("A20 is on", *low == 1); /* they differ in bit 20 only */
+}
+
+static int is_memory(uint32_t at)
+{
+    volatile uint32_t *p = (uint32_t *)at;
+    uint32_t before = *p;
+
+    *p = ~before;
+    int good = *p == ~before;
+    *p = before;
+    return good;
+}
+
+static void show_map(const struct info *info)
+{
+    uint64_t last = 0, memory = 0;
+    int sorted = 1, real = 1, holds_us = 0;
+
+    for (uint32_t at = info->mmap_addr; at < info->mmap_addr + info->mmap_length;) {
+        const struct map_entry *e = (const void *)at;
+        print_pair("map ", e->base);
+        print_pair(" ", e->length);
+        print_pair(" type ", e->type);
+        print("\r\n");
+        sorted &= e->base >= last && e->length != 0;
+        last = e->base + e->length;
+        if (e->type == RAM) {
+            memory += e->length;
+            if (last <= FOUR_GIB) /* both ends are there */
+                real &= is_memory((uint32_t)e->base) && is_memory((uint32_t)last - 4);
+            holds_us |= e->base == ONE_MIB && last >= (uint32_t)guest_end;
+            if (e->base == ONE_MIB)
+                check("mem_upper is the memory from 1 MiB on", info->mem_upper == e->length >> 10);
+            if (e->base == 0)
+                check("mem_lower is the memory from 0 on", info->mem_lower == e->length >> 10);
+        }
+        at += e->size + sizeof(e->size);
+    }
+    print_pair("memory ", memory);
+    print("\r\n");
+    check("the map is sorted", sorted);
+    check("what the map calls memory is memory", real);
+    check("the map holds this program", holds_us);
+}
+
+static void show_modules(const struct info *info)
+{
+    const struct module *m = (const void *)info->mods_addr;
+
+    for (uint32_t i = 0; i < info->mods_count; i++) {
+        uint32_t sum = 0;
+        for (const uint8_t *p = (const uint8_t *)m[i].start; p < (const uint8_t *)m[i].end; p++)
+            sum = (sum << 1 | sum >> 31) ^ *p;
+        print_pair("module at ", m[i].start);
+        print_pair(" size ", m[i].end - m[i].start);
+        print_pair(" sum ", sum);
+        print(" string '");
+        print((const char *)m[i].string);
+        print("'\r\n");
+        check("the module is on a page, behind the kernel",
+              !(m[i].start & 0xfff) && m[i].start >= (uint32_t)guest_end && !m[i].reserved);
+    }
+}
+
+static void check_rsdp(void)
+{
+    static const char mark[] = "RSD PTR ";
+
+    for (uint32_t at = RSDP_START; at < RSDP_END; at += RSDP_STEP) {
+        const uint8_t *p = (const uint8_t *)at;
+        unsigned same = 0;
+        uint8_t sum = 0;
+        while (same < sizeof(mark) - 1 && p[same] == (uint8_t)mark[same])
+            same++;
+        if (same < sizeof(mark) - 1)
+            continue;
+        for (unsigned i = 0; i < RSDP_CHECKED; i++)
+            sum = (uint8_t)(sum + p[i]);
+        check("the RSDP is where a PC has it", sum == 0);
+        return;
+    }
+    check("the RSDP is where a PC has it", 0);
+}
+
+/* ---- the end ---- */
+
+static int ends_with(const char *text, const char *word)
+{
+    const char *t = text, *w = word;
+
+    while (*t)
+        t++;
+    while (*w)
+        w++;
+    while (w > word && t > text && t[-1] == w[-1]) {
+        t--;
+        w--;
+    }
+    return w == word;
+}
+
+void hello_main(uint32_t magic, const struct info *info, uint32_t eflags)
+{
+    static const struct __attribute__((packed)) {
+        uint16_t limit;
+        uint32_t base;
+    } no_idt = {0, 0};
+    const char *cmdline = (const char *)info->cmdline;
+
+    print("\r\nhello\r\n");
+    check_state(magic, eflags);
+    print_pair("flags ", info->flags);
+    print("\r\nloader '");
+    print((const char *)info->loader_name);
+    print("'\r\ncmdline '");
+    print(cmdline);
+    print("'\r\n");
+    check("modules and map are given", (info->flags & (HAS_MODULES | HAS_MAP)) == (HAS_MODULES | HAS_MAP));
+    show_map(info);
+    show_modules(info);
+    check_rsdp();
+    print("bye\r\n");
+    if (ends_with(cmdline, "poweroff"))
+        out16(PM1_CONTROL, SLEEP_S5);
+    if (ends_with(cmdline, "reboot"))
+        out8(RESET_CONTROL, RESET_HARD);
+    if (ends_with(cmdline, "triple"))
+        __asm__ volatile("lidt %0; ud2" : : "m"(no_idt));
+}

@@ -1,0 +1,124 @@
+"""Multiboot guests: what tests/guest/multiboot_hello finds when it starts, and files that are no kernels."""
+import os
+import re
+import struct
+
+import build
+import image
+import rig
+
+MODULES = (("one.bin", b"first module", "one.bin first -x"), ("dir/two.bin", bytes(n * n >> 5 & 255 for n in range(76800)), "dir/two.bin"))
+CHECKS = 15          # lines of the guest's own checks: 13, and one for each module
+MEMORY = 16 << 20
+REFUSED_BY = r"bulkhead\.conf:\d+:\d+: "
+
+
+def guest(name):
+    """Builds tests/guest/multiboot_hello and answers one of its files."""
+    build.configure()
+    build.ninja(["multiboot_hello"], what="building the Multiboot guest")
+    return os.path.join(build.BUILD, "guest", name)
+
+
+def _image(name, kernel, cmdline, more=""):
+    """A disk with one VM; `kernel` is a path, or the file's bytes."""
+    where = rig.directory("multiboot-" + name)
+    lines = ["[vm hello]", "cpus = 0", "memory = %dM" % (MEMORY >> 20), "kernel = kernel", "cmdline = " + cmdline, more]
+    contents = [("bulkhead.conf", "\n".join(lines).encode() + b"\n")] + [(path, data) for path, data, _ in MODULES]
+    files = [("EFI/BOOT/BOOTX64.EFI", build.LOADER)]
+    if isinstance(kernel, bytes):
+        contents.append(("kernel", kernel))
+    else:
+        files.append(("kernel", kernel))
+    for path, data in contents:
+        host = os.path.join(where, path.replace("/", "-"))
+        with open(host, "wb") as file:
+            file.write(data)
+        files.append((path, host))
+    disk = os.path.join(where, "disk.img")
+    image.write(disk, files)
+    return disk
+
+
+def _sum(data):
+    """As the guest does it."""
+    total = 0
+    for byte in data:
+        total = ((total << 1 | total >> 31) & 0xffffffff) ^ byte
+    return total
+
+
+def _module_lines():
+    return "\n".join("module = %s" % string for _, _, string in MODULES)
+
+
+def session(t, kind, file):
+    name = "multiboot " + kind
+    cmdline = "a command line, # and all, poweroff"
+    with rig.Boot("multiboot-" + kind, _image(kind, file, cmdline, _module_lines()), memory=256) as boot:
+        off = boot.wait_off(120)
+        text = boot.text
+    good, bad = re.findall(r"check ok: (.*)", text), re.findall(r"check FAILED: (.*)", text)
+    t.check(len(good) == CHECKS and not bad, name + ": state, memory and map are right, seen from inside",
+            "%d of %d checks; failed: %s" % (len(good), CHECKS, ", ".join(bad)))
+    t.check("cmdline '%s'" % cmdline in text, name + ": the command line")
+    memory = re.search(r"^memory 0x([0-9a-f]+)$", text, re.M)
+    t.check(memory and MEMORY - 0x61000 == int(memory.group(1), 16), name + ": all memory is in the map",
+            memory.group(0) if memory else "")
+    for path, data, string in MODULES:
+        wanted = "size 0x%x sum 0x%x string '%s'" % (len(data), _sum(data), string)
+        t.check(wanted in text, "%s: module %s" % (name, path), wanted)
+    t.check(off, name + ": powers off, and then the machine")
+
+
+def restart(t, file):
+    """A triple fault, twice: the third life finds its memory as the first did. on_crash = restart stops after five."""
+    with rig.Boot("multiboot-restart", _image("restart", file, "triple", "on_crash = restart"), memory=256) as boot:
+        off = boot.wait_off(120)
+        text = boot.text
+    lives = text.count("hello\n")
+    good = len(re.findall(r"check ok: bss is zero, data is loaded", text))
+    t.check(lives == 5 and good == lives and "FAILED" not in text, "multiboot: each restart begins with a pristine image",
+            "%d lives, %d good" % (lives, good))
+    t.check(off, "multiboot: crashes in a row end")
+
+
+def refused(t, file):
+    with open(file, "rb") as opened:
+        whole = opened.read()
+    bad_flags = bytearray(whole)
+    at = bad_flags.index(struct.pack("<I", 0x1badb002))
+    flags, = struct.unpack_from("<I", bad_flags, at + 4)
+    struct.pack_into("<II", bad_flags, at + 4, flags | 0x40, -(0x1badb002 + (flags | 0x40)) & 0xffffffff)
+    bad_sum = bytearray(whole)
+    bad_sum[at + 8] ^= 1
+    cases = [
+        ("an ELF file that is no kernel", whole.replace(struct.pack("<I", 0x1badb002), bytes(4)), "",
+         r"kernel 'kernel': the kernel is an ELF file without a Multiboot header in its first 8192 bytes"),
+        ("a gzip file", b"\x1f\x8b\x08" + bytes(5000), "", r"the kernel is a gzip file"),
+        ("an EFI application", b"MZ" + bytes(5000), "", r"a PE/EFI application without a Linux header"),
+        ("a flag nobody knows", bytes(bad_flags), "", r"demands what Bulkhead does not know \(flags 0x40\)"),
+        ("a wrong checksum", bytes(bad_sum), "", r"has a wrong checksum"),
+        ("a truncated one", whole[:at + 64], "", r"the kernel file is truncated"),
+        ("an initrd", whole, "initrd = one.bin", r"takes no initrd: write module ="),
+        ("a module that is missing", whole, "module = nothing here", r"module 'nothing': there is no such file"),
+    ]
+    for what, kernel, more, pattern in cases:
+        name = "refused-" + re.sub(r"[^a-z]+", "-", what.lower())
+        with rig.Boot("multiboot-" + name, _image(name, kernel, "poweroff", more), memory=256) as boot:
+            try:
+                boot.expect(rig.LEFT_TO_FIRMWARE, 120)
+                back = True
+            except rig.Timeout:
+                back = False
+            said = re.search(REFUSED_BY + ".*" + pattern, boot.text)
+            t.check(said and back, "multiboot, %s: the message says so, and back to the firmware" % what,
+                    said.group(0)[:110] if said else "no %r in:\n%s" % (pattern, boot.last_lines()))
+
+
+def run(t):
+    narrow, wide = guest("multiboot_hello.elf"), guest("multiboot_hello64.elf")
+    session(t, "elf32", narrow)
+    session(t, "elf64", wide)
+    restart(t, narrow)
+    refused(t, narrow)
