@@ -132,8 +132,13 @@ const struct msr_passed *msr_policy_passed(size_t *count)
      ARCH_CAP_PSDP_NO | ARCH_CAP_FB_CLEAR | ARCH_CAP_RRSBA | ARCH_CAP_BHI_NO | ARCH_CAP_PBRSB_NO |           \
      ARCH_CAP_GDS_NO | ARCH_CAP_RFDS_NO | ARCH_CAP_RFDS_CLEAR)
 
-#define MISC_ENABLE_DEFAULT  (MISC_ENABLE_FAST_STRING | MISC_ENABLE_BTS_UNAVAIL | MISC_ENABLE_PEBS_UNAVAIL)
-#define MISC_ENABLE_WRITABLE MISC_ENABLE_FAST_STRING
+#define MISC_ENABLE_DEFAULT (MISC_ENABLE_FAST_STRING | MISC_ENABLE_BTS_UNAVAIL | MISC_ENABLE_PEBS_UNAVAIL)
+/* Kept for the guest and read back (SDM volume 4, table 2-2), but nothing depends on them here: neither
+ * thermal control nor SpeedStep is the guest's, MONITOR is not offered, CPUID stays whole and EFER.NXE
+ * available. */
+#define MISC_ENABLE_WRITABLE                                                                                 \
+    (MISC_ENABLE_FAST_STRING | MISC_ENABLE_THERMAL | MISC_ENABLE_SPEEDSTEP | MISC_ENABLE_MWAIT |             \
+     MISC_ENABLE_LIMIT_CPUID | MISC_ENABLE_XTPR_OFF | MISC_ENABLE_XD_DISABLE)
 
 #define PLATFORM_INFO_RATIO_SHIFT 8 /* bits 15:8: TSC frequency in units of 100 MHz */
 #define BUS_HZ                    100000000ull

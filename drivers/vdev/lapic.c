@@ -72,7 +72,7 @@ enum { LVT_CMCI, LVT_TIMER, LVT_THERMAL, LVT_PMC, LVT_LINT0, LVT_LINT1, LVT_ERRO
 enum timer_mode { TIMER_ONE_SHOT, TIMER_PERIODIC, TIMER_TSC_DEADLINE, TIMER_RESERVED };
 
 /* Integrated APIC, 7 LVT entries, EOI-broadcast suppression ("Local APIC Version Register"). */
-#define VERSION_VALUE (0x15u | (LVT_COUNT - 1) << 16 | 1u << 24)
+#define VERSION_VALUE (0x14u | (LVT_COUNT - 1) << 16 | 1u << 24)
 
 #define SVR_ENABLE       (1u << 8)
 #define SVR_NO_BROADCAST (1u << 12)

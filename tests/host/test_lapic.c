@@ -121,7 +121,7 @@ static void test_power_up_state(void **state)
     start(3);
     assert_int_equal(l->base_msr, 0xfee00800);
     assert_int_equal(rd(ID), 3u << 24);
-    assert_int_equal(rd(VERSION), 0x01060015);
+    assert_int_equal(rd(VERSION), 0x01060014);
     assert_int_equal(rd(SVR), 0xff);
     assert_int_equal(rd(DFR), 0xffffffff);
     for (uint32_t reg = LVT_TIMER; reg <= LVT_ERROR; reg += 16)
@@ -149,7 +149,7 @@ static void test_writable_bits(void **state)
         uint32_t reg, written, read;
     } rows[] = {
         {ID, ~0u, 0},
-        {VERSION, ~0u, 0x01060015},
+        {VERSION, ~0u, 0x01060014},
         {TPR, ~0u, 0xff},
         {SVR, ~0u, 0x11ff},
         {LDR, ~0u, 0xff000000},
@@ -195,10 +195,10 @@ static void test_illegal_register(void **state)
 
 static void test_mmio_access_widths(void **state)
 {
-    assert_int_equal(lapic_mmio_read(l, VERSION, 1), 0x15);
+    assert_int_equal(lapic_mmio_read(l, VERSION, 1), 0x14);
     assert_int_equal(lapic_mmio_read(l, VERSION + 2, 1), 0x06);
     assert_int_equal(lapic_mmio_read(l, VERSION + 2, 2), 0x0106);
-    assert_int_equal(lapic_mmio_read(l, VERSION, 8), 0x01060015);
+    assert_int_equal(lapic_mmio_read(l, VERSION, 8), 0x01060014);
     assert_int_equal(lapic_mmio_read(l, VERSION + 4, 4), 0);
     lapic_mmio_write(l, TPR, 1, 0x20);
     lapic_mmio_write(l, TPR, 8, 0x20);
@@ -657,7 +657,7 @@ static void test_mode_transitions(void **state)
             assert_int_equal(lapic_msr_read(l, 0x803, &ignored) == STATUS_OK, now == value[X2APIC]);
             assert_int_equal(lapic_msr_write(l, 0x83f, 0x40) == STATUS_OK, now == value[X2APIC]);
             assert_int_equal(lapic_msr_write(l, 0x80b, 0) == STATUS_OK, now == value[X2APIC]);
-            assert_int_equal(rd(VERSION), now == value[XAPIC] ? 0x01060015 : ~0u);
+            assert_int_equal(rd(VERSION), now == value[XAPIC] ? 0x01060014 : ~0u);
         }
 }
 

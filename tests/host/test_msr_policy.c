@@ -159,7 +159,10 @@ static void test_misc_enable_debugctl_xss(void **state)
     assert_int_equal(rd(MSR_IA32_MISC_ENABLE), 0x1801);
     assert_int_equal(msr_store_write(&s, MSR_IA32_MISC_ENABLE, 0x1800), STATUS_OK);
     assert_int_equal(rd(MSR_IA32_MISC_ENABLE), 0x1800);
-    assert_true(msr_store_write(&s, MSR_IA32_MISC_ENABLE, 0x1800 | MISC_ENABLE_MWAIT) != STATUS_OK);
+    assert_int_equal(msr_store_write(&s, MSR_IA32_MISC_ENABLE, 0x400c51809), STATUS_OK);
+    assert_int_equal(rd(MSR_IA32_MISC_ENABLE), 0x400c51809);
+    assert_true(msr_store_write(&s, MSR_IA32_MISC_ENABLE, 0x1800 | 1 << 7) != STATUS_OK); /* read-only */
+    assert_true(msr_store_write(&s, MSR_IA32_MISC_ENABLE, 0x1800 | 1 << 1) != STATUS_OK); /* reserved */
     assert_true(msr_store_write(&s, MSR_IA32_MISC_ENABLE, 0) != STATUS_OK);
     assert_int_equal(rd(MSR_IA32_DEBUGCTL), 0);
     assert_int_equal(msr_store_write(&s, MSR_IA32_DEBUGCTL, 0), STATUS_OK);
