@@ -43,8 +43,10 @@ static struct vm *front;        /* atomic; changed under `lock` */
 static struct vm *shown;        /* front, or NULL at the prompt. As front */
 static uint32_t line_count;     /* atomic. console_line()s ever */
 
+static bool at_prompt; /* atomic; changed by the CPU that polls */
+
 /* The CPU that polls. */
-static bool at_prompt, after_key;
+static bool after_key;
 static uint32_t polls, input_waits; /* bit n: typed bytes wait for VM n */
 
 void console_init(const struct console_port *the_port)
@@ -70,6 +72,11 @@ static struct vm *get_shown(void)
 struct vm *console_front(void)
 {
     return __atomic_load_n(&front, __ATOMIC_RELAXED);
+}
+
+bool console_at_prompt(void)
+{
+    return __atomic_load_n(&at_prompt, __ATOMIC_RELAXED);
 }
 
 /* ---- a VM's ring ---- */
@@ -392,7 +399,7 @@ static void set_front(struct vm *vm, bool prompt)
 void console_attach(struct vm *vm)
 {
     char text[OUTPUT_SPARE];
-    at_prompt = false;
+    __atomic_store_n(&at_prompt, false, __ATOMIC_RELAXED);
     spin_lock(&lock);
     set_front(NULL, false); /* the banner comes first */
     if (vm) {
@@ -408,7 +415,7 @@ void console_attach(struct vm *vm)
 
 void console_enter_prompt(void)
 {
-    at_prompt = true;
+    __atomic_store_n(&at_prompt, true, __ATOMIC_RELAXED);
     spin_lock(&lock);
     set_front(front, true);
     spin_unlock(&lock);

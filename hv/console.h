@@ -88,6 +88,8 @@ size_t console_backlog(void);
 void console_attach(struct vm *vm);
 /* The VM in front; at the prompt the one that will be again. */
 struct vm *console_front(void);
+/* Somebody is at the prompt. Any CPU: an answer for now. */
+bool console_at_prompt(void);
 /* The digit that brings a VM to the front, 1..9. */
 uint32_t console_digit(const struct vm *vm);
 /* Brings the prompt to the front and takes it away; whoever was in front before is there again. Only the CPU

@@ -48,11 +48,18 @@ static void draw(void)
     console_write(p.text);
 }
 
+static void clear(void)
+{
+    p.length = 0;
+    p.text[0] = 0;
+    p.recalled = p.entered;
+}
+
 void prompt_show(void)
 {
     p.busy = false; /* whatever ran when the prompt was left */
-    p.ahead_count = p.length = 0;
-    p.text[0] = 0;
+    p.ahead_count = 0;
+    clear();
     p.escape = ESCAPE_NONE;
     console_line(CONSOLE_ATTRIBUTES_OFF
                  "--- Bulkhead's prompt: `help` lists the commands, Ctrl-A 1..9 or `exit` leaves ---");
@@ -139,7 +146,6 @@ static void remember(void)
 {
     if (p.entered == 0 || !str_equal(p.history[(p.entered - 1) % HISTORY], p.text))
         memcpy(p.history[p.entered++ % HISTORY], p.text, sizeof(p.text));
-    p.recalled = p.entered;
 }
 
 static void enter(void)
@@ -149,8 +155,7 @@ static void enter(void)
     split(p.text);
     if (p.call.count)
         remember();
-    p.length = 0;
-    p.text[0] = 0;
+    clear();
     if (p.call.count == 0) {
         draw();
         return;
@@ -226,8 +231,8 @@ static void insert(uint8_t byte)
 static void cancel(void)
 {
     p.busy = false;
-    p.ahead_count = p.length = 0;
-    p.text[0] = 0;
+    p.ahead_count = 0;
+    clear();
     console_write("^C\n");
     draw();
 }
