@@ -2,10 +2,12 @@
 #include "hv/clock.h"
 #include "hv/console.h"
 #include "hv/core.h"
+#include "hv/dump.h"
 #include "hv/lib/bits.h"
 #include "hv/lib/fmt.h"
 #include "hv/lib/string.h"
 #include "hv/prompt.h"
+#include "hv/stats.h"
 
 #define LOG_LINES  40u
 #define NUMBER_MAX 1000000u
@@ -163,6 +165,67 @@ static void run_log(struct prompt_call *call)
     call->lines = (struct lines){.next = log_lines_next, .at = log_position(count), .count = count};
 }
 
+/* ---- what VMs do ---- */
+
+/* The next VM's part of `stats`; call->step is the index of the next VM. */
+static bool more_stats(struct prompt_call *call)
+{
+    while (call->step < CONFIG_MAX_VMS) {
+        struct vm *vm = vm_at(call->step++);
+        if (!vm)
+            continue;
+        call->lines = (struct lines){.next = stats_next, .vm = vm};
+        return true;
+    }
+    return false;
+}
+
+static void run_stats(struct prompt_call *call)
+{
+    if (call->count == 1) {
+        call->more = more_stats;
+        more_stats(call);
+        return;
+    }
+    struct vm *vm = vm_or_reply(call);
+    if (vm)
+        call->lines = (struct lines){.next = stats_next, .vm = vm};
+}
+
+/* The next vCPU's part of `trace VM`. */
+static bool more_trace(struct prompt_call *call)
+{
+    struct vm *vm = call->lines.vm;
+    uint32_t next = call->lines.vcpu + 1;
+    if (next >= vm->vcpu_count)
+        return false;
+    call->lines = (struct lines){.next = trace_next, .vm = vm, .vcpu = next};
+    return true;
+}
+
+static void run_trace(struct prompt_call *call)
+{
+    uint32_t vcpu = 0, count = 0;
+    struct vm *vm = vm_or_reply(call);
+    if (!vm || !number_or_reply(call, 2, "the number of a vCPU", &vcpu) ||
+        !number_or_reply(call, 3, "a number of exits", &count))
+        return;
+    if (vcpu >= vm->vcpu_count) {
+        REPLY("%s has %u vCPUs, the first is 0", vm->name, vm->vcpu_count);
+        return;
+    }
+    call->lines = (struct lines){.next = trace_next, .vm = vm, .vcpu = vcpu, .count = count};
+    if (call->count == 2)
+        call->more = more_trace;
+}
+
+static void run_dump(struct prompt_call *call)
+{
+    struct vm *vm = vm_or_reply(call);
+    if (vm)
+        call->lines = (struct lines){.next = dump_next, .vm = vm};
+}
+
 /* ---- the machine ---- */
 
 static void run_attach(struct prompt_call *call)
@@ -200,6 +263,9 @@ const struct prompt_command prompt_commands[] = {
     {"help", "", "this list", run_help},
     {"vms", "", "all VMs: console digit, state, CPUs, memory, time since the start", run_vms},
     {"log", "[N]", "the newest N lines of the log (40), also those that the console did not show", run_log},
+    {"stats", "[VM]", "exits by reason, injected interrupts, time in guest and host, per vCPU", run_stats},
+    {"trace", "VM [vCPU] [N]", "the last N exits (20) of a vCPU, in words; without vCPU: of each", run_trace},
+    {"dump", "VM", "registers and all recorded exits; scripts/replay FILE runs them again", run_dump},
     {"attach", "VM", "brings a VM to the front, as Ctrl-A and its digit do", run_attach},
     {"exit", "", "back to the VM in front; also Ctrl-D", run_exit},
     {"reboot", "", "resets the machine, running VMs and all", run_reboot},

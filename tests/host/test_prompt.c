@@ -359,6 +359,45 @@ static void test_attach_and_exit(void **state)
     assert_null(strstr(wire, "name "));
 }
 
+static void test_stats(void **state)
+{
+    const char *got = answer("stats test");
+    assert_has(got, "test: 2 vCPUs");
+    assert_has(got, "vCPU 1 on CPU 1");
+    assert_null(strstr(got, "db-2"));
+    got = answer("stats"); /* all */
+    assert_has(got, "test: 2 vCPUs");
+    assert_has(got, "db-2: 0 vCPUs");
+    core.vms[0] = NULL;
+    got = answer("stats");
+    assert_null(strstr(got, "test: "));
+    assert_answer("stats nobody", "there is no VM 'nobody': `vms` lists them");
+}
+
+static void test_trace(void **state)
+{
+    const char *got = answer("trace test");
+    assert_has(got, "test/0: the last ");
+    assert_has(got, "test/1: the last ");
+    got = answer("trace 1 1 5");
+    assert_null(strstr(got, "test/0"));
+    assert_has(got, "test/1: the last ");
+    assert_answer("trace", "which VM? `trace NAME`; `vms` lists them");
+    assert_answer("trace test 2", "test has 2 vCPUs, the first is 0");
+    assert_answer("trace test x", "'x' is not the number of a vCPU");
+    assert_answer("trace test 0 -1", "'-1' is not a number of exits");
+    assert_answer("trace db-2", "db-2 has 0 vCPUs, the first is 0");
+}
+
+static void test_dump(void **state)
+{
+    assert_answer("dump", "which VM? `dump NAME`; `vms` lists them");
+    machine.vm.state = VM_STOPPED;
+    const char *got = answer("dump test");
+    assert_has(got, "=dump test 0: bulkhead-dump ");
+    assert_has(got, ": end lines ");
+}
+
 static void run_line(const char *line)
 {
     typed = line;
@@ -461,6 +500,9 @@ int main(void)
         T(test_log),
         T(test_log_ends),
         T(test_attach_and_exit),
+        T(test_stats),
+        T(test_trace),
+        T(test_dump),
         T(test_ends),
         T(test_slow_wire),
         T(test_typed_ahead),
