@@ -83,6 +83,8 @@ static void find_power_controls(void)
         s = acpi_read_fadt(&tables, &fadt);
     if (s == STATUS_OK)
         host_set_power(&fadt);
+    else if (s == ERR_NOT_FOUND) /* tables, but not the one that describes the machine: as good as none */
+        host_set_power(NULL);
     else
         log_line(LOG_WARN, "core", "the firmware's ACPI tables are not usable (%s): power-off may not work",
                  status_name(s));

@@ -5,6 +5,7 @@
 #include "arch/x86/cpu_hw.h"
 #include "arch/x86/cpu_init.h"
 #include "arch/x86/msr.h"
+#include "drivers/fb/fb_hw.h"
 #include "hv/console.h"
 #include "hv/lib/fmt.h"
 
@@ -53,6 +54,10 @@ void traps_load(void)
     __asm__ volatile("lidt %0" ::"m"(idtr));
 }
 
+/* What was said of a panic, for the screen. Only the CPU that panicked first writes it. */
+static char report[4096];
+static size_t report_size;
+
 static void panic_line(const char *format, ...) __attribute__((format(printf, 1, 2)));
 static void panic_line(const char *format, ...)
 {
@@ -63,6 +68,14 @@ static void panic_line(const char *format, ...)
     va_end(args);
     console_panic_write(line);
     console_panic_write("\n");
+    if (report_size < sizeof(report))
+        report_size += fmt_format(report + report_size, sizeof(report) - report_size, "%s\n", line);
+}
+
+/* How far fmt_format() would have written is not how far it did. */
+static size_t reported(void)
+{
+    return report_size < sizeof(report) ? report_size : sizeof(report) - 1;
 }
 
 static void print_stack(uint64_t rsp)
@@ -113,13 +126,15 @@ static void print_frame(const struct trap_frame *f)
 static void __attribute__((noreturn)) panic_trap(const struct trap_frame *frame)
 {
     if (begin_panic()) {
-        panic_line("\nbulkhead: PANIC: host exception %llu on CPU %u: a bug in Bulkhead, not in a guest",
+        console_panic_write("\n");
+        panic_line("bulkhead: PANIC: host exception %llu on CPU %u: a bug in Bulkhead, not in a guest",
                    (unsigned long long)frame->vector,
                    cpu_rdmsr(MSR_IA32_GS_BASE) ? cpu_this()->index
                                                : 0); /* GS is ours from cpu_init_load() on */
         print_frame(frame);
         print_stack(frame->rsp);
         panic_line("Please report this output. Reset the machine to start again.");
+        fb_panic_stay(report, reported());
     }
     traps_stop_machine();
 }
@@ -132,9 +147,11 @@ void host_panic(const char *format, ...)
     fmt_vformat(line, sizeof(line), format, args);
     va_end(args);
     if (begin_panic()) {
-        panic_line("\nbulkhead: PANIC: %s", line);
+        console_panic_write("\n");
+        panic_line("bulkhead: PANIC: %s", line);
         print_stack((uint64_t)(uintptr_t)__builtin_frame_address(0));
         panic_line("Please report this output. Reset the machine to start again.");
+        fb_panic_stay(report, reported());
     }
     traps_stop_machine();
 }

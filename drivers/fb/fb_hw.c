@@ -1,12 +1,16 @@
 #include "drivers/fb/fb_hw.h"
+#include "arch/x86/cpu_hw.h"
 #include "arch/x86/hostpt.h"
 #include "arch/x86/layout.h"
 #include "drivers/fb/fb_check.h"
 #include "drivers/fb/fb_panic.h"
 #include "drivers/fb/fb_text.h"
+#include "hv/clock.h"
 #include "hv/console.h"
 #include "hv/lib/lock.h"
 #include "hv/lib/log.h"
+
+#define PAGE_NS 10000000000u /* how long a page of a panic stays */
 
 STATIC_ASSERT(FB_MAX_BYTES + SIZE_2M <= LAYOUT_SCREEN_SIZE,
               "the largest framebuffer has room in the address space");
@@ -78,4 +82,17 @@ void fb_hw_init(const struct boot_info *info, const struct pt_env *env)
 uint32_t fb_panic(const char *report, size_t size, uint32_t page)
 {
     return fb.pixels ? fb_panic_draw(&fb, report, size, page) : 0;
+}
+
+void fb_panic_stay(const char *report, size_t size)
+{
+    uint32_t pages = fb_panic(report, size, 0);
+    for (uint32_t page = 1; pages > 1; page++) {
+        uint64_t start = cpu_rdtsc();
+        while (cpu_rdtsc() - start < clock_ns_to_ticks(PAGE_NS))
+            cpu_pause();
+        fb_panic(report, size, page % pages);
+    }
+    for (;;)
+        __asm__ volatile("cli; hlt");
 }

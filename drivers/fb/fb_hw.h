@@ -10,3 +10,5 @@ void fb_hw_init(const struct boot_info *info, const struct pt_env *env);
 /* For a panic, on any CPU, without locks: draws one page of the text (from 0 on) over whatever is on the
  * screen. Answers how many pages there are; 0: no screen. */
 uint32_t fb_panic(const char *text, size_t size, uint32_t page);
+/* The end of a panic: shows the pages in turn for ever, or halts when one is enough. */
+void fb_panic_stay(const char *text, size_t size) __attribute__((noreturn));

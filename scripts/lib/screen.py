@@ -65,14 +65,14 @@ class Picture:
         """As fb_scale() in drivers/fb/fb_draw.c."""
         return min(max(min(self.width // 1024, self.height // 640), 1), 4)
 
-    def read(self, left, top, right=0):
-        """The text of the cells from there on (in pixels of the font), as a list of lines; `right`: so many pixels at
-        the right edge are not looked at. What is not a character of the font is U+FFFD."""
+    def read(self, left, top):
+        """The text of the cells from there on (in pixels of the font), as a list of lines. What is not a character of
+        the font is U+FFFD."""
         scale, glyphs = self.scale(), _glyphs()
         width, height = CELL_WIDTH * scale, CELL_HEIGHT * scale
         lines = []
         for y in range(top * scale, self.height - height + 1, height):
-            cells = range(left * scale, self.width - (right + MARGIN) * scale - width + 1, width)
+            cells = range(left * scale, self.width - MARGIN * scale - width + 1, width)
             lines.append("".join(self._character(x, y, scale, glyphs) for x in cells).rstrip())
         return lines
 
@@ -99,7 +99,8 @@ def _glyphs():
     found = {}
     for code, rows in font.characters(thirdparty.font_file()):
         joins = code in font.JOINING
-        found[bytes([rows[0] if joins else 0]) + rows + bytes([rows[-1] if joins else 0])] = chr(code)
+        cell = bytes([rows[0] if joins else 0]) + rows + bytes([rows[-1] if joins else 0])
+        found.setdefault(cell, chr(code))  # ASCII first: the dash looks like the hyphen
     return found
 
 

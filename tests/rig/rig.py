@@ -33,7 +33,8 @@ class Timeout(Exception):
 class Boot:
     """One machine, from power-on to its end. Everything the console shows is kept in build/rig-logs/NAME.log."""
 
-    def __init__(self, name, image_path, cpus=1, memory=640, cpu_model=bochs.CPU_MODEL, verbose=None, msrs=bochs.MSRS):
+    def __init__(self, name, image_path, cpus=1, memory=640, cpu_model=bochs.CPU_MODEL, verbose=None, msrs=bochs.MSRS,
+                 screen=False):
         os.makedirs(LOGS, exist_ok=True)
         self.name = name
         self.transcript_path = os.path.join(LOGS, name + ".log")
@@ -45,7 +46,7 @@ class Boot:
         self._raw = b""
         self.machine = bochs.Machine(image_path, cpus, memory, cpu_model, log=self.emulator_log,
                                      verbose=VERBOSE if verbose is None else verbose,
-                                     msrs=msrs)
+                                     msrs=msrs, screen=screen)
         self.machine.console.settimeout(0.5)
 
     def __enter__(self):
@@ -77,6 +78,10 @@ class Boot:
         plain = re.sub(rb"\x1b\[[0-9;?=]*[A-Za-z]|\x1b[()][A-Z0-9]|\r", b"", whole)
         self.text += plain.decode("utf-8", "replace")
         return True
+
+    def listen(self):
+        """Takes what the console has, waiting for it at most half a second."""
+        self._read()
 
     def seen(self, pattern):
         """True if the pattern was shown at any time so far."""
@@ -160,13 +165,15 @@ def initramfs():
         return guests.initramfs(os.path.join(WORK, "initrd.img"))
 
 
-def linux_image(name, kernel, cpus=1, memory="256M", cmdline="console=ttyS0,115200", on_reboot="restart"):
-    """An image with one VM that boots one of Debian's kernels to the busybox shell."""
+def linux_image(name, kernel, cpus=1, memory="256M", cmdline="console=ttyS0,115200", on_reboot="restart",
+                screen=False):
+    """An image with one VM that boots one of Debian's kernels to the busybox shell; screen: the console is there too."""
     where = directory(name)
     config = os.path.join(where, "bulkhead.conf")
     with open(config, "w", encoding="utf-8") as file:
-        file.write(CONFIG % {"cpus": "0-%d" % (cpus - 1) if cpus > 1 else "0", "memory": memory, "cmdline": cmdline,
-                             "on_reboot": on_reboot})
+        text = CONFIG.replace("console = serial\n", "") if screen else CONFIG
+        file.write(text % {"cpus": "0-%d" % (cpus - 1) if cpus > 1 else "0", "memory": memory, "cmdline": cmdline,
+                           "on_reboot": on_reboot})
     link(guests.kernel(kernel), os.path.join(where, "vmlinuz"))
     link(initramfs(), os.path.join(where, "initrd.img"))
     out = os.path.join(where, "disk.img")

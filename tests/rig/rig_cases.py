@@ -17,6 +17,7 @@ import guests
 import image
 import rig
 import rig_multiboot
+import rig_screen
 import rig_vmxcheck
 import ui
 
@@ -262,6 +263,7 @@ CASES = [
     ("small memory", smallest_memory),
     ("no VT-x", no_vmx),
     ("multiboot", rig_multiboot.run),
+    ("screen", rig_screen.run),
     ("vmx_check", rig_vmxcheck.run),
     ("exit costs", budgets),
 ]
