@@ -14,7 +14,8 @@ struct core {
     uint32_t cpu_count;     /* C */
     struct cpu cpus[BOOT_MAX_CPUS];
     struct vm *vms[CONFIG_MAX_VMS]; /* C after start-up */
-    struct spinlock loading;        /* one VM's images are loaded at a time; outermost */
+    uint32_t starting;              /* A. VMs whose first start has not ended */
+    uint32_t ending;                /* A. set once: the machine is going down */
 };
 extern struct core core;
 
@@ -23,8 +24,12 @@ void core_main(struct boot_info *info) __attribute__((noreturn));
 
 /* UTC now, in seconds since 1970; counts from 0 where the firmware had no clock. */
 int64_t core_wall_seconds(void);
-/* A VM has stopped for good: when it was the last one, does what `on_idle` says. */
-void core_vm_stopped(void);
+/* A VM's first start has ended, well or not. */
+void core_vm_started(void);
+/* A VM has stopped: when it was the last one, and not by the operator's order, does what `on_idle` says. */
+void core_vm_stopped(bool by_operator);
 
 /* A CPU's life (hv/sched.c): runs what it is given, sleeps otherwise. Does not return. */
 void sched_run(struct cpu *cpu) __attribute__((noreturn));
+/* For work that takes long on a CPU that has no vCPU loaded: does what cannot wait, the console's poll. */
+void sched_breathe(void);

@@ -157,20 +157,23 @@ enum stop_reason {
     STOP_NONE,
     STOP_POWEROFF, /* the guest asked */
     STOP_REBOOT,   /* the guest asked */
-    STOP_TRIPLE_FAULT,
+    STOP_TRIPLE_FAULT, /* the first crash: see stop_is_crash() */
     STOP_UNHANDLED_EXIT,
     STOP_BAD_INSTRUCTION, /* MMIO or string I/O with an instruction the decoder does not know */
     STOP_TASK_SWITCH,
     STOP_ENTRY_FAILED,
     STOP_GUEST_MEMORY, /* EPT misconfiguration or another state that only a bug of ours explains */
-    STOP_REQUESTED,    /* by the operator, or another vCPU of the VM stopped */
+    STOP_REQUESTED,    /* another vCPU of the VM stopped */
+    STOP_OPERATOR,     /* the operator's order */
+    STOP_OPERATOR_RESET,
+    STOP_NOT_LOADED, /* its images could not be loaded */
     STOP_REASON_COUNT
 };
 
 /* Did the guest come to grief, rather than ask for its end or be told to stop? */
 static inline bool stop_is_crash(enum stop_reason why)
 {
-    return why != STOP_NONE && why != STOP_POWEROFF && why != STOP_REBOOT && why != STOP_REQUESTED;
+    return why >= STOP_TRIPLE_FAULT && why <= STOP_GUEST_MEMORY;
 }
 
 /* Eight bytes, so that it travels in one register. */

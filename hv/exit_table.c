@@ -83,6 +83,9 @@ const char *stop_reason_name(enum stop_reason why)
         [STOP_ENTRY_FAILED] = "the processor refused the guest's state",
         [STOP_GUEST_MEMORY] = "inconsistent nested page tables",
         [STOP_REQUESTED] = "stopped on request",
+        [STOP_OPERATOR] = "stopped by the operator",
+        [STOP_OPERATOR_RESET] = "reset by the operator",
+        [STOP_NOT_LOADED] = "its images could not be loaded",
     };
     return (unsigned)why < STOP_REASON_COUNT ? names[why] : "?";
 }

@@ -37,22 +37,46 @@ int64_t core_wall_seconds(void)
     return (int64_t)((wall->valid ? wall->unix_seconds : 0) + since);
 }
 
-void core_vm_stopped(void)
+void core_vm_started(void)
 {
-    for (uint32_t i = 0; i < core.info->config.vm_count; i++) {
-        struct vm *vm = core.vms[i];
-        if (vm && __atomic_load_n(&vm->state, __ATOMIC_ACQUIRE) != VM_STOPPED)
-            return;
-    }
-    switch (core.info->config.on_idle) {
-    case ON_IDLE_POWEROFF:
+    if (__atomic_sub_fetch(&core.starting, 1, __ATOMIC_ACQ_REL) != 0)
+        return;
+    unsigned long long free = pool_pages_free(&core.pool) * (PAGE_SIZE / 1024);
+    log_line(LOG_INFO, "core",
+             "ready after %llu thousand TSC ticks; own memory: %llu KiB used, %llu KiB free",
+             (unsigned long long)(host_tsc() - start_tsc) / 1000,
+             (unsigned long long)(core.info->core_size + core.info->pool_size) / 1024 - free, free);
+}
+
+static bool any_vm_lives(void)
+{
+    for (uint32_t i = 0; i < core.info->config.vm_count; i++)
+        if (core.vms[i] && life_is_live(__atomic_load_n(&core.vms[i]->state, __ATOMIC_ACQUIRE)))
+            return true;
+    return false;
+}
+
+void core_vm_stopped(bool by_operator)
+{
+    enum life_idle idle = life_idle(any_vm_lives(), by_operator, core.info->config.on_idle);
+    bool ends = idle == IDLE_POWEROFF || idle == IDLE_REBOOT;
+    if (ends && __atomic_exchange_n(&core.ending, 1, __ATOMIC_ACQ_REL))
+        return; /* two were the last, at the same time */
+    switch (idle) {
+    case IDLE_POWEROFF:
         log_line(LOG_INFO, "core", "every VM has stopped: powering off");
         host_poweroff();
-    case ON_IDLE_REBOOT:
+    case IDLE_REBOOT:
         log_line(LOG_INFO, "core", "every VM has stopped: rebooting the machine");
         host_reboot();
-    default:
+    case IDLE_OPERATOR:
+        log_line(LOG_INFO, "core", "every VM has stopped, the last one by the operator's order: waiting");
+        return;
+    case IDLE_STAY:
         log_line(LOG_INFO, "core", "every VM has stopped: idle (on_idle = stay)");
+        return;
+    case IDLE_BUSY:
+        return;
     }
 }
 
@@ -102,9 +126,9 @@ static void create_vms(void)
         core.vms[i] = vm;
         if (vm_create(vm, i, why, sizeof(why)) != STATUS_OK) {
             log_vm(LOG_ERROR, vm, "cannot be created: %s", why);
-            vm->state = VM_STOPPED;
             continue;
         }
+        core.starting++;
         log_vm(LOG_INFO, vm, "%u vCPUs, %llu MiB", vm->vcpu_count, MIB(vm->config->memory));
     }
 }
@@ -119,26 +143,16 @@ static void attach_first(void)
     console_attach(first);
 }
 
+/* Their own CPUs do the work, all VMs at once. */
 static void start_vms(void)
 {
     char why[200];
-    for (uint32_t i = 0; i < core.info->config.vm_count; i++) {
-        struct vm *vm = core.vms[i];
-        if (vm->state == VM_STOPPED)
-            continue;
-        if (vm_start(vm, why, sizeof(why)) != STATUS_OK) {
-            log_vm(LOG_ERROR, vm, "cannot be started: %s", why);
-            vm->state = VM_STOPPED;
-        }
-    }
+    if (core.starting == 0)
+        core_vm_stopped(false);
+    for (uint32_t i = 0; i < core.info->config.vm_count; i++)
+        (void)vm_order(core.vms[i], VM_ORDER_START, why,
+                       sizeof(why)); /* refused: not created, which was said */
     attach_first();
-    log_line(LOG_INFO, "core",
-             "ready after %llu thousand TSC ticks; own memory: %llu KiB used, %llu KiB free",
-             (unsigned long long)(host_tsc() - start_tsc) / 1000,
-             (unsigned long long)(core.info->core_size + core.info->pool_size) / 1024 -
-                 (unsigned long long)pool_pages_free(&core.pool) * 4,
-             (unsigned long long)pool_pages_free(&core.pool) * 4);
-    core_vm_stopped(); /* when none could be started */
 }
 
 /* The boot CPU goes on here, on its own guarded stack. */

@@ -226,6 +226,30 @@ static void run_dump(struct prompt_call *call)
         call->lines = (struct lines){.next = dump_next, .vm = vm};
 }
 
+/* ---- a VM's life ---- */
+
+static void give_order(struct prompt_call *call, enum vm_order order)
+{
+    struct vm *vm = vm_or_reply(call);
+    if (vm && vm_order(vm, order, call->reply, sizeof(call->reply)))
+        log_vm(LOG_WARN, vm, "the operator's order: %s", call->words[0]);
+}
+
+static void run_start(struct prompt_call *call)
+{
+    give_order(call, VM_ORDER_START);
+}
+
+static void run_stop(struct prompt_call *call)
+{
+    give_order(call, VM_ORDER_STOP);
+}
+
+static void run_reset(struct prompt_call *call)
+{
+    give_order(call, VM_ORDER_RESET);
+}
+
 /* ---- the machine ---- */
 
 static void run_attach(struct prompt_call *call)
@@ -266,6 +290,9 @@ const struct prompt_command prompt_commands[] = {
     {"stats", "[VM]", "exits by reason, injected interrupts, time in guest and host, per vCPU", run_stats},
     {"trace", "VM [vCPU] [N]", "the last N exits (20) of a vCPU, in words; without vCPU: of each", run_trace},
     {"dump", "VM", "registers and all recorded exits; scripts/replay FILE runs them again", run_dump},
+    {"start", "VM", "starts a stopped VM from its pristine images", run_start},
+    {"stop", "VM", "stops a VM at once, as if its plug were pulled", run_stop},
+    {"reset", "VM", "stops a VM at once and starts it again", run_reset},
     {"attach", "VM", "brings a VM to the front, as Ctrl-A and its digit do", run_attach},
     {"exit", "", "back to the VM in front; also Ctrl-D", run_exit},
     {"reboot", "", "resets the machine, running VMs and all", run_reboot},

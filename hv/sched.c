@@ -20,12 +20,25 @@ static void idle(struct cpu *cpu)
     host_idle(until);
 }
 
+void sched_breathe(void)
+{
+    struct cpu *cpu = host_cpu();
+    if (!cpu->polls_console || host_tsc() < cpu->poll_tsc)
+        return;
+    console_poll();
+    cpu->poll_tsc = host_tsc() + clock_hz() / CONSOLE_POLLS_PER_SECOND;
+}
+
 void sched_run(struct cpu *cpu)
 {
     for (;;) {
         struct vcpu *vcpu = pick(cpu);
         if (!vcpu) {
             idle(cpu);
+            continue;
+        }
+        if (vm_is_starting(vcpu->vm)) {
+            vm_prepare(vcpu);
             continue;
         }
         virt_vcpu_load(vcpu, cpu);

@@ -82,6 +82,8 @@ static void reset_power_up(struct vcpu *vcpu)
     vcpu->nmi_window = false;
     virt_set_intr_window(vcpu, false);
     virt_set_nmi_window(vcpu, false);
+    vcpu->fetched = (struct fetch_memo){0}; /* of an earlier life, like the next */
+    vcpu->refused_rip = 0;
     vcpu->stop = STOP_NONE;
 }
 

@@ -1,4 +1,4 @@
-/* The life of a VM: created once, started from pristine images as often as it asks, stopped for a reason. */
+/* What a VM is made of: created once, loaded from pristine images for each of its lives (hv/vm_life.c). */
 #include "hv/vm.h"
 #include "arch/x86/virt.h"
 #include "hv/clock.h"
@@ -9,21 +9,14 @@
 #include "hv/lib/log.h"
 #include "hv/lib/string.h"
 
-#define QUICK_CRASH_NS    10000000000ull
-#define QUICK_CRASH_LIMIT 5u
-
+#define VCPU_PAGES        ((sizeof(struct vcpu) + PAGE_SIZE - 1) / PAGE_SIZE)
+#define ACPI_PAGES        (ACPI_BUILD_SIZE / PAGE_SIZE)
 #define LOCAL_APIC_HZ(vm) ((vm)->cpuid.crystal_hz)
 
 uint64_t vm_now_ns(const struct vm *vm)
 {
     uint64_t now = host_tsc(); /* a CPU whose TSC lags must not see time wrap */
     return now > vm->start_tsc ? clock_ticks_to_ns(now - vm->start_tsc) : 0;
-}
-
-const char *vm_state_name(enum vm_state state)
-{
-    static const char *const names[] = {"created", "running", "stopping", "stopped"};
-    return (unsigned)state < ARRAY_SIZE(names) ? names[state] : "?";
 }
 
 /* ---- creating ---- */
@@ -38,13 +31,11 @@ static void *map_guest_page(void *ctx, hpa_t page)
 
 static enum status create_memory(struct vm *vm, char *why, size_t why_size)
 {
-    struct pmem_extent extents[PMEM_MAX_EXTENTS];
-    uint32_t count;
     struct guest_layout layout;
     bool has_2m, has_1g;
     enum status s = guest_layout_init(&layout, vm->config->memory);
     if (s == STATUS_OK)
-        s = pmem_alloc(&core.pmem, vm->config->memory, extents, &count);
+        s = pmem_alloc(&core.pmem, vm->config->memory, vm->extents, &vm->extent_count);
     if (s != STATUS_OK) {
         fmt_format(why, why_size, "no %llu MiB of memory for it (%s; %llu MiB are free)",
                    (unsigned long long)(vm->config->memory >> 20), status_name(s),
@@ -52,15 +43,12 @@ static enum status create_memory(struct vm *vm, char *why, size_t why_size)
         return s;
     }
     gmem_init(&vm->gmem, map_guest_page, NULL);
-    s = guest_layout_fill(&layout, extents, count, &vm->gmem);
+    s = guest_layout_fill(&layout, vm->extents, vm->extent_count, &vm->gmem);
     virt_page_sizes(&has_2m, &has_1g);
     if (s == STATUS_OK)
         s = ept_init(&vm->ept, &core.pt_env, has_2m, has_1g);
     for (uint32_t i = 0; i < vm->gmem.count && s == STATUS_OK; i++) {
         const struct gmem_extent *e = &vm->gmem.extents[i];
-        host_zero_pages(hpa(e->hpa),
-                        e->size /
-                            PAGE_SIZE); /* whatever an earlier owner left, this boot or before a reset */
         s = ept_map(&vm->ept, gpa(e->gpa), hpa(e->hpa), e->size, EPT_READ | EPT_WRITE | EPT_EXEC, EPT_WB);
     }
     if (s != STATUS_OK)
@@ -141,9 +129,11 @@ static enum status create_recorder(struct vcpu *vcpu)
 
 static enum status create_vcpu(struct vm *vm, uint32_t id, struct cpu *cpu)
 {
-    struct vcpu *vcpu = pool_alloc_pages(&core.pool, (sizeof(struct vcpu) + PAGE_SIZE - 1) / PAGE_SIZE);
+    struct vcpu *vcpu = pool_alloc_pages(&core.pool, VCPU_PAGES);
     if (!vcpu)
         return ERR_NO_MEMORY;
+    vm->vcpus[id] = vcpu; /* from here on destroy() finds it */
+    vm->vcpu_count = id + 1;
     vcpu->vm = vm;
     vcpu->id = id;
     vcpu->cpu = cpu;
@@ -159,8 +149,6 @@ static enum status create_vcpu(struct vm *vm, uint32_t id, struct cpu *cpu)
     };
     lapic_init(&vcpu->lapic, &vcpu->lapic_env, id, id == 0, LOCAL_APIC_HZ(vm), vm->cpuid.tsc_hz);
     lapic_set_maxphyaddr(&vcpu->lapic, vm->cpuid.phys_bits);
-    vm->vcpus[id] = vcpu;
-    vm->vcpu_count = id + 1;
     enum status s = create_recorder(vcpu);
     return s == STATUS_OK ? virt_vcpu_create(vcpu) : s;
 }
@@ -187,16 +175,42 @@ static enum status create_vcpus(struct vm *vm, char *why, size_t why_size)
     return id ? STATUS_OK : ERR_INVALID;
 }
 
-enum status vm_create(struct vm *vm, uint32_t id, char *why, size_t why_size)
+/* Gives back what a creation that failed had taken. No vCPU of it was ever loaded. */
+static void destroy(struct vm *vm)
 {
-    vm->id = id;
-    vm->config = &core.info->config.vms[id];
-    vm->name = vm->config->name;
-    log_source_init(&vm->log, vm->name, vm->config->log);
+    for (uint32_t i = 0; i < vm->vcpu_count; i++) {
+        const struct recorder *r = &vm->vcpus[i]->recorder;
+        virt_vcpu_destroy(vm->vcpus[i]);
+        if (r->first)
+            (void)pool_free_pages(&core.pool, r->first, recorder_pages((uint32_t)recorder_kept(r) + 1));
+        (void)pool_free_pages(&core.pool, vm->vcpus[i], VCPU_PAGES);
+        vm->vcpus[i] = NULL;
+    }
+    vm->vcpu_count = 0;
+    if (vm->acpi)
+        (void)pool_free_pages(&core.pool, vm->acpi, ACPI_PAGES);
+    vm->acpi = NULL;
+    if (vm->ept.env)
+        ept_destroy(&vm->ept);
+    vm->ept.env = NULL;
+    if (vm->extent_count)
+        (void)pmem_free(&core.pmem, vm->extents, vm->extent_count);
+    vm->extent_count = 0;
+    vm->gmem.count = 0;
+}
+
+static enum status create_parts(struct vm *vm, char *why, size_t why_size)
+{
     create_cpuid(vm, bits_count(vm->config->cpus));
     enum status s = create_memory(vm, why, why_size);
-    if (s == STATUS_OK)
-        s = create_vcpus(vm, why, why_size);
+    if (s != STATUS_OK)
+        return s;
+    vm->acpi = pool_alloc_pages(&core.pool, ACPI_PAGES);
+    if (!vm->acpi) {
+        fmt_format(why, why_size, "Bulkhead's own memory is used up");
+        return ERR_NO_MEMORY;
+    }
+    s = create_vcpus(vm, why, why_size);
     if (s != STATUS_OK)
         return s;
     s = platform_init(vm);
@@ -205,12 +219,27 @@ enum status vm_create(struct vm *vm, uint32_t id, char *why, size_t why_size)
     return s;
 }
 
-/* ---- starting ---- */
+enum status vm_create(struct vm *vm, uint32_t id, char *why, size_t why_size)
+{
+    vm->id = id;
+    vm->config = &core.info->config.vms[id];
+    vm->name = vm->config->name;
+    log_source_init(&vm->log, vm->name, vm->config->log);
+    enum status s = create_parts(vm, why, why_size);
+    if (s != STATUS_OK) {
+        destroy(vm);
+        vm->state = VM_FAILED;
+    }
+    return s;
+}
+
+/* ---- loading ---- */
 
 /* A pristine file in host memory, seen through its own window. */
 static const void *map_file(void *ctx, uint64_t offset, size_t *length)
 {
     const struct boot_file *file = ctx;
+    sched_breathe(); /* a large file takes long; nobody holds a window now */
     uint64_t at = file->hpa + offset;
     const uint8_t *page = host_window(hpa(align_down(at, PAGE_SIZE)), HOST_WINDOW_FILE);
     uint64_t room = PAGE_SIZE - (at & PAGE_MASK);
@@ -240,9 +269,8 @@ static void find_files(struct vm *vm, struct guest_files *files)
     }
 }
 
-static enum status load_guest(struct vm *vm, char *why, size_t why_size)
+enum status vm_load(struct vm *vm, char *why, size_t why_size)
 {
-    static uint8_t tables[ACPI_BUILD_SIZE]; /* guarded by core.loading; too large for the stack */
     struct acpi_build params = {.vcpu_count = vm->vcpu_count, .base = gpa(GUEST_ACPI)};
     struct acpi_built built;
     struct guest_files files;
@@ -251,45 +279,16 @@ static enum status load_guest(struct vm *vm, char *why, size_t why_size)
     enum status s = guest_prepare(&files, &vm->layout, &vm->image, why, why_size);
     if (s != STATUS_OK)
         return s;
-    memset(tables, 0, sizeof(tables));
-    s = acpi_build(&params, tables, sizeof(tables), &built);
+    memset(vm->acpi, 0, ACPI_BUILD_SIZE);
+    s = acpi_build(&params, vm->acpi, ACPI_BUILD_SIZE, &built);
     if (s == STATUS_OK)
         s = guest_load(&vm->image, &files, &vm->gmem, built.rsdp);
     if (s == STATUS_OK)
-        s = gmem_write(&vm->gmem, params.base, tables, built.size);
+        s = gmem_write(&vm->gmem, params.base, vm->acpi, built.size);
     if (s != STATUS_OK)
         fmt_format(why, why_size, "its images cannot be loaded: %s", status_name(s));
     guest_entry(&vm->image, &vm->entry);
     return s;
-}
-
-enum status vm_start(struct vm *vm, char *why, size_t why_size)
-{
-    spin_lock(&core.loading);
-    enum status s = load_guest(vm, why, why_size);
-    spin_unlock(&core.loading);
-    if (s != STATUS_OK)
-        return s;
-    vm->start_tsc = host_tsc();
-    vm->start_wall = core_wall_seconds();
-    platform_reset(vm);
-
-    spin_lock(&vm->life);
-    vm->stop = STOP_NONE;
-    vm->state = VM_RUNNING;
-    vm->vcpus_in_loop = vm->vcpu_count;
-    for (uint32_t i = 0; i < vm->vcpu_count; i++)
-        lapic_reset(&vm->vcpus[i]->lapic); /* all before the first runs: it may send to any */
-    for (uint32_t i = 0; i < vm->vcpu_count; i++)
-        __atomic_store_n(&vm->vcpus[i]->requests, 0, __ATOMIC_SEQ_CST);
-    for (uint32_t i = 0; i < vm->vcpu_count; i++) {
-        struct cpu *cpu = vm->vcpus[i]->cpu;
-        __atomic_store_n(&cpu->assigned, vm->vcpus[i], __ATOMIC_RELEASE);
-        if (cpu != host_cpu())
-            host_kick(cpu);
-    }
-    spin_unlock(&vm->life);
-    return STATUS_OK;
 }
 
 #define ACCESS_FLAT_DATA   0xc093u /* in VMX format: 4 GiB, accessed, present */
@@ -324,59 +323,4 @@ void vm_begin_vcpu(struct vcpu *vcpu)
     if (vcpu->id == 0)
         apply_entry(vcpu, &vcpu->vm->entry);
     vcpu_update_deadline(vcpu);
-}
-
-/* ---- stopping ---- */
-
-void vm_stop(struct vm *vm, enum stop_reason why)
-{
-    spin_lock(&vm->life);
-    bool first = vm->state == VM_RUNNING;
-    if (first) {
-        vm->state = VM_STOPPING;
-        vm->stop = why;
-    }
-    spin_unlock(&vm->life);
-    for (uint32_t i = 0; first && i < vm->vcpu_count; i++)
-        vcpu_request(vm->vcpus[i], VCPU_REQ_STOP);
-}
-
-/* A VM that crashes again and again right after its start is left stopped: its reports would flood the
- * console. */
-static bool wants_restart(struct vm *vm)
-{
-    if (vm->stop == STOP_REBOOT)
-        return vm->config->on_reboot == ON_STOP_RESTART;
-    if (!stop_is_crash(vm->stop) || vm->config->on_crash != ON_STOP_RESTART)
-        return false;
-    vm->quick_crashes = vm_now_ns(vm) < QUICK_CRASH_NS ? vm->quick_crashes + 1 : 0;
-    if (vm->quick_crashes < QUICK_CRASH_LIMIT)
-        return true;
-    log_vm(LOG_ERROR, vm, "%u crashes in a row, each within %llu s of its start: not restarted any more",
-           vm->quick_crashes, QUICK_CRASH_NS / 1000000000ull);
-    return false;
-}
-
-void vm_vcpu_left(struct vcpu *vcpu)
-{
-    struct vm *vm = vcpu->vm;
-    char why[160];
-    spin_lock(&vm->life);
-    bool last = --vm->vcpus_in_loop == 0;
-    spin_unlock(&vm->life);
-    if (!last)
-        return;
-    if (wants_restart(vm)) {
-        vm->restarts++;
-        log_vm(LOG_INFO, vm, "%s: restarting from pristine images (restart %u)", stop_reason_name(vm->stop),
-               vm->restarts);
-        if (vm_start(vm, why, sizeof(why)) == STATUS_OK)
-            return;
-        log_vm(LOG_ERROR, vm, "cannot restart: %s", why);
-    }
-    spin_lock(&vm->life);
-    vm->state = VM_STOPPED;
-    spin_unlock(&vm->life);
-    log_vm(stop_is_crash(vm->stop) ? LOG_ERROR : LOG_INFO, vm, "stopped: %s", stop_reason_name(vm->stop));
-    core_vm_stopped();
 }

@@ -20,13 +20,13 @@
 #include "hv/console.h"
 #include "hv/gmem.h"
 #include "hv/guest/image.h"
+#include "hv/life.h"
 #include "hv/lib/lock.h"
 #include "hv/lib/log.h"
+#include "hv/pmem.h"
 #include "hv/vcpu.h"
 
 #define VM_MAX_VCPUS 16u
-
-enum vm_state { VM_CREATED, VM_RUNNING, VM_STOPPING, VM_STOPPED };
 
 struct platform {
     struct uart uart;
@@ -52,25 +52,32 @@ struct vm {
     struct spinlock life;
     enum vm_state state;    /* life */
     enum stop_reason stop;  /* life. why it is stopping: the first reason wins */
+    enum life_wish wish;    /* life. the operator's, until the work under way has ended */
     uint32_t vcpus_in_loop; /* life. vCPUs that have not yet left the run loop */
+    bool started;           /* life. its first start has ended, well or not */
+    uint32_t preparing;     /* A. CPUs that still work on the start */
+    uint64_t zeroed;        /* A. bytes of memory that were zeroed, or are just being */
 
     struct spinlock devices;
     struct platform platform; /* devices */
     struct bus bus;           /* C after platform_init */
 
-    struct gmem gmem;         /* C */
-    struct ept ept;           /* C */
-    struct cpuid_table cpuid; /* C */
-    uint64_t xcr0_allowed;    /* C */
+    struct pmem_extent extents[PMEM_MAX_EXTENTS]; /* C. its memory as it came from pmem */
+    uint32_t extent_count;                        /* C */
+    struct gmem gmem;                             /* C */
+    struct ept ept;                               /* C */
+    struct cpuid_table cpuid;                     /* C */
+    uint64_t xcr0_allowed;                        /* C */
 
     struct guest_layout layout; /* C */
     struct guest_image image;   /* C while running. what its files are, and where they go */
     struct guest_entry entry;   /* C while running. how vCPU 0 begins */
+    uint8_t *acpi;              /* C. ACPI_BUILD_SIZE bytes in which its tables are built */
     uint64_t start_tsc;         /* C while running: host TSC when the VM's time was 0 */
     int64_t start_wall;         /* C while running: UTC seconds at that moment */
 
     struct once msrs_seen;            /* refused ones that the log has: MSR number, bit 32 set for writes */
-    uint32_t restarts, quick_crashes; /* the last CPU to leave */
+    uint32_t restarts, quick_crashes; /* life */
 
     uint32_t vcpu_count; /* C */
     struct vcpu *vcpus[VM_MAX_VCPUS];
@@ -91,16 +98,26 @@ void platform_reset(struct vm *vm);
 /* Fires what is due, under vm->devices. */
 void platform_run_timers(struct vm *vm);
 
-/* Life (hv/vm.c). */
-const char *vm_state_name(enum vm_state state); /* "running"; never NULL */
-/* Everything a VM needs, once: memory, nested tables, vCPUs, devices. ERR_* with a sentence in `why`. */
+/* Making (hv/vm.c). */
+/* Everything a VM needs, once: memory, nested tables, vCPUs, devices. ERR_* with a sentence in `why`: all
+ * that was taken has been given back, and the VM is VM_FAILED. */
 enum status vm_create(struct vm *vm, uint32_t id, char *why, size_t why_size);
-/* Loads the pristine images, resets the devices, and gives the vCPUs to their CPUs. */
-enum status vm_start(struct vm *vm, char *why, size_t why_size);
+/* Loads the pristine images and the ACPI tables into memory. ERR_* with a sentence in `why`. */
+enum status vm_load(struct vm *vm, char *why, size_t why_size);
 /* Sets a vCPU that has just been loaded to the state it begins with. */
 void vm_begin_vcpu(struct vcpu *vcpu);
-/* The first reason wins; every vCPU leaves its loop. Any CPU. */
+
+/* Life (hv/vm_life.c); the decisions are in hv/life.c. All of it is asynchronous: who asks goes on at once,
+ * the VM's own CPUs do the work, and no other VM's CPU waits. */
+/* The operator's order, from any CPU. False with a sentence in `why` when the state does not allow it. */
+bool vm_order(struct vm *vm, enum vm_order order, char *why, size_t why_size);
+/* A reason to stop, from a vCPU or a device: the first one wins, and every vCPU leaves its loop. Any CPU. */
 void vm_stop(struct vm *vm, enum stop_reason why);
+/* What a CPU of the VM does when it was given a vCPU: true when that is the work of starting. */
+bool vm_is_starting(const struct vm *vm);
+/* This CPU's share of the work of starting: zeroes memory before the first start; the CPU that is ready last
+ * loads the images, resets the devices and lets the vCPUs run. */
+void vm_prepare(struct vcpu *vcpu);
 /* A vCPU has left its loop; the last one decides what becomes of the VM. */
 void vm_vcpu_left(struct vcpu *vcpu);
 

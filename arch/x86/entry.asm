@@ -69,20 +69,31 @@ traps_wrmsr_at:
     mov eax, 1
     ret
 
-; void entry_zero_page(void *page)
-global entry_zero_page
-entry_zero_page:
-    pxor xmm0, xmm0
+; void entry_zero_page(void *page), and with 32 bytes a store where XCR0 has AVX
+%macro ZERO_PAGE 3 ; store, register, its bytes
     lea rax, [rdi + 4096]
-.next:
+%%next:
 %assign offset 0
-%rep 16
-    movntdq [rdi + offset], xmm0
-%assign offset offset + 16
+%rep 256 / %3
+    %1 [rdi + offset], %2
+%assign offset offset + %3
 %endrep
     add rdi, 256
     cmp rdi, rax
-    jb .next
+    jb %%next
+%endmacro
+
+global entry_zero_page
+entry_zero_page:
+    pxor xmm0, xmm0
+    ZERO_PAGE movntdq, xmm0, 16
+    ret
+
+global entry_zero_page_avx
+entry_zero_page_avx:
+    vpxor xmm0, xmm0, xmm0 ; the upper half too
+    ZERO_PAGE vmovntdq, ymm0, 32
+    vzeroupper
     ret
 
 ; One stub a vector. The CPU pushes an error code for the vectors in the mask (SDM volume 3, "Error Code").

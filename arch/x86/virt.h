@@ -88,6 +88,8 @@ void virt_cpu_stop(struct cpu *cpu);
 void virt_page_sizes(bool *has_2m, bool *has_1g);
 /* Allocates the backend's part of a vCPU; its VM's nested tables exist. */
 enum status virt_vcpu_create(struct vcpu *vcpu);
+/* Gives that back, also after virt_vcpu_create() has failed. The vCPU is not loaded. */
+void virt_vcpu_destroy(struct vcpu *vcpu);
 /* Brings the vCPU's state into this CPU / takes it out again, registers and extended state included. */
 void virt_vcpu_load(struct vcpu *vcpu, struct cpu *cpu);
 void virt_vcpu_put(struct vcpu *vcpu);

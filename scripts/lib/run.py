@@ -16,7 +16,7 @@ import ui
 EXIT_TIMEOUT = 124
 EXIT_FAULT = 3
 EXIT_LEFT = 130
-DEMO_CONFIG = os.path.join(ui.ROOT, "examples", "linux.conf")
+DEMO_CONFIG = os.path.join(ui.ROOT, "examples", "two-linux.conf")
 SPARE_MEMORY = 128  # MiB for the firmware, the loader and Bulkhead itself, beside guests and their images
 
 
@@ -38,7 +38,7 @@ def _parser():
     parser = argparse.ArgumentParser(
         prog="scripts/run", formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Sets up, builds, makes an image, boots it, and makes this terminal the console.\n"
-        "Without options: a Linux shell in a VM (examples/linux.conf) on the best rig this machine has.",
+        "Without options: a Linux shell in each of two VMs (examples/two-linux.conf) on the best rig this machine has.",
         epilog="Exit status: 0 the machine powered off, %d time is up, %d left with %s,\n%d the machine stopped by "
         "a fault, 1 it never started, 2 wrong usage." % (EXIT_TIMEOUT, EXIT_LEFT, console.LEAVE_NAME, EXIT_FAULT))
     parser.add_argument("--config", metavar="FILE", help="the bulkhead.conf (default: the demo)")

@@ -104,9 +104,15 @@ int64_t core_wall_seconds(void)
     return fake_host.wall_seconds;
 }
 
-void core_vm_stopped(void)
+void core_vm_started(void)
+{
+    fake_host.vms_started++;
+}
+
+void core_vm_stopped(bool by_operator)
 {
     fake_host.vms_stopped++;
+    fake_host.by_operator = by_operator;
 }
 
 /* ---- physical memory and windows on it ---- */

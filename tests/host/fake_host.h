@@ -38,9 +38,10 @@ struct fake_host {
     bool catching;
     jmp_buf caught;
 
-    int64_t wall_seconds;  /* core_wall_seconds() */
-    unsigned vms_stopped;  /* calls of core_vm_stopped() */
-    unsigned window_moves; /* host_window() calls that needed a new mapping */
+    int64_t wall_seconds;              /* core_wall_seconds() */
+    unsigned vms_started, vms_stopped; /* calls of core_vm_started(), core_vm_stopped() */
+    bool by_operator;                  /* the last argument of the latter */
+    unsigned window_moves;             /* host_window() calls that needed a new mapping */
 
     char log[FAKE_LOG]; /* lines of every level, each ended by '\n' */
     size_t log_size;

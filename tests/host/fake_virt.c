@@ -217,6 +217,13 @@ enum status virt_vcpu_create(struct vcpu *vcpu)
     return fake_virt.create_status;
 }
 
+void virt_vcpu_destroy(struct vcpu *vcpu)
+{
+    if (vcpu->backend)
+        fake_vcpu(vcpu)->destroys++;
+    vcpu->backend = NULL;
+}
+
 void virt_vcpu_load(struct vcpu *vcpu, struct cpu *cpu)
 {
     struct fake_vcpu *f = fake_vcpu(vcpu);

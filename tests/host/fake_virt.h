@@ -40,7 +40,7 @@ struct fake_vcpu {
     struct fake_spec spec[FAKE_SPEC]; /* virt_spec_write(), in order */
     unsigned spec_writes, spec_reads;
     uint64_t spec_value; /* what virt_spec_read() answers */
-    unsigned explained, clears, loads, puts, runs, creates;
+    unsigned explained, clears, loads, puts, runs, creates, destroys;
     bool loaded;
 };
 

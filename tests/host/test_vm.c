@@ -116,10 +116,31 @@ static void create(void)
     assert_int_equal(vm_create(&vm, 0, why, sizeof(why)), STATUS_OK);
 }
 
+/* The VM's CPUs do the work of starting that they were given. */
+static void prepare(void)
+{
+    for (unsigned i = 0; i < vm.vcpu_count; i++) {
+        struct cpu *cpu = vm.vcpus[i]->cpu;
+        if (vm_is_starting(&vm) && __atomic_exchange_n(&cpu->assigned, NULL, __ATOMIC_ACQUIRE)) {
+            struct cpu *before = fake_host.cpu;
+            fake_host.cpu = cpu;
+            vm_prepare(vm.vcpus[i]);
+            fake_host.cpu = before;
+        }
+    }
+}
+
+static bool order(enum vm_order what)
+{
+    return vm_order(&vm, what, why, sizeof(why));
+}
+
 static void start(void)
 {
     create();
-    assert_int_equal(vm_start(&vm, why, sizeof(why)), STATUS_OK);
+    assert_true(order(VM_ORDER_START));
+    prepare();
+    assert_int_equal(vm.state, VM_RUNNING);
 }
 
 static void assert_says(const char *text)
@@ -140,7 +161,6 @@ static uint8_t guest_byte(uint64_t at)
 
 static void test_create(void **state)
 {
-    memset(memory + FREE_BASE, 0xcc, FREE_SIZE); /* what an earlier owner left */
     create();
     assert_string_equal(vm.name, "one");
     assert_int_equal(vm.vcpu_count, 3);
@@ -156,24 +176,34 @@ static void test_create(void **state)
     }
     assert_int_equal(gmem_size(&vm.gmem), 64 * MIB - 128 * 1024);
     assert_int_equal(gmem_check(&vm.gmem, gpa(0xa0000), 1), ERR_RANGE);
-    for (uint64_t at = 0; at < 64 * MIB; at += 4093 * 512)
-        assert_int_equal(guest_byte(at), 0);
-    assert_int_equal(guest_byte(64 * MIB - 1), 0);
     assert_int_equal(vm.state, VM_CREATED);
     assert_non_null(bus_find_port(&vm.bus, 0x3f8, 1));
     assert_int_equal(vm.cpuid.tsc_hz, FAKE_TSC_HZ);
 }
 
+/* Creation fails: all that was taken is back, and the VM never starts. */
+static void create_fails(enum status expected)
+{
+    uint64_t pages = pool_pages_free(&core.pool), bytes = pmem_free_bytes(&core.pmem);
+    assert_int_equal(vm_create(&vm, 0, why, sizeof(why)), expected);
+    assert_int_equal(pool_pages_free(&core.pool), pages);
+    assert_int_equal(pmem_free_bytes(&core.pmem), bytes);
+    assert_int_equal(vm.state, VM_FAILED);
+    char refusal[80];
+    assert_false(vm_order(&vm, VM_ORDER_START, refusal, sizeof(refusal)));
+    assert_string_equal(refusal, "one could not be created: see the log");
+}
+
 static void test_create_without_memory(void **state)
 {
     config()->memory = 72 * MIB;
-    assert_int_equal(vm_create(&vm, 0, why, sizeof(why)), ERR_NO_MEMORY);
+    create_fails(ERR_NO_MEMORY);
     assert_says("no 72 MiB of memory for it");
     assert_says("70 MiB are free");
     config()->memory = 6 * MIB;
-    assert_int_equal(vm_create(&vm, 0, why, sizeof(why)), ERR_RANGE);
+    create_fails(ERR_RANGE);
     config()->memory = 65 * MIB;
-    assert_int_equal(vm_create(&vm, 0, why, sizeof(why)), ERR_INVALID);
+    create_fails(ERR_INVALID);
     assert_int_equal(pmem_free_bytes(&core.pmem), FREE_SIZE);
 }
 
@@ -181,7 +211,7 @@ static void test_create_without_pool(void **state)
 {
     uint32_t before, after;
     make_pool(1);
-    assert_int_equal(vm_create(&vm, 0, why, sizeof(why)), ERR_NO_MEMORY);
+    create_fails(ERR_NO_MEMORY);
     assert_says("its memory cannot be mapped: out of memory");
     /* With pages for the tables and for one vCPU. */
     setup(NULL);
@@ -191,18 +221,18 @@ static void test_create_without_pool(void **state)
     after = core.pool.free_pages;
     setup(NULL);
     make_pool(before - after);
-    assert_int_equal(vm_create(&vm, 0, why, sizeof(why)), ERR_NO_MEMORY);
+    create_fails(ERR_NO_MEMORY);
     assert_says("vCPU 1 cannot be made: out of memory");
 }
 
 static void test_create_without_cpus(void **state)
 {
     core.cpus[3].online = 0;
-    assert_int_equal(vm_create(&vm, 0, why, sizeof(why)), ERR_NOT_FOUND);
+    create_fails(ERR_NOT_FOUND);
     assert_says("CPU 3 did not start");
     setup(NULL);
     config()->cpus = 1ull << 4 | 1;
-    assert_int_equal(vm_create(&vm, 0, why, sizeof(why)), ERR_NOT_FOUND);
+    create_fails(ERR_NOT_FOUND);
     assert_says("CPU 4"); /* this machine has four: 0 to 3 */
     setup(NULL);
     config()->cpus = 0;
@@ -212,14 +242,14 @@ static void test_create_without_cpus(void **state)
     for (unsigned i = 0; i <= VM_MAX_VCPUS; i++)
         core.cpus[i].online = 1;
     config()->cpus = (1ull << (VM_MAX_VCPUS + 1)) - 1;
-    assert_int_equal(vm_create(&vm, 0, why, sizeof(why)), ERR_RANGE);
+    create_fails(ERR_RANGE);
     assert_says("vCPU 16 cannot be made: out of range");
 }
 
 static void test_create_without_backend(void **state)
 {
     fake_virt.create_status = ERR_UNSUPPORTED;
-    assert_int_equal(vm_create(&vm, 0, why, sizeof(why)), ERR_UNSUPPORTED);
+    create_fails(ERR_UNSUPPORTED);
     assert_says("vCPU 0 cannot be made: unsupported");
 }
 
@@ -227,8 +257,10 @@ static void test_create_with_places_taken(void **state)
 {
     static struct vdev other;
     assert_int_equal(bus_add_ports(&vm.bus, 0x70, 1, &other), STATUS_OK);
-    assert_int_equal(vm_create(&vm, 0, why, sizeof(why)), ERR_EXISTS);
+    create_fails(ERR_EXISTS);
     assert_says("its devices cannot be placed: exists");
+    for (unsigned i = 0; i < 3; i++)
+        assert_null(vm.vcpus[i]);
 }
 
 /* ---- starting ---- */
@@ -253,8 +285,15 @@ static void test_start(void **state)
     vm.vcpus[1]->requests = VCPU_REQ_STOP | VCPU_REQ_NMI; /* of an earlier life */
     fake_host.tsc = 5000000;
     fake_host.wall_seconds = 1700000000;
-    assert_int_equal(vm_start(&vm, why, sizeof(why)), STATUS_OK);
+    assert_true(order(VM_ORDER_START));
+    assert_int_equal(vm.state, VM_STARTING);
+    bool kicked[4] = {false};
+    for (unsigned i = 0; i < fake_host.kicks; i++)
+        kicked[fake_host.kicked[i]->index] = true;
+    assert_true(kicked[1] && kicked[3] && !kicked[0] && !kicked[2]);
+    prepare();
     assert_pristine();
+    assert_int_equal(fake_host.vms_started, 1);
     assert_int_equal(vm.state, VM_RUNNING);
     assert_int_equal(vm.stop, STOP_NONE);
     assert_int_equal(vm.vcpus_in_loop, 3);
@@ -265,10 +304,6 @@ static void test_start(void **state)
         assert_int_equal(vm.vcpus[i]->requests & ~(uint32_t)(VCPU_REQ_EVENT | VCPU_REQ_TIMER), 0);
     }
     assert_null(core.cpus[2].assigned);
-    bool kicked[4] = {false};
-    for (unsigned i = 0; i < fake_host.kicks; i++)
-        kicked[fake_host.kicked[i]->index] = true;
-    assert_true(kicked[1] && kicked[3] && !kicked[0] && !kicked[2]);
 }
 
 static void test_entry_state(void **state)
@@ -300,18 +335,68 @@ static void test_start_with_bad_files(void **state)
 {
     create();
     put(0x202, 0, 4);
-    assert_int_equal(vm_start(&vm, why, sizeof(why)), ERR_INVALID);
-    assert_says("of no known format");
-    assert_int_equal(vm.state, VM_CREATED);
+    assert_true(order(VM_ORDER_START)); /* the work fails later */
+    prepare();
+    assert_true(fake_host_logged("cannot be started: the kernel is "));
+    assert_int_equal(vm.state, VM_STOPPED);
+    assert_int_equal(vm.stop, STOP_NOT_LOADED);
+    assert_int_equal(fake_host.vms_stopped, 1);
+    assert_int_equal(fake_host.vms_started, 1);
     assert_null(core.cpus[0].assigned);
-    assert_int_equal(core.loading.next, core.loading.serving);
     make_files();
     info.initrds[0].size = 60 * MIB;
-    assert_int_equal(vm_start(&vm, why, sizeof(why)), ERR_RANGE);
+    assert_true(order(VM_ORDER_START));
+    prepare();
+    assert_int_equal(vm.state, VM_STOPPED);
     make_files();
     info.initrds[0].size = 0; /* none is fine */
-    assert_int_equal(vm_start(&vm, why, sizeof(why)), STATUS_OK);
-    assert_int_equal(vm.image.bzimage.plan.initrd_size, 0);
+    assert_true(order(VM_ORDER_START));
+    prepare();
+    assert_int_equal(vm.state, VM_RUNNING);
+    assert_int_equal(fake_host.vms_started, 1);
+}
+
+/* All memory is zeroed before the first start, whoever has left something there, by all of the VM's CPUs. */
+static void test_memory_is_zeroed(void **state)
+{
+    memset(memory + FREE_BASE, 0xcc, FREE_SIZE);
+    create();
+    assert_true(order(VM_ORDER_START));
+    for (unsigned i = 0; i < 3; i++)
+        assert_ptr_equal(vm.vcpus[i]->cpu->assigned, vm.vcpus[i]);
+    prepare();
+    for (uint64_t at = GUEST_ONE_MIB; at < KERNEL_AT; at += 509)
+        assert_int_equal(guest_byte(at), 0);
+    for (uint64_t at = KERNEL_AT + 8 * MIB; at < 60 * MIB; at += 4093)
+        assert_int_equal(guest_byte(at), 0);
+    for (uint64_t at = FREE_BASE + 64 * MIB; at < FREE_BASE + FREE_SIZE; at += 4093)
+        assert_int_equal(memory[at], 0xcc); /* not the VM's */
+}
+
+/* An order to stop ends the zeroing; the next start goes on where it ended. */
+static void test_stop_during_start(void **state)
+{
+    memset(memory + FREE_BASE, 0xcc, FREE_SIZE);
+    create();
+    assert_true(order(VM_ORDER_START));
+    assert_true(order(VM_ORDER_STOP));
+    assert_false(order(VM_ORDER_STOP));
+    assert_says("one is stopping already");
+    prepare();
+    assert_int_equal(vm.state, VM_STOPPED);
+    assert_int_equal(vm.stop, STOP_OPERATOR);
+    assert_true(fake_host.by_operator);
+    assert_int_equal(vm.zeroed, 0);
+    assert_false(order(VM_ORDER_RESET));
+    assert_true(order(VM_ORDER_START));
+    assert_true(order(VM_ORDER_STOP));
+    assert_true(order(VM_ORDER_START)); /* after all */
+    assert_false(order(VM_ORDER_START));
+    assert_says("one is starting already");
+    prepare();
+    assert_int_equal(vm.state, VM_RUNNING);
+    assert_int_equal(guest_byte(2 * MIB), 0);
+    assert_pristine();
 }
 
 /* ---- what local APICs get ---- */
@@ -356,7 +441,16 @@ static void test_lapic_environment(void **state)
 static void leave(unsigned count)
 {
     for (unsigned i = 0; i < count; i++)
+        vm.vcpus[i]->cpu->assigned = NULL; /* it had been picked */
+    for (unsigned i = 0; i < count; i++)
         vm_vcpu_left(vm.vcpus[i]);
+}
+
+/* All leave, and what is to be done then is done. */
+static void end_life(void)
+{
+    leave(3);
+    prepare();
 }
 
 static void test_first_reason_wins(void **state)
@@ -410,7 +504,7 @@ static void test_policies(void **state)
         config()->on_crash = cases[i].on_crash ? ON_STOP_RESTART : ON_STOP_STOP;
         start();
         vm_stop(&vm, cases[i].why);
-        leave(3);
+        end_life();
         assert_int_equal(vm.state, cases[i].restarts ? VM_RUNNING : VM_STOPPED);
         assert_int_equal(vm.restarts, cases[i].restarts);
         assert_int_equal(fake_host.vms_stopped, !cases[i].restarts);
@@ -433,8 +527,10 @@ static void test_restart_is_pristine(void **state)
     fake_host.tsc += 7000000000u;
     fake_host.wall_seconds += 7;
     vm_stop(&vm, STOP_REBOOT);
-    core.cpus[0].assigned = core.cpus[1].assigned = core.cpus[3].assigned = NULL;
     leave(3);
+    assert_int_equal(vm.state, VM_STARTING);
+    assert_null(core.cpus[1].assigned); /* nothing to zero: one CPU loads */
+    prepare();
     assert_pristine();
     assert_int_equal(vm.state, VM_RUNNING);
     assert_int_equal(vm.restarts, 1);
@@ -456,9 +552,9 @@ static void test_restart_fails(void **state)
     start();
     vm_stop(&vm, STOP_REBOOT);
     put(0x206, 0x0100, 2); /* cannot happen: the files are ours alone. But if it does, the VM just stops */
-    leave(3);
+    end_life();
     assert_int_equal(vm.state, VM_STOPPED);
-    assert_true(fake_host_logged("cannot restart: too old a boot protocol"));
+    assert_true(fake_host_logged("cannot be started: too old a boot protocol"));
     assert_int_equal(fake_host.vms_stopped, 1);
 }
 
@@ -469,20 +565,102 @@ static void test_crash_loop_ends(void **state)
     for (unsigned i = 0; i < 4; i++) {
         fake_host.tsc += 1000000000u;
         vm_stop(&vm, STOP_TRIPLE_FAULT);
-        leave(3);
+        end_life();
         assert_int_equal(vm.state, VM_RUNNING);
     }
     fake_host.tsc += 11000000000u; /* this time it lived long enough: the count begins again */
     vm_stop(&vm, STOP_TRIPLE_FAULT);
-    leave(3);
+    end_life();
     for (unsigned i = 0; i < 5; i++) {
         assert_int_equal(vm.state, VM_RUNNING);
         fake_host.tsc += 1000000000u;
         vm_stop(&vm, STOP_TRIPLE_FAULT);
-        leave(3);
+        end_life();
     }
     assert_int_equal(vm.state, VM_STOPPED);
     assert_true(fake_host_logged("not restarted any more"));
+}
+
+/* ---- the operator ---- */
+
+static void test_operator_stops(void **state)
+{
+    start();
+    assert_true(order(VM_ORDER_STOP));
+    assert_int_equal(vm.state, VM_STOPPING);
+    for (unsigned i = 0; i < 3; i++)
+        assert_true(vm.vcpus[i]->requests & VCPU_REQ_STOP);
+    assert_false(order(VM_ORDER_STOP));
+    vm_stop(&vm, STOP_TRIPLE_FAULT); /* too late */
+    end_life();
+    assert_int_equal(vm.state, VM_STOPPED);
+    assert_int_equal(vm.stop, STOP_OPERATOR);
+    assert_true(fake_host_logged("stopped: stopped by the operator"));
+    assert_int_equal(fake_host.vms_stopped, 1);
+    assert_true(fake_host.by_operator);
+    assert_true(order(VM_ORDER_START));
+    prepare();
+    assert_int_equal(vm.state, VM_RUNNING);
+    assert_int_equal(vm.stop, STOP_NONE);
+    vm_stop(&vm, STOP_POWEROFF);
+    end_life();
+    assert_false(fake_host.by_operator);
+}
+
+/* The operator's word counts more than the guest's, whichever came first. */
+static void test_operator_and_guest(void **state)
+{
+    start();
+    vm_stop(&vm, STOP_POWEROFF);
+    leave(1); /* one vCPU is still inside */
+    assert_true(order(VM_ORDER_RESET));
+    for (unsigned i = 1; i < 3; i++) {
+        vm.vcpus[i]->cpu->assigned = NULL;
+        vm_vcpu_left(vm.vcpus[i]);
+    }
+    prepare();
+    assert_int_equal(vm.state, VM_RUNNING);
+    assert_int_equal(vm.restarts, 1);
+    assert_true(order(VM_ORDER_RESET));
+    vm_stop(&vm, STOP_POWEROFF);
+    end_life();
+    assert_int_equal(vm.restarts, 2);
+    vm_stop(&vm, STOP_REBOOT);
+    assert_true(order(VM_ORDER_STOP));
+    end_life();
+    assert_int_equal(vm.state, VM_STOPPED);
+    assert_true(fake_host.by_operator);
+}
+
+/* An order ends the patience that a crash loop has used up. */
+static void test_order_after_crash_loop(void **state)
+{
+    config()->on_crash = ON_STOP_RESTART;
+    start();
+    for (unsigned i = 0; i < 5; i++) {
+        vm_stop(&vm, STOP_TRIPLE_FAULT);
+        end_life();
+    }
+    assert_int_equal(vm.state, VM_STOPPED);
+    assert_true(order(VM_ORDER_START));
+    prepare();
+    vm_stop(&vm, STOP_TRIPLE_FAULT);
+    end_life();
+    assert_int_equal(vm.state, VM_RUNNING);
+}
+
+static void test_fifty_restarts_cost_nothing(void **state)
+{
+    start();
+    uint64_t pages = pool_pages_free(&core.pool), bytes = pmem_free_bytes(&core.pmem);
+    for (unsigned i = 0; i < 50; i++) {
+        assert_true(order(VM_ORDER_RESET));
+        end_life();
+        assert_int_equal(vm.state, VM_RUNNING);
+    }
+    assert_int_equal(vm.restarts, 50);
+    assert_int_equal(pool_pages_free(&core.pool), pages);
+    assert_int_equal(pmem_free_bytes(&core.pmem), bytes);
 }
 
 /* ---- the scheduler ---- */
@@ -581,6 +759,8 @@ int main(void)
         T(test_start),
         T(test_entry_state),
         T(test_start_with_bad_files),
+        T(test_memory_is_zeroed),
+        T(test_stop_during_start),
         T(test_lapic_environment),
         T(test_first_reason_wins),
         T(test_stop_before_begin),
@@ -588,6 +768,10 @@ int main(void)
         T(test_restart_is_pristine),
         T(test_restart_fails),
         T(test_crash_loop_ends),
+        T(test_operator_stops),
+        T(test_operator_and_guest),
+        T(test_order_after_crash_loop),
+        T(test_fifty_restarts_cost_nothing),
         T(test_sched_runs_and_reports),
         T(test_sched_restarts),
         T(test_sched_polls_the_console),

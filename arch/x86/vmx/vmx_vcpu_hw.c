@@ -48,26 +48,49 @@ static void pass_msrs(struct vcpu *vcpu)
         virt_pass_msr(vcpu, MSR_IA32_SPEC_CTRL, true, true);
 }
 
+static uint32_t xsave_pages(void)
+{
+    return (uint32_t)(align_up(vmx_host.xsave_size + 1, PAGE_SIZE) / PAGE_SIZE);
+}
+
+void virt_vcpu_destroy(struct vcpu *vcpu)
+{
+    struct pool *pool = vmx_host.pool;
+    struct vmx_vcpu *v = vmx_of(vcpu);
+    if (!v)
+        return;
+    if (v->vmcs.v)
+        (void)pool_free(pool, pool_va(pool, v->vmcs));
+    if (v->msr_bitmap)
+        (void)pool_free(pool, v->msr_bitmap);
+    if (v->xsave)
+        (void)pool_free_pages(pool, v->xsave, xsave_pages());
+    (void)pool_free(pool, v);
+    vcpu->backend = NULL;
+}
+
 enum status virt_vcpu_create(struct vcpu *vcpu)
 {
     struct pool *pool = vmx_host.pool;
     struct vmx_vcpu *v = pool_alloc(pool);
+    if (!v)
+        return ERR_NO_MEMORY;
+    vcpu->backend = v; /* from here on virt_vcpu_destroy() finds what there is */
     uint32_t *vmcs = pool_alloc(pool);
-    uint8_t *bitmap = pool_alloc(pool);
-    void *xsave =
-        pool_alloc_pages(pool, (uint32_t)(align_up(vmx_host.xsave_size + 1, PAGE_SIZE) / PAGE_SIZE));
-    if (!v || !vmcs || !bitmap || !xsave)
+    if (vmcs)
+        v->vmcs = pool_hpa(pool, vmcs);
+    v->msr_bitmap = pool_alloc(pool);
+    v->xsave = pool_alloc_pages(pool, xsave_pages());
+    if (!vmcs || !v->msr_bitmap || !v->xsave)
         return ERR_NO_MEMORY;
     STATIC_ASSERT(sizeof(struct vmx_vcpu) <= PAGE_SIZE, "one page");
     *vmcs = vmx_host.controls.revision;
-    v->vmcs = pool_hpa(pool, vmcs);
-    v->msr_bitmap = bitmap;
-    v->xsave = xsave;
+    v->proc = vmx_host.controls.proc;
+    v->entry = vmx_host.controls.entry;
     v->cr0 = vmx_cr0_policy(&vmx_host.msrs);
     /* The guest changes CR4 freely within what CPUID offers it; the processor itself checks and flushes. */
     v->cr4 = vmx_cr4_policy(&vmx_host.msrs, vcpu->vm->cpuid.cr4_allowed, vcpu->vm->cpuid.cr4_allowed);
-    vmx_msr_bitmap_init(bitmap);
-    vcpu->backend = v;
+    vmx_msr_bitmap_init(v->msr_bitmap);
     pass_msrs(vcpu);
     return STATUS_OK;
 }
@@ -79,15 +102,13 @@ void vmx_setup_controls(struct vcpu *vcpu)
     uint32_t proc2 = c->proc2;
     if (!vcpu->vm->cpuid.has_xsaves)
         proc2 &= ~PROC2_ENABLE_XSAVES;
-    v->proc = c->proc;
-    v->entry = c->entry;
     vmcs_write(VMCS_PIN_CONTROLS, c->pin);
-    vmcs_write(VMCS_PROC_CONTROLS, c->proc);
+    vmcs_write(VMCS_PROC_CONTROLS, v->proc); /* with the windows that were asked for */
     vmcs_write(VMCS_PROC2_CONTROLS, proc2);
     if (c->proc & PROC_ACTIVATE_TERTIARY)
         vmcs_write(VMCS_PROC3_CONTROLS, c->proc3);
     vmcs_write(VMCS_EXIT_CONTROLS, c->exit);
-    vmcs_write(VMCS_ENTRY_CONTROLS, c->entry);
+    vmcs_write(VMCS_ENTRY_CONTROLS, v->entry); /* as the guest's EFER wants them */
     if (proc2 & PROC2_ENCLS_EXITING)
         vmcs_write(VMCS_ENCLS_EXITING_BITMAP, UINT64_MAX);
     if (proc2 & PROC2_ENCLV_EXITING)

@@ -1,0 +1,221 @@
+/* The lives of a VM: orders, starts, ends. What is to happen is decided in hv/life.c. */
+#include "hv/console.h"
+#include "hv/core.h"
+#include "hv/dump.h"
+#include "hv/lib/bits.h"
+#include "hv/lib/fmt.h"
+#include "hv/vm.h"
+
+/* Memory is zeroed in pieces of this size, by whichever of the VM's CPUs is free: about a millisecond each.
+ */
+#define ZERO_PIECE SIZE_2M
+
+#define LL(v) ((unsigned long long)(v))
+
+static struct life life_of(const struct vm *vm)
+{
+    return (struct life){.state = vm->state, .stop = vm->stop, .wish = vm->wish};
+}
+
+/* Others look at the state without the lock. */
+static void set_life(struct vm *vm, const struct life *life)
+{
+    vm->stop = life->stop;
+    __atomic_store_n(&vm->wish, life->wish, __ATOMIC_RELEASE);
+    __atomic_store_n(&vm->state, life->state, __ATOMIC_RELEASE);
+}
+
+bool vm_is_starting(const struct vm *vm)
+{
+    return __atomic_load_n(&vm->state, __ATOMIC_ACQUIRE) == VM_STARTING;
+}
+
+/* ---- giving work to the VM's CPUs ---- */
+
+static void post(struct vcpu *vcpu)
+{
+    __atomic_store_n(&vcpu->cpu->assigned, vcpu, __ATOMIC_RELEASE);
+    if (vcpu->cpu != host_cpu())
+        host_kick(vcpu->cpu);
+}
+
+static bool all_zeroed(const struct vm *vm)
+{
+    return __atomic_load_n(&vm->zeroed, __ATOMIC_ACQUIRE) >= gmem_size(&vm->gmem);
+}
+
+/* The state has become VM_STARTING, and no CPU of the VM has anything to do. Zeroing is for all of them,
+ * loading for one. */
+static void begin(struct vm *vm)
+{
+    uint32_t workers = all_zeroed(vm) ? 1 : vm->vcpu_count;
+    __atomic_store_n(&vm->preparing, workers, __ATOMIC_RELEASE);
+    for (uint32_t i = 0; i < workers; i++)
+        post(vm->vcpus[i]);
+}
+
+/* Under vm->life: a CPU that has just got its vCPU may already stop the VM, and ask the others. */
+static void run(struct vm *vm)
+{
+    vm->vcpus_in_loop = vm->vcpu_count;
+    for (uint32_t i = 0; i < vm->vcpu_count; i++)
+        lapic_reset(&vm->vcpus[i]->lapic); /* all before the first runs: it may send to any */
+    for (uint32_t i = 0; i < vm->vcpu_count; i++)
+        __atomic_store_n(&vm->vcpus[i]->requests, 0, __ATOMIC_SEQ_CST);
+    for (uint32_t i = 0; i < vm->vcpu_count; i++)
+        post(vm->vcpus[i]);
+}
+
+static void ask(struct vm *vm)
+{
+    for (uint32_t i = 0; i < vm->vcpu_count; i++)
+        vcpu_request(vm->vcpus[i], VCPU_REQ_STOP);
+}
+
+static void ended(struct vm *vm, const struct life *life)
+{
+    struct lines dump = {.next = dump_next, .vm = vm};
+    if (stop_is_crash(life->stop) && vm->config->on_crash == ON_STOP_DUMP && !console_show(&dump))
+        log_vm(LOG_ERROR, vm, "its dump is left out: too many are being shown");
+    log_vm(stop_is_crash(life->stop) ? LOG_ERROR : LOG_INFO, vm, "stopped: %s", stop_reason_name(life->stop));
+    core_vm_stopped(life->wish == WISH_STOP);
+}
+
+/* ---- orders and reasons ---- */
+
+bool vm_order(struct vm *vm, enum vm_order order, char *why, size_t why_size)
+{
+    const char *refusal = "";
+    spin_lock(&vm->life);
+    struct life life = life_of(vm);
+    enum life_action action = life_order(&life, order, &refusal);
+    if (action != LIFE_REFUSE) {
+        set_life(vm, &life);
+        vm->quick_crashes = 0; /* somebody looks after it */
+    }
+    if (action == LIFE_BEGIN)
+        begin(vm);
+    spin_unlock(&vm->life);
+    if (action == LIFE_ASK)
+        ask(vm);
+    if (action == LIFE_REFUSE)
+        fmt_format(why, why_size, "%s %s", vm->name, refusal);
+    return action != LIFE_REFUSE;
+}
+
+void vm_stop(struct vm *vm, enum stop_reason why)
+{
+    spin_lock(&vm->life);
+    struct life life = life_of(vm);
+    enum life_action action = life_stop(&life, why);
+    set_life(vm, &life);
+    spin_unlock(&vm->life);
+    if (action == LIFE_ASK)
+        ask(vm);
+}
+
+/* ---- starting ---- */
+
+/* The part of the VM's memory, as if its extents stood side by side, that is [from, to). */
+static void zero_piece(const struct vm *vm, uint64_t from, uint64_t to)
+{
+    uint64_t base = 0;
+    for (uint32_t i = 0; i < vm->gmem.count; i++) {
+        const struct gmem_extent *e = &vm->gmem.extents[i];
+        uint64_t start = from > base ? from - base : 0;
+        uint64_t end = to > base ? to - base : 0;
+        if (end > e->size)
+            end = e->size;
+        if (start < end)
+            host_zero_pages(hpa(e->hpa + start), (end - start) / PAGE_SIZE);
+        base += e->size;
+    }
+}
+
+static bool ordered_to_stop(const struct vm *vm)
+{
+    return __atomic_load_n(&vm->wish, __ATOMIC_ACQUIRE) == WISH_STOP;
+}
+
+/* Whatever an earlier owner left, this boot or before a reset. A piece that was taken is finished; after an
+ * order to stop, the next start goes on with the others. */
+static void zero_memory(struct vm *vm)
+{
+    while (!all_zeroed(vm) && !ordered_to_stop(vm)) {
+        uint64_t from = __atomic_fetch_add(&vm->zeroed, ZERO_PIECE, __ATOMIC_ACQ_REL);
+        zero_piece(vm, from, from + ZERO_PIECE);
+        sched_breathe();
+    }
+}
+
+static bool load(struct vm *vm)
+{
+    char why[200];
+    if (ordered_to_stop(vm))
+        return false;
+    if (vm_load(vm, why, sizeof(why)) != STATUS_OK) {
+        log_vm(LOG_ERROR, vm, "cannot be started: %s", why);
+        return false;
+    }
+    vm->start_tsc = host_tsc();
+    vm->start_wall = core_wall_seconds();
+    platform_reset(vm);
+    return true;
+}
+
+void vm_prepare(struct vcpu *vcpu)
+{
+    struct vm *vm = vcpu->vm;
+    zero_memory(vm);
+    if (__atomic_sub_fetch(&vm->preparing, 1, __ATOMIC_ACQ_REL) != 0)
+        return;
+    bool loaded = load(vm);
+    log_vm(LOG_DEBUG, vm, "own memory: %llu KiB free, guest memory: %llu MiB free",
+           LL(pool_pages_free(&core.pool)) * (PAGE_SIZE / 1024), LL(pmem_free_bytes(&core.pmem)) >> 20);
+
+    spin_lock(&vm->life);
+    struct life life = life_of(vm);
+    enum life_action action = life_loaded(&life, loaded);
+    set_life(vm, &life);
+    bool first = !vm->started;
+    vm->started = true;
+    if (action == LIFE_RUN)
+        run(vm);
+    spin_unlock(&vm->life);
+    if (first)
+        core_vm_started();
+    if (action == LIFE_ENDED)
+        ended(vm, &life);
+}
+
+/* ---- ends ---- */
+
+void vm_vcpu_left(struct vcpu *vcpu)
+{
+    struct vm *vm = vcpu->vm;
+    spin_lock(&vm->life);
+    if (--vm->vcpus_in_loop != 0) {
+        spin_unlock(&vm->life);
+        return;
+    }
+    struct life life = life_of(vm);
+    uint32_t quick = vm->quick_crashes;
+    bool restart = life_restarts(life.stop, vm->config->on_reboot, vm->config->on_crash, vm_now_ns(vm),
+                                 &vm->quick_crashes);
+    bool gives_up = !restart && vm->quick_crashes > quick;
+    enum life_action action = life_left(&life, restart);
+    set_life(vm, &life);
+    uint32_t restarts = action == LIFE_BEGIN ? ++vm->restarts : 0;
+    spin_unlock(&vm->life); /* while it is VM_STARTING, orders change the wish, and nothing else */
+
+    if (gives_up)
+        log_vm(LOG_ERROR, vm, "%u crashes in a row, each within %llu s of its start: not restarted any more",
+               QUICK_CRASH_LIMIT, LL(QUICK_CRASH_NS / 1000000000u));
+    if (action == LIFE_BEGIN) {
+        log_vm(LOG_INFO, vm, "%s: restarting from pristine images (restart %u)", stop_reason_name(life.stop),
+               restarts);
+        begin(vm);
+    } else if (action == LIFE_ENDED) {
+        ended(vm, &life);
+    }
+}
