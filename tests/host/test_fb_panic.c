@@ -57,7 +57,8 @@ static void wraps_between_words(void **state)
     (void)state;
     static const char words[] = "0123456789 123456789 123456789 123456789 123456789 word and another\n"
                                 "0123456789012345678901234567890123456789012345678901234567890123456789 x\n"
-                                "  01234567890123456789012345678901234567890123456789\n";
+                                "  01234567890123456789012345678901234567890123456789\n"
+                                "01234567890123456789012345678901234567890123456789 abc\n";
     struct fb fb = fb_reader_new(16 + 54 * 8 + 16, 400, false, FILL);
     assert_int_equal(fb_panic_draw(&fb, words, sizeof(words) - 1, 0), 1);
     expect_row(&fb, 0, "0123456789 123456789 123456789 123456789 123456789 ", FIRST, 54);
@@ -66,6 +67,7 @@ static void wraps_between_words(void **state)
                54); /* no other way */
     expect_row(&fb, 3, "    4567890123456789 x", WHITE, 54);
     expect_row(&fb, 4, "  01234567890123456789012345678901234567890123456789", WHITE, 54);
+    expect_row(&fb, 5, "01234567890123456789012345678901234567890123456789 abc", WHITE, 54); /* just fits */
     fb_reader_free(&fb);
 }
 
@@ -95,6 +97,9 @@ static void turns_pages(void **state)
                 line[i] == ' ' ? FB_ALARM : FIRST);
     }
     assert_int_equal(fb_panic_draw(&fb, text, size - 1, 2), 3); /* a last line without its end */
+    memset(text, '\n', sizeof(text));
+    assert_int_equal(fb_panic_draw(&fb, text, 2 * rows, 0), 2);
+    assert_int_equal(fb_panic_draw(&fb, text, 2 * rows + 1, 0), 3);
     assert_int_equal(fb_panic_draw(&fb, text, 0, 0), 1);
     expect_row(&fb, 0, "", WHITE, 96);
     fb_reader_free(&fb);

@@ -301,7 +301,7 @@ static void sets_colours(void **state)
         {"\33[7;27m", 7, 0},       {"\33[41m", 7, 1},          {"\33[41;49m", 7, 0},
         {"\33[31;39m", 7, 0},      {"\33[93m", 11, 0},         {"\33[104m", 7, 12},
         {"\33[31;42m\33[m", 7, 0}, {"\33[31;42m\33[0m", 7, 0}, {"\33[38;5;9m", 9, 0},
-        {"\33[48;5;4m", 7, 4},     {"\33[38;5;200;31m", 1, 0}, {"\33[38;2;1;2;3;32m", 2, 0},
+        {"\33[48;5;4m", 7, 4},     {"\33[38;5;200m", 7, 0},    {"\33[38;2;1;2;3;32m", 2, 0},
         {"\33[38m", 7, 0},         {"\33[38;5m", 7, 0},        {"\33[3;4;5;9m", 7, 0},
         {"\33[7;32m", 0, 2},
     };
@@ -386,6 +386,9 @@ static void shows_the_cursor(void **state)
     draw();
     assert_true(shows(1, 0, ' ', 0, fb_palette[FB_WHITE]));
     assert_true(shows(0, 0, 'a', fb_palette[FB_WHITE], FB_BACKGROUND));
+    put("\33[H");
+    draw();
+    assert_true(shows(1, 0, ' ', 0, FB_BACKGROUND)); /* where it was */
 }
 
 static const char sample[] =
