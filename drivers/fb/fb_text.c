@@ -38,7 +38,7 @@ enum {
 static const struct {
     const char *word;
     uint8_t colour;
-} marks[] = {{"ERROR:", FB_BRIGHT_RED}, {"warning:", FB_YELLOW}};
+} marks[] = {{"ERROR:", FB_BRIGHT_RED}, {"warning:", FB_YELLOW}, {"debug:", FB_GREY}};
 
 static struct fb_text_cell *cell(struct fb_text *t, uint32_t row, uint32_t column)
 {

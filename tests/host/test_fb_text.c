@@ -355,7 +355,7 @@ static void fades_times_and_marks_what_is_wrong(void **state)
     (void)state;
     put("[    1.234567] web/0: warning: x\r\n[    1.234567] web: ERROR: x\r\n[ OK ] x: warning\r\nwarning: "
         "x\r\n"
-        "[   12.34a] x\r\n");
+        "[   12.34a] x\r\n[    1.234567] web: debug: x");
     draw();
     assert_true(shows(0, 0, '[', fb_palette[FB_GREY], FB_BACKGROUND));
     assert_true(shows(0, 13, ']', fb_palette[FB_GREY], FB_BACKGROUND));
@@ -367,6 +367,7 @@ static void fades_times_and_marks_what_is_wrong(void **state)
     assert_true(shows(2, 0, '[', fb_palette[FB_WHITE], FB_BACKGROUND));
     assert_true(shows(3, 0, 'w', fb_palette[FB_WHITE], FB_BACKGROUND));
     assert_true(shows(4, 0, '[', fb_palette[FB_WHITE], FB_BACKGROUND));
+    assert_true(shows(5, 20, 'd', fb_palette[FB_GREY], FB_BACKGROUND));
 }
 
 static void shows_the_cursor(void **state)
