@@ -16,6 +16,7 @@ import build
 import guests
 import image
 import rig
+import rig_console
 import rig_multiboot
 import rig_screen
 import rig_vmxcheck
@@ -263,6 +264,8 @@ CASES = [
     ("bad input", bad_input),
     ("boot cost 6.12-cloud", lambda t: boot_cost(t, "6.12-cloud")),
     ("boot cost 6.1-cloud", lambda t: boot_cost(t, "6.1-cloud")),
+    ("console", rig_console.run),
+    ("console reboot", rig_console.reboot),
     ("scripts/run", run_command),
     ("large memory", large_memory),
     ("reboot stop", no_stop),
