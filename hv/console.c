@@ -432,7 +432,7 @@ void console_leave_prompt(void)
 static void tell_stopped(struct vm *vm)
 {
     char text[OUTPUT_SPARE];
-    if (vm->console.told_stopped || __atomic_load_n(&vm->state, __ATOMIC_ACQUIRE) != VM_STOPPED)
+    if (vm->console.told_stopped || life_is_live(__atomic_load_n(&vm->state, __ATOMIC_ACQUIRE)))
         return;
     vm->console.told_stopped = true;
     fmt_format(text, sizeof(text), "--- %s does not run: Ctrl-A h, then `start %s` ---", vm->name, vm->name);

@@ -267,6 +267,8 @@ static void test_names(void **state)
     assert_answer("vmz", "there is no command 'vmz': did you mean 'vms'?");
     assert_answer("hepl", "there is no command 'hepl': did you mean 'help'?");
     assert_answer("gibberish", "there is no command 'gibberish': `help` lists them");
+    assert_answer("re", "'re' can be reset, reboot");
+    assert_has(answer("st"), "'st' can be ");
     for (uint32_t i = 0; i < prompt_command_count; i++) { /* no name hides another */
         assert_true(strlen(prompt_commands[i].name) < 10 && prompt_commands[i].run);
         assert_has(answer("help"), prompt_commands[i].help);
