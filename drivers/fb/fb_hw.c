@@ -86,12 +86,13 @@ uint32_t fb_panic(const char *report, size_t size, uint32_t page)
 
 void fb_panic_stay(const char *report, size_t size)
 {
-    uint32_t pages = fb_panic(report, size, 0);
-    for (uint32_t page = 1; pages > 1; page++) {
+    uint32_t pages = fb_panic(report, size, 0), page = 0;
+    while (pages > 1) {
         uint64_t start = cpu_rdtsc();
         while (cpu_rdtsc() - start < clock_ns_to_ticks(PAGE_NS))
             cpu_pause();
-        fb_panic(report, size, page % pages);
+        page = (page + 1) % pages;
+        pages = fb_panic(report, size, page);
     }
     for (;;)
         __asm__ volatile("cli; hlt");
