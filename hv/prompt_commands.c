@@ -232,7 +232,7 @@ static void give_order(struct prompt_call *call, enum vm_order order)
 {
     struct vm *vm = vm_or_reply(call);
     if (vm && vm_order(vm, order, call->reply, sizeof(call->reply)))
-        log_vm(LOG_WARN, vm, "the operator's order: %s", call->words[0]);
+        log_line(LOG_WARN, vm->name, "the operator's order: %s", call->words[0]);
 }
 
 static void run_start(struct prompt_call *call)

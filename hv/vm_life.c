@@ -77,7 +77,9 @@ static void ended(struct vm *vm, const struct life *life)
     struct lines dump = {.next = dump_next, .vm = vm};
     if (stop_is_crash(life->stop) && vm->config->on_crash == ON_STOP_DUMP && !console_show(&dump))
         log_vm(LOG_ERROR, vm, "its dump is left out: too many are being shown");
-    log_vm(stop_is_crash(life->stop) ? LOG_ERROR : LOG_INFO, vm, "stopped: %s", stop_reason_name(life->stop));
+    /* Not limited in rate: only an order makes the next one possible. */
+    log_line(stop_is_crash(life->stop) ? LOG_ERROR : LOG_INFO, vm->name, "stopped: %s",
+             stop_reason_name(life->stop));
     core_vm_stopped(life->wish == WISH_STOP);
 }
 

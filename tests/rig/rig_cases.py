@@ -17,6 +17,7 @@ import guests
 import image
 import rig
 import rig_console
+import rig_life
 import rig_multiboot
 import rig_screen
 import rig_vmxcheck
@@ -266,7 +267,10 @@ CASES = [
     ("boot cost 6.1-cloud", lambda t: boot_cost(t, "6.1-cloud")),
     ("console", rig_console.run),
     ("console reboot", rig_console.reboot),
+    ("life: two linux", rig_life.two_linux),
     ("scripts/run", run_command),
+    ("life: restarts", rig_life.restarts),
+    ("life: crashes", rig_life.crashes),
     ("large memory", large_memory),
     ("reboot stop", no_stop),
     ("small memory", smallest_memory),
