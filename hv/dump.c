@@ -216,10 +216,13 @@ static void exit_line(const struct vm *vm, uint64_t number, const struct recorde
                       size_t size)
 {
     uint64_t result;
+    struct exit exit;
     STATIC_ASSERT(sizeof(result) == sizeof(e->result), "a result is dumped as one number");
     memcpy(&result, &e->result, sizeof(result));
-    put(vm, line, size, "x %llu t%llx r%x i%llx a%llx c%llx d%llx b%llx =%llx", LL(number), LL(e->tsc),
-        e->raw.reason, LL(e->raw.rip), LL(e->rax), LL(e->rcx), LL(e->rdx), LL(e->rbx), LL(result));
+    vmx_decode(&e->raw, &exit); /* its failure is EXIT_UNEXPECTED */
+    put(vm, line, size, "x %llu t%llx r%x i%llx a%llx c%llx d%llx b%llx =%llx %s", LL(number), LL(e->tsc),
+        e->raw.reason, LL(e->raw.rip), LL(e->rax), LL(e->rcx), LL(e->rdx), LL(e->rbx), LL(result),
+        exit_kind_name(exit.kind));
 }
 
 /* False: the exit has no more to say. */

@@ -16,14 +16,15 @@
  *     seg NAME=SELECTOR,BASE,LIMIT,ACCESS          one line each
  *     code BYTE...                                 at RIP; as many as were readable
  *     apic base=.. tpr=.. svr=.. irr=.. isr=..     irr and isr: 64 digits, highest vector first
- *     x NUMBER tTSC rREASON iRIP aRAX cRCX dRDX bRBX =RESULT      one exit, oldest first; NUMBER decimal
+ *     x NUMBER tTSC rREASON iRIP aRAX cRCX dRDX bRBX =RESULT KIND      one exit, oldest first; NUMBER decimal
  *     + KEYVALUE ...                               the rest of the exit before it, when there is any
  *     end lines N checksum C                       N decimal, this one not counted
  *
  * Keys of an exit: t TSC, r reason field, i RIP, a c d b the guest's RAX, RCX, RDX, RBX at the exit; l
  * instruction length, n instruction information, v and w interruption information and its error code, y and
  * z the same of IDT vectoring, q qualification, p guest-physical and g guest-linear address. A key that is
- * not there is 0. RESULT is struct exit_result as a number, action in its lowest byte. The checksum is
+ * not there is 0. RESULT is struct exit_result as a number, action in its lowest byte; KIND
+ * is exit_kind_name() of what the core's vmx_decode() makes of it. The checksum is
  * FNV-1a, 64 bits, over every CONTENT before it with a newline (0x0a) after each. */
 #pragma once
 
