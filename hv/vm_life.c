@@ -153,7 +153,10 @@ static void zero_memory(struct vm *vm)
 static bool load(struct vm *vm)
 {
     char why[200];
-    if (ordered_to_stop(vm))
+    /* An order to stop may have ended the zeroing, and an order to start have taken it back since: nothing is
+     * loaded before all memory is zero. */
+    zero_memory(vm);
+    if (!all_zeroed(vm) || ordered_to_stop(vm))
         return false;
     if (vm_load(vm, why, sizeof(why)) != STATUS_OK) {
         log_vm(LOG_ERROR, vm, "cannot be started: %s", why);
