@@ -368,16 +368,15 @@ static void begin_line(const struct vm *vm, uint64_t now, char *line, size_t siz
 static bool advance(struct vm *vm, uint64_t now, char *line, size_t size)
 {
     struct vcpu *vcpu = job.vcpu < vm->vcpu_count ? vm->vcpus[job.vcpu] : NULL;
+    if (!vcpu && job.phase > PHASE_BEGIN && job.phase < PHASE_END)
+        job.phase = PHASE_END; /* that was the last one */
     switch (job.phase) {
     case PHASE_BEGIN:
         begin_line(vm, now, line, size);
         job.phase = PHASE_VCPU;
         return true;
     case PHASE_VCPU:
-        if (vcpu)
-            ask(vcpu, now);
-        else
-            job.phase = PHASE_END;
+        ask(vcpu, now);
         return true;
     case PHASE_WAIT:
         if (!in_loop(vcpu) || answered(vcpu) || now >= job.deadline)
