@@ -13,6 +13,20 @@ if(CMAKE_C_COMPILER_ID STREQUAL GNU)
   list(APPEND CORE_FLAGS -flto=2)
   set(CORE_LINK_FLAGS ${CORE_FLAGS} -no-pie)
 endif()
+# Which build a panic comes from.
+execute_process(COMMAND git -C ${CMAKE_SOURCE_DIR} rev-parse --short=12 HEAD OUTPUT_VARIABLE BULKHEAD_BUILD
+                OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+if(NOT BULKHEAD_BUILD)
+  set(BULKHEAD_BUILD "without a version")
+endif()
+set_source_files_properties(${CMAKE_SOURCE_DIR}/arch/x86/panic_hw.c PROPERTIES
+                            COMPILE_DEFINITIONS "BULKHEAD_BUILD=\"${BULKHEAD_BUILD}\"")
+# What no exit runs through is made small, so that the image stays small.
+foreach(source ${PURE_SOURCES} ${HW_SOURCES})
+  if(source MATCHES "/drivers/(fb|acpi|pci)/|/hv/guest/|/hv/(prompt|prompt_commands|dump|stats|report|panic_text|blackbox|config|pmem|pool)\\.c$|/arch/x86/(hostpt|symbols|panic_hw|smp_hw|cpu_init_hw)\\.c$|/vmx_(check|check_guest|caps|explain_hw|reasons)\\.c$")
+    set_property(SOURCE ${source} APPEND PROPERTY COMPILE_OPTIONS -Os)
+  endif()
+endforeach()
 add_executable(core ${PURE_SOURCES} ${HW_SOURCES} ${CMAKE_SOURCE_DIR}/boot/boot_info.c ${CORE_ASM})
 target_compile_options(core PRIVATE $<$<COMPILE_LANGUAGE:C>:${CORE_FLAGS}>
                                     $<$<COMPILE_LANGUAGE:ASM_NASM>:-I${CMAKE_SOURCE_DIR}/ -g -F dwarf -w+all>)
@@ -22,3 +36,6 @@ target_link_options(core PRIVATE ${CORE_LINK_FLAGS} -nostdlib -static
 set_target_properties(core PROPERTIES OUTPUT_NAME core.elf RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}
                                       LINK_DEPENDS ${CMAKE_SOURCE_DIR}/linker.ld)
 set(CMAKE_ASM_NASM_OBJECT_FORMAT elf64)
+add_custom_command(TARGET core POST_BUILD
+                   COMMAND /usr/bin/python3 -B ${CMAKE_SOURCE_DIR}/scripts/lib/symbols.py $<TARGET_FILE:core>
+                   COMMENT "Writing the core's symbol table into it")

@@ -1,5 +1,6 @@
 #include "boot/boot_info.h"
 #include "arch/x86/layout.h"
+#include "hv/blackbox.h"
 
 #define LOW_MEMORY_END ((uint64_t)1 << 20)
 #define FOUR_GIB       ((uint64_t)1 << 32)
@@ -75,6 +76,9 @@ static const char *check_own_memory(const struct boot_info *info)
     if (!is_page_aligned(info->trampoline_hpa) || info->trampoline_hpa >= LOW_MEMORY_END ||
         !lies_in(info, info->trampoline_hpa, PAGE_SIZE, BOOT_REGION_BULKHEAD))
         return "the trampoline is not a page below 1 MiB marked as Bulkhead's";
+    if (info->blackbox_hpa && (!is_page_aligned(info->blackbox_hpa) ||
+                               !lies_in(info, info->blackbox_hpa, BLACKBOX_SIZE, BOOT_REGION_BULKHEAD)))
+        return "the black box is not in memory marked as Bulkhead's";
     return NULL;
 }
 

@@ -59,6 +59,7 @@ struct boot_info {
     uint64_t core_hpa, core_size;
     uint64_t pool_hpa, pool_size, pool_used;
     uint64_t cr3;
+    uint64_t blackbox_hpa;   /* BLACKBOX_SIZE bytes, mapped at LAYOUT_BLACKBOX_VA; 0: there is none */
     uint64_t trampoline_hpa; /* one page below 1 MiB for starting the other CPUs, mapped nowhere yet */
 
     uint64_t rsdp_hpa; /* 0: the firmware has no ACPI tables */

@@ -118,11 +118,24 @@ void efi_console_init(void)
     use_com1 = !console_has_com1() && com1_init();
 }
 
+/* What was printed, for the report. */
+static struct {
+    size_t length;
+    uint8_t text[32768];
+} printed;
+
+struct span efi_console_text(void)
+{
+    return (struct span){printed.text, printed.length};
+}
+
 static void put_text(const char *text)
 {
     CHAR16 wide[64];
     UINTN n = 0;
 
+    for (const char *p = text; *p && printed.length < sizeof(printed.text); p++)
+        printed.text[printed.length++] = (uint8_t)*p;
     for (const char *p = text; *p; p++) {
         if (*p == '\n')
             wide[n++] = '\r';
@@ -193,6 +206,10 @@ const char *efi_status_text(EFI_STATUS status)
         return "the medium was changed";
     case EFI_ACCESS_DENIED:
         return "access denied";
+    case EFI_WRITE_PROTECTED:
+        return "the medium is write-protected";
+    case EFI_VOLUME_FULL:
+        return "the volume is full";
     case EFI_UNSUPPORTED:
         return "not supported by this firmware";
     case EFI_END_OF_FILE:

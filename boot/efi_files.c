@@ -30,6 +30,11 @@ EFI_STATUS efi_files_init(void)
     return EFI_SUCCESS;
 }
 
+EFI_FILE_HANDLE efi_files_root(void)
+{
+    return root;
+}
+
 /* Opens a file given with forward slashes, and answers its size. */
 static EFI_STATUS open_file(const char *path, EFI_FILE_HANDLE *file, uint64_t *size)
 {

@@ -20,6 +20,8 @@ void efi_print(const char *format, ...) __attribute__((format(printf, 1, 2)));
 EFI_STATUS efi_fail(EFI_STATUS status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void efi_print_failures(void);
 const char *efi_status_text(EFI_STATUS status);
+/* All that was printed so far (its beginning, if it is very much), with '\n' between lines. */
+struct span efi_console_text(void);
 /* Waits for a key, at most so many seconds. */
 void efi_console_wait(unsigned seconds);
 /* For the time after ExitBootServices: the text goes to COM1 only, and the machine restarts. */
@@ -28,6 +30,7 @@ _Noreturn void efi_die(const char *why);
 /* efi_files.c: the volume the loader came from. */
 #define EFI_CONFIG_NAME "bulkhead.conf"
 EFI_STATUS efi_files_init(void);
+EFI_FILE_HANDLE efi_files_root(void); /* NULL: not opened */
 /* Reads the whole configuration file into *text; says what is wrong itself. */
 EFI_STATUS efi_read_config(struct span *text);
 /* Checks that all files of all VMs exist and sums up their sizes in whole pages; says what is wrong itself.
@@ -35,6 +38,16 @@ EFI_STATUS efi_read_config(struct span *text);
 EFI_STATUS efi_check_files(const struct config *config, uint64_t *total);
 /* Loads kernels, initrds and modules into info's tables, by VM index; says what is wrong itself. */
 EFI_STATUS efi_load_files(const struct config *config, struct boot_info *info);
+
+/* efi_crash.c */
+/* Sets memory aside for the black box; 0: there was no place. Notices what the last run left there. First of
+ * all allocations, which might otherwise take the place. */
+uint64_t efi_blackbox_place(void);
+void efi_blackbox_show(void);
+/* Needs the boot volume. */
+void efi_blackbox_save(void);
+/* Writes all that was printed to \bulkhead.report. */
+void efi_report_save(void);
 
 /* efi_memory.c */
 /* Contiguous pages below `limit` (0: anywhere), aligned to `align` (a power of two >= 4096). */

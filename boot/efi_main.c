@@ -4,6 +4,7 @@
 #include "boot/efi_loader.h"
 #include "boot/handover.h"
 #include "boot/memmap.h"
+#include "hv/blackbox.h"
 #include "hv/lib/bits.h"
 #include "hv/lib/string.h"
 #include "hv/pmem.h"
@@ -119,6 +120,7 @@ static EFI_STATUS load_config(void)
     struct span text = {NULL, 0};
 
     EFI_STATUS s = efi_files_init();
+    efi_blackbox_save();
     if (!EFI_ERROR(s))
         s = efi_read_config(&text);
     if (!EFI_ERROR(s) && config_parse(text, &loader.config, &error)) {
@@ -171,7 +173,9 @@ static EFI_STATUS allocate(uint64_t *core, uint64_t *pool)
 /* Loads the core and prepares its address space. */
 static EFI_STATUS build(struct span core_file)
 {
-    struct handover_in in = {.core = &loader.core, .switch_page = hpa((uintptr_t)efi_switch_page)};
+    struct handover_in in = {.core = &loader.core,
+                             .switch_page = hpa((uintptr_t)efi_switch_page),
+                             .blackbox_hpa = hpa(loader.info.blackbox_hpa)};
 
     EFI_STATUS s = allocate(&in.core_hpa.v, &in.pool_hpa.v);
     if (EFI_ERROR(s))
@@ -190,6 +194,7 @@ static EFI_STATUS fill_info(void)
     enum boot_tsc_source source;
 
     info->trampoline_hpa = loader.info.trampoline_hpa;
+    info->blackbox_hpa = loader.info.blackbox_hpa;
     info->rsdp_hpa = efi_acpi_tables() ? efi_find_rsdp() : 0;
     info->has_dmar = loader.info.has_dmar;
     info->cpu_count = loader.info.cpu_count;
@@ -226,6 +231,8 @@ static enum status fill_regions(struct span descriptors, size_t step)
         s = memmap_set(&map, info->pool_hpa, info->pool_size, BOOT_REGION_BULKHEAD);
     if (!s)
         s = memmap_set(&map, info->trampoline_hpa, PAGE_SIZE, BOOT_REGION_BULKHEAD);
+    if (!s && info->blackbox_hpa)
+        s = memmap_set(&map, info->blackbox_hpa, BLACKBOX_SIZE, BOOT_REGION_BULKHEAD);
     if (!s)
         s = memmap_set(&map, (uintptr_t)efi_switch_page, PAGE_SIZE, BOOT_REGION_BULKHEAD);
     for (uint32_t i = 0; !s && i < info->config.vm_count; i++) {
@@ -303,9 +310,13 @@ EFI_STATUS efi_main(EFI_HANDLE image, EFI_SYSTEM_TABLE *st)
     efi_console_init();
     efi_print("\nBulkhead loader\n");
     efi_bs->SetWatchdogTimer(0, 0, 0, NULL); /* else the firmware restarts the machine after five minutes */
+    loader.info.blackbox_hpa = efi_blackbox_place();
+    efi_blackbox_show();
     EFI_STATUS s = prepare();
     if (EFI_ERROR(s)) {
         efi_print_failures();
+        if (loader.config.report)
+            efi_report_save();
         efi_print("\nBulkhead does not start. Back to the firmware in %u seconds, or at a key.\n",
                   RETURN_SECONDS);
         efi_console_wait(RETURN_SECONDS);
@@ -315,5 +326,7 @@ EFI_STATUS efi_main(EFI_HANDLE image, EFI_SYSTEM_TABLE *st)
     efi_print("Starting the core (%lu KiB) on %u of %u CPUs, TSC at %lu.%03lu MHz\n\n",
               (unsigned long)(info->core_size >> 10), cpus_needed(), info->cpu_count,
               (unsigned long)(info->tsc_hz / 1000000), (unsigned long)(info->tsc_hz / 1000 % 1000));
+    if (info->config.report)
+        efi_report_save();
     start_core();
 }

@@ -1,6 +1,7 @@
 #include "boot/handover.h"
 #include "arch/x86/hostpt.h"
 #include "arch/x86/layout.h"
+#include "hv/blackbox.h"
 #include "hv/lib/string.h"
 
 /* Takes pages from the pool's start, one after the other; nothing is given back. */
@@ -53,6 +54,8 @@ enum status handover_build(const struct handover_in *in, struct handover *out)
     enum status s = map_core(&env, root, in);
     if (!s)
         s = hostpt_map(&env, root, LAYOUT_POOL_VA, in->pool_hpa, LAYOUT_POOL_SIZE, HOSTPT_WRITE);
+    if (!s && in->blackbox_hpa.v)
+        s = hostpt_map(&env, root, LAYOUT_BLACKBOX_VA, in->blackbox_hpa, BLACKBOX_SIZE, HOSTPT_WRITE);
     if (!s)
         s = hostpt_map(&env, root, in->switch_page.v, in->switch_page, PAGE_SIZE, HOSTPT_EXEC);
     if (s)

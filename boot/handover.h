@@ -8,10 +8,11 @@
 
 struct handover_in {
     const struct elf_image *core;
-    hpa_t core_hpa;    /* core->size bytes, loaded by elf_load */
-    hpa_t pool_hpa;    /* LAYOUT_POOL_SIZE bytes, page-aligned */
-    uint8_t *pool;     /* the same as the caller sees it */
-    hpa_t switch_page; /* the page whose code changes CR3: mapped at its own address, read and execute */
+    hpa_t core_hpa;     /* core->size bytes, loaded by elf_load */
+    hpa_t pool_hpa;     /* LAYOUT_POOL_SIZE bytes, page-aligned */
+    uint8_t *pool;      /* the same as the caller sees it */
+    hpa_t blackbox_hpa; /* BLACKBOX_SIZE bytes; 0: none */
+    hpa_t switch_page;  /* the page whose code changes CR3: mapped at its own address, read and execute */
 };
 
 /* What the switch needs. The caller fills in *info (in the pool, zeroed), whose addresses are set already. */

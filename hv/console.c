@@ -625,3 +625,9 @@ void console_panic_write(const char *text)
         panic_put((uint8_t)*text);
     }
 }
+
+void console_panic_flush(void)
+{
+    for (unsigned tries = 0; tries < FLUSH_TRIES && !port->tx_idle(); tries++)
+        __builtin_ia32_pause();
+}

@@ -105,3 +105,4 @@ void console_flush(void);
 /* The panic path: no locks. First what was still buffered, then directly to the port. */
 void console_panic_begin(void);
 void console_panic_write(const char *text);
+void console_panic_flush(void); /* waits until it has left the wire, as long as that can take */

@@ -1,6 +1,7 @@
 /* Start-up order, and nothing else. */
 #include "arch/x86/host.h"
 #include "arch/x86/layout.h"
+#include "arch/x86/panic.h"
 #include "arch/x86/virt.h"
 #include "drivers/acpi/acpi.h"
 #include "drivers/fb/fb_hw.h"
@@ -186,6 +187,7 @@ void core_main(struct boot_info *info)
     if (boot_info_check(info, &why) != STATUS_OK)
         host_panic("the loader's hand-over is broken: %s", why);
     clock_init(info->tsc_hz);
+    panic_init(info);
     log_set_clock(log_now_us);
     log_set_sink(log_to_console, NULL);
     log_set_level(info->config.log);

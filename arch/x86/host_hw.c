@@ -7,6 +7,7 @@
 #include "arch/x86/hostpt.h"
 #include "arch/x86/layout.h"
 #include "arch/x86/smp.h"
+#include "arch/x86/panic.h"
 #include "arch/x86/traps.h"
 #include "arch/x86/virt.h"
 #include "hv/console.h"
@@ -53,8 +54,7 @@ void host_handle_interrupt(uint8_t vector)
 /* May interrupt anything, the log with its lock held too: it only counts. */
 void host_handle_nmi(void)
 {
-    if (traps_panicking())
-        traps_stop_machine();
+    panic_stop_if_asked(0);
     __atomic_fetch_add(&cpu_this()->nmis, 1, __ATOMIC_RELAXED);
 }
 
@@ -196,7 +196,8 @@ void host_poweroff(void)
 
 void host_reboot(void)
 {
-    console_flush();
+    if (!traps_panicking())
+        console_flush();
     virt_cpu_stop(cpu_this());
     if (power.has_reset && power.reset.space == ACPI_SPACE_IO)
         cpu_out8((uint16_t)power.reset.addr, power.reset_value);

@@ -2,6 +2,7 @@
  *
  *   LAYOUT_CORE_VA    core image, W^X per ELF segment                      (linker.ld, loader)
  *   LAYOUT_POOL_VA    the pool: all memory Bulkhead keeps for itself       (loader, hv/pool.c)
+ *   LAYOUT_BLACKBOX_VA what a panic leaves for the next start             (loader, arch/x86/panic_hw.c)
  *   LAYOUT_WINDOW_VA  per-CPU windows through which guest memory is reached (hv/gmem.c)
  *   LAYOUT_STACK_VA   per-CPU stacks, an unmapped guard page below each
  *   LAYOUT_MMIO_VA    device registers, uncached
@@ -10,12 +11,13 @@
  * Nothing else is mapped: no identity map, no direct map of RAM. */
 #pragma once
 
-#define LAYOUT_CORE_VA   0xffffffff80000000ull
-#define LAYOUT_POOL_VA   0xffffffff90000000ull
-#define LAYOUT_WINDOW_VA 0xffffffffa0000000ull
-#define LAYOUT_STACK_VA  0xffffffffb0000000ull
-#define LAYOUT_MMIO_VA   0xffffffffc0000000ull
-#define LAYOUT_SCREEN_VA 0xffffffffd0000000ull
+#define LAYOUT_CORE_VA     0xffffffff80000000ull
+#define LAYOUT_POOL_VA     0xffffffff90000000ull
+#define LAYOUT_BLACKBOX_VA 0xffffffff98000000ull
+#define LAYOUT_WINDOW_VA   0xffffffffa0000000ull
+#define LAYOUT_STACK_VA    0xffffffffb0000000ull
+#define LAYOUT_MMIO_VA     0xffffffffc0000000ull
+#define LAYOUT_SCREEN_VA   0xffffffffd0000000ull
 
 #define LAYOUT_SCREEN_SIZE (0x11ull << 24) /* bytes of address space */
 

@@ -19,6 +19,5 @@ void traps_load(void);
 bool traps_rdmsr_safe(uint32_t msr, uint64_t *value);
 bool traps_wrmsr_safe(uint32_t msr, uint64_t value);
 
-/* A panic is being reported: every other CPU is to stop at its next NMI. */
+/* A panic is being reported (arch/x86/panic_hw.c): every other CPU is to stop at its next NMI. */
 bool traps_panicking(void);
-void traps_stop_machine(void) __attribute__((noreturn));

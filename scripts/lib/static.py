@@ -9,6 +9,7 @@ import subprocess
 
 import build
 import guests
+import symbols
 import ui
 import unit
 
@@ -172,6 +173,9 @@ def _core(results):
     size = sum(filesz for _, filesz, _ in loads)
     results.check(size <= CORE_LIMIT, "the core's size", "%.1f KiB of %d KiB; %.1f KiB in memory with .bss" % (
         size / 1024, CORE_LIMIT / 1024, sum(memsz for _, _, memsz in loads) / 1024))
+    table = symbols.written(build.CORE)
+    results.check(table == symbols.table(build.CORE), "the core's table of symbols is its own",
+                  "%d functions" % len(symbols.functions(build.CORE)))
 
 
 def _tidy(results, jobs):

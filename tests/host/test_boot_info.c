@@ -163,6 +163,12 @@ static void test_info_own_memory(void **state)
     info.regions[5].kind = BOOT_REGION_BULKHEAD;
     info.pool_hpa = 0xfff00000;
     expect("above 4 GiB");
+    info.blackbox_hpa = info.pool_hpa;
+    expect(NULL);
+    info.blackbox_hpa = info.pool_hpa + 1;
+    expect("black box");
+    info.blackbox_hpa = info.regions[2].base;
+    expect("black box");
     info.trampoline_hpa = 0x1000000;
     expect("trampoline");
     info.trampoline_hpa = 0x9e000;

@@ -20,6 +20,7 @@ import rig_console
 import rig_life
 import rig_multiboot
 import rig_screen
+import rig_blackbox
 import rig_vmxcheck
 import ui
 
@@ -277,6 +278,7 @@ CASES = [
     ("no VT-x", no_vmx),
     ("multiboot", rig_multiboot.run),
     ("screen", rig_screen.run),
+    ("black box", rig_blackbox.panic),
     ("vmx_check", rig_vmxcheck.run),
     ("exit costs", budgets),
 ]

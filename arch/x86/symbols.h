@@ -1,0 +1,21 @@
+/* Names of the core's own functions, for panics: a table that scripts/lib/symbols.py writes into the linked
+ * core. Pure. */
+#pragma once
+
+#include "hv/lib/types.h"
+
+#define SYMBOLS_ROOM  (10u * 1024u) /* bytes of the image; symbols_room.asm knows it, too */
+#define SYMBOLS_MAGIC 0x6d797342u   /* "Bsym" */
+
+/* Then `count` offsets from the core's first byte, ascending, 32 bits each, and as many names, in the same
+ * order, each with its NUL. */
+struct symbols_table {
+    uint32_t magic, count;
+    uint8_t rest[SYMBOLS_ROOM - 8];
+};
+
+/* The core's own, in symbols_room.asm. */
+extern const struct symbols_table symbols_core;
+/* "vcpu_handle_exit+0x3a" for a byte of the core (its offset from the core's start); false: the table is not
+ * there, or the offset lies before its first symbol. */
+bool symbols_describe(const struct symbols_table *table, uint64_t offset, char *text, size_t size);

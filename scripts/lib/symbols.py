@@ -1,0 +1,82 @@
+"""Writes the core's symbol table into the core: symbols.py CORE.ELF. The room for it is in arch/x86/symbols_room.asm; its
+layout is described in arch/x86/symbols.h."""
+import os
+import re
+import struct
+import subprocess
+import sys
+
+import ui
+
+MAGIC = 0x6D797342
+HEADER = os.path.join(ui.ROOT, "arch", "x86", "symbols.h")
+
+
+def room():
+    with open(HEADER, encoding="utf-8") as file:
+        return int(re.search(r"#define SYMBOLS_ROOM\s+\((\d+)u \* 1024u\)", file.read()).group(1)) * 1024
+
+
+def functions(elf):
+    """[(address, name)] of the text, ascending; the first name of an address counts. Suffixes that the compiler's
+    optimisers add (.lto_priv.0, .constprop.1) are left out."""
+    lines = subprocess.run(["nm", "-n", "--defined-only", elf], check=True, capture_output=True, text=True).stdout
+    found = {}
+    for line in lines.splitlines():
+        address, kind, name = line.split(maxsplit=2)
+        plain = name.split(".")[0]
+        if kind in "tT" and plain:  # labels of the assembly's macros begin with dots
+            found.setdefault(int(address, 16), plain)
+    return sorted(found.items())
+
+
+def start_of(elf):
+    lines = subprocess.run(["nm", elf], check=True, capture_output=True, text=True).stdout
+    return int(re.search(r"^([0-9a-f]+) \S core_start$", lines, re.M).group(1), 16)
+
+
+def table(elf):
+    """The bytes of struct symbols_table."""
+    base, symbols = start_of(elf), functions(elf)
+    content = struct.pack("<II", MAGIC, len(symbols))
+    content += b"".join(struct.pack("<I", address - base) for address, _ in symbols)
+    content += b"".join(name.encode() + b"\0" for _, name in symbols)
+    if len(content) > room():
+        raise ui.Failure("the core's symbols need %d bytes, SYMBOLS_ROOM in arch/x86/symbols.h is %d"
+                         % (len(content), room()))
+    return content + bytes(room() - len(content))
+
+
+def place(elf):
+    """Where the table lies in the file."""
+    lines = subprocess.run(["nm", "-S", elf], check=True, capture_output=True, text=True).stdout
+    match = re.search(r"^([0-9a-f]+) ([0-9a-f]+) \S symbols_core$", lines, re.M)
+    if not match or int(match.group(2), 16) != room():
+        raise ui.Failure("%s has no room for its symbols (arch/x86/symbols_room.asm)" % elf)
+    address = int(match.group(1), 16)
+    headers = subprocess.run(["readelf", "-lW", elf], check=True, capture_output=True, text=True).stdout
+    for offset, start, size in re.findall(r"^\s+LOAD\s+0x([0-9a-f]+)\s+0x([0-9a-f]+)\s+0x[0-9a-f]+\s+0x([0-9a-f]+)",
+                                          headers, re.M):
+        if int(start, 16) <= address < int(start, 16) + int(size, 16):
+            return int(offset, 16) + address - int(start, 16)
+    raise ui.Failure("the symbols of %s lie in no segment of the file" % elf)
+
+
+def written(elf):
+    """The table as it stands in the file."""
+    at = place(elf)
+    with open(elf, "rb") as file:
+        file.seek(at)
+        return file.read(room())
+
+
+def main(arguments):
+    elf = arguments[0]
+    content, at = table(elf), place(elf)
+    with open(elf, "r+b") as file:
+        file.seek(at)
+        file.write(content)
+
+
+if __name__ == "__main__":
+    ui.main(main)
