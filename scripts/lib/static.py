@@ -9,7 +9,7 @@ import subprocess
 
 import build
 import guests
-import symbols
+import symbols as core_symbols
 import ui
 import unit
 
@@ -173,9 +173,9 @@ def _core(results):
     size = sum(filesz for _, filesz, _ in loads)
     results.check(size <= CORE_LIMIT, "the core's size", "%.1f KiB of %d KiB; %.1f KiB in memory with .bss" % (
         size / 1024, CORE_LIMIT / 1024, sum(memsz for _, _, memsz in loads) / 1024))
-    table = symbols.written(build.CORE)
-    results.check(table == symbols.table(build.CORE), "the core's table of symbols is its own",
-                  "%d functions" % len(symbols.functions(build.CORE)))
+    table = core_symbols.written(build.CORE)
+    results.check(table == core_symbols.table(build.CORE), "the core's table of symbols is its own",
+                  "%d functions" % len(core_symbols.functions(build.CORE)))
 
 
 def _tidy(results, jobs):
