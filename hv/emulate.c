@@ -13,6 +13,11 @@
  * turn. */
 #define STRING_BATCH 1024u
 
+/* An instruction that is not known stops the VM when it is refused for this time in a row ... */
+#define REFUSALS 8u
+/* ... with at most so many exits from one to the next. */
+#define REFUSALS_APART 4u
+
 #define CPUID_EXT1_EDX_1G_PAGES (1u << 26)
 
 /* One instruction on its way. */
@@ -168,6 +173,19 @@ static bool is_fetched(struct emulation *e)
     return page && guest_same_insn(e->code, INSN_MODE_64, page + (rip & PAGE_MASK));
 }
 
+/* Another CPU may just have patched the code (a breakpoint in the place of a MOV, say), and may do so again
+ * and again: only what exits at the same place many times, with nothing but an interrupt's handler in
+ * between, is really unknown. */
+static bool may_be_changing(struct vcpu *vcpu)
+{
+    uint64_t now = vcpu->exits[EXIT_NESTED_FAULT] + vcpu->exits[EXIT_IO];
+    bool again = vcpu->refused_rip == vcpu->rip && now - vcpu->refused_at <= REFUSALS_APART;
+    vcpu->refusals = again ? vcpu->refusals + 1 : 1;
+    vcpu->refused_rip = vcpu->rip;
+    vcpu->refused_at = now;
+    return vcpu->refusals < REFUSALS;
+}
+
 /* Fetches and decodes the instruction at RIP. False: e->failure says what to do. */
 static bool fetch(struct emulation *e)
 {
@@ -189,10 +207,7 @@ static bool fetch(struct emulation *e)
         e->failure = exit_inject(VECTOR_UD);
         return false;
     default:
-        /* Another CPU may just have patched the code (a breakpoint in the place of a MOV, say): only what
-         * exits again is really unknown. */
-        if (e->vcpu->refused_rip != rip) {
-            e->vcpu->refused_rip = rip;
+        if (may_be_changing(e->vcpu)) {
             e->failure = exit_retry();
             return false;
         }

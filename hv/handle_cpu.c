@@ -75,10 +75,21 @@ struct exit_result handle_rdtscp(struct vcpu *vcpu, const struct exit *exit)
     return vcpu->vm->cpuid.has_rdtscp ? handle_rdtsc(vcpu, exit) : exit_inject(VECTOR_UD);
 }
 
+/* What a guest tried that it is not offered, for the log: each exit reason once per VM. */
+static void note_once(struct vcpu *vcpu, const struct exit *exit, const char *answer)
+{
+    uint64_t *seen = &vcpu->vm->insns_seen[exit->reason / 64 % ARRAY_SIZE(vcpu->vm->insns_seen)];
+    uint64_t bit = 1ull << exit->reason % 64;
+    if (__builtin_expect((__atomic_load_n(seen, __ATOMIC_RELAXED) & bit) == 0, 0) &&
+        !(__atomic_fetch_or(seen, bit, __ATOMIC_RELAXED) & bit))
+        log_vcpu(LOG_DEBUG, vcpu, "%s (exit reason %u) is not offered: answered with %s",
+                 exit_kind_name(exit->kind), exit->reason, answer);
+}
+
 /* No hypercall exists yet: every number is unknown and answers RAX = -1, at every privilege level. */
 struct exit_result handle_hypercall(struct vcpu *vcpu, const struct exit *exit)
 {
-    (void)exit;
+    note_once(vcpu, exit, "RAX = -1");
     vcpu->gpr[RAX] = UINT64_MAX;
     return exit_advance();
 }
@@ -86,8 +97,7 @@ struct exit_result handle_hypercall(struct vcpu *vcpu, const struct exit *exit)
 /* Instructions that this machine does not have. */
 struct exit_result handle_undefined(struct vcpu *vcpu, const struct exit *exit)
 {
-    (void)vcpu;
-    (void)exit;
+    note_once(vcpu, exit, "#UD");
     return exit_inject(VECTOR_UD);
 }
 

@@ -25,7 +25,7 @@ enum vcpu_request {
     VCPU_REQ_SIPI = 1 << 3, /* vector in sipi_vector */
     VCPU_REQ_STOP = 1 << 4, /* leave the run loop: the VM is stopping */
     VCPU_REQ_NMI = 1 << 5,
-    VCPU_REQ_CONSOLE = 1 << 6, /* it prints faster than the wire: console_throttle() */
+    VCPU_REQ_CONSOLE = 1 << 6,  /* it prints faster than the wire: console_throttle() */
     VCPU_REQ_SNAPSHOT = 1 << 7, /* copy the registers into `snapshot` */
 };
 
@@ -61,7 +61,9 @@ struct vcpu {
     struct exit last_exit;           /* O. valid when stop is set */
     struct fetch_memo fetched;       /* O. where the last instruction emulated was found */
     struct guest_insn last_insn;     /* O. the last instruction emulated, decoded */
-    uint64_t refused_rip;            /* O. where an instruction was not known, and the guest went back once */
+    uint64_t refused_rip;            /* O. where an instruction was not known, and the guest went back */
+    uint64_t refused_at;             /* O. when: how many exits that may emulate there had been */
+    uint32_t refusals;               /* O. how many times in a row */
     struct vcpu_times times;
     struct vcpu_snapshot snapshot;
 };

@@ -1020,7 +1020,10 @@ static void test_fetched_near_the_end_of_a_page(void **state)
 
 static void test_unknown_instruction(void **state)
 {
-    assert_int_equal(LOAD(DEV, 0x0f, 0x28, 0x03, 0xf4).action, ACTION_RETRY); /* movaps xmm0, [rbx] */
+    for (unsigned i = 0; i < 7; i++) {
+        assert_int_equal(LOAD(DEV, 0x0f, 0x28, 0x03, 0xf4).action, ACTION_RETRY); /* movaps xmm0, [rbx] */
+        v->exits[EXIT_NESTED_FAULT] += 4;                                         /* an interrupt's handler */
+    }
     assert_int_equal(fake_host.log_lines, 0);
     assert_stop(LOAD(DEV, 0x0f, 0x28, 0x03, 0xf4)); /* it is still there */
     assert_true(fake_host_logged("test/0: ERROR: cannot emulate the instruction at 1000"));
@@ -1038,6 +1041,24 @@ static void test_breakpoint_under_us(void **state)
     v->rip = 0x1100;
     assert_int_equal(LOAD(DEV, 0xcc).action, ACTION_RETRY);
     assert_int_equal(fake_host.log_lines, 0);
+}
+
+/* Two CPUs that race for ever: an instruction that was in order in between starts the count anew. */
+static void test_code_that_keeps_changing(void **state)
+{
+    for (unsigned i = 0; i < 100; i++) {
+        v->rip = 0x1000;
+        assert_int_equal(LOAD(DEV, 0x0f, 0xa2).action, ACTION_RETRY);
+        v->exits[EXIT_NESTED_FAULT] += 3;
+        v->exits[EXIT_IO] += 2;
+    }
+    for (unsigned i = 0; i < 6; i++)
+        assert_int_equal(LOAD(DEV, 0x0f, 0xa2).action, ACTION_RETRY);
+    v->rip = 0x1100; /* another place */
+    for (unsigned i = 0; i < 7; i++)
+        assert_int_equal(LOAD(DEV, 0x0f, 0xa2).action, ACTION_RETRY);
+    assert_int_equal(fake_host.log_lines, 0);
+    assert_stop(LOAD(DEV, 0x0f, 0xa2));
 }
 
 static void test_undefined_instruction(void **state)
@@ -1193,6 +1214,7 @@ int main(void)
         T(test_fetched_near_the_end_of_a_page),
         T(test_unknown_instruction),
         T(test_breakpoint_under_us),
+        T(test_code_that_keeps_changing),
         T(test_undefined_instruction),
         T(test_instruction_without_memory),
         T(test_lost_tables),

@@ -169,6 +169,25 @@ static void test_hypercall(void **state)
     assert_int_equal(v->gpr[RAX], UINT64_MAX);
 }
 
+/* Each exit reason once per VM; reasons above 63 have bits of their own. */
+static void test_refused_instructions_are_logged_once(void **state)
+{
+    struct exit exit = {.kind = EXIT_VIRT_INSN, .reason = 27, .insn_len = 3};
+    for (unsigned i = 0; i < 3; i++)
+        assert_injects(handle_undefined(v, &exit), VECTOR_UD);
+    assert_int_equal(fake_host.log_lines, 1);
+    assert_true(fake_host_logged("test/0: debug: "));
+    assert_true(fake_host_logged("(exit reason 27) is not offered: answered with #UD"));
+    exit.reason = 27 + 64;
+    handle_undefined(v, &exit);
+    assert_int_equal(fake_host.log_lines, 2);
+    exit = (struct exit){.kind = EXIT_HYPERCALL, .reason = 18, .insn_len = 3};
+    handle_hypercall(v, &exit);
+    handle_hypercall(v, &exit);
+    assert_int_equal(fake_host.log_lines, 3);
+    assert_true(fake_host_logged("(exit reason 18) is not offered: answered with RAX = -1"));
+}
+
 static void test_instructions_that_are_not_there(void **state)
 {
     (void)state;
@@ -282,6 +301,7 @@ int main(void)
         cmocka_unit_test_setup(test_nothing_to_do, setup),
         cmocka_unit_test_setup(test_invalidations_flush, setup),
         cmocka_unit_test_setup(test_hypercall, setup),
+        cmocka_unit_test_setup(test_refused_instructions_are_logged_once, setup),
         cmocka_unit_test_setup(test_instructions_that_are_not_there, setup),
         cmocka_unit_test_setup(test_descriptor_tables_and_apic_writes_stop, setup),
         cmocka_unit_test_setup(test_tpr_below, setup),
