@@ -59,7 +59,7 @@ class Boot:
         self.machine.close()
         self.transcript.close()
 
-    def _read(self):
+    def read(self):
         """Takes what the console has; False when the machine has ended."""
         try:
             data = self.machine.console.recv(65536)
@@ -81,7 +81,7 @@ class Boot:
 
     def listen(self):
         """Takes what the console has, waiting for it at most half a second."""
-        self._read()
+        self.read()
 
     def seen(self, pattern):
         """True if the pattern was shown at any time so far."""
@@ -98,7 +98,7 @@ class Boot:
                 return match
             if time.monotonic() > end:
                 raise Timeout("no %r within %d s; the last lines:\n%s" % (pattern, timeout, self.last_lines()))
-            if not self._read():
+            if not self.read():
                 raise Timeout("the machine ended before %r; the last lines:\n%s\n%s"
                               % (pattern, self.last_lines(), self.machine.tail(4)))
 
@@ -125,7 +125,7 @@ class Boot:
     def wait_off(self, timeout):
         """True if the machine powers off by itself within `timeout` seconds."""
         end = time.monotonic() + timeout
-        while self._read():
+        while self.read():
             if time.monotonic() > end:
                 return False
         try:

@@ -18,6 +18,7 @@ import image
 import rig
 import rig_console
 import rig_life
+import rig_hostile
 import rig_multiboot
 import rig_screen
 import rig_blackbox
@@ -255,6 +256,9 @@ def no_vmx(t):
 
 
 CASES = [
+    ("hostile random instructions", rig_hostile.fuzz),
+    ("hostile survivors", rig_hostile.survivors),
+    ("hostile ends", rig_hostile.ends),
     ("linux 6.1-cloud 4", lambda t: linux_session(t, "6.1-cloud", 4, False)),
     ("linux 6.12-cloud 4", lambda t: linux_session(t, "6.12-cloud", 4, False)),
     ("linux 6.12-cloud 2", lambda t: linux_session(t, "6.12-cloud", 2, True)),

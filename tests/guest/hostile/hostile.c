@@ -50,6 +50,8 @@ void guest_main(void)
     }
     if (progress->boots == 1)
         print("hostile: %u MiB, %u physical address bits\n", memory_top >> 20, (uint64_t)physical_bits);
+    /* Ends of VMs make long reports: the rig spreads them. */
+    sleep_ms(option_number(progress->boots == 1 ? "delay" : "again", 0));
     for (uint64_t i = 0; *at; i++) {
         char *name = at;
         while (*at && *at != ',')

@@ -3,9 +3,11 @@
 #include "hostile.h"
 
 #define ROUNDS       20000u
-#define CHANGE_PAUSE 500u
+#define CHANGE_PAUSE 600u
 
-static uint32_t code __attribute__((aligned(4096))); /* three bytes and a RET */
+/* Three bytes and a RET; what begins in the middle of a change may be longer, and ends at one of the RETs
+ * behind. */
+static uint32_t code[8] __attribute__((aligned(4096)));
 static volatile uint64_t changes;
 
 struct changer {
@@ -26,7 +28,7 @@ static const uint32_t known[] = {
     0xc390906c, /* insb */
     0xc390a4f3, /* rep movsb */
     0xc3900b0f, /* ud2 */
-    0xc3905b53, /* push rbx; pop rbx */
+    0xc390310f, /* rdtsc */
     0xc3c3c3c3,
 };
 
@@ -41,7 +43,7 @@ static void change(void *argument)
     const struct changer *c = argument;
     struct chance by = {7};
     for (;;) {
-        *(volatile uint32_t *)&code = c->forms[chance_below(&by, c->count)];
+        *(volatile uint32_t *)code = c->forms[chance_below(&by, c->count)];
         changes++;
         for (unsigned i = chance_below(&by, CHANGE_PAUSE); i; i--)
             relax();
@@ -58,14 +60,15 @@ static void execute(void *argument)
                      "jmp *%3\n"
                      "1: mov %%r12, %%rsp"
                      :
-                     : "b"(IOAPIC_PAGE), "d"(0x80), "c"(3), "r"((uint64_t)(uintptr_t)&code), "S"(0x500000ull),
+                     : "b"(IOAPIC_PAGE), "d"(0x80), "c"(3), "r"((uint64_t)(uintptr_t)code), "S"(0x500000ull),
                        "D"(0x501000ull)
                      : "rax", "r12", "cc", "memory");
 }
 
 static void run(const struct changer *c, uint64_t rounds, uint64_t *faults)
 {
-    code = c->forms[0];
+    memset(code, 0xc3, sizeof(code));
+    code[0] = c->forms[0];
     if (!cpu_start(1, change, (void *)(uintptr_t)c))
         print("hostile: smc: the other processor did not start\n");
     for (uint64_t i = 0; i < rounds; i++)

@@ -23,6 +23,8 @@
 #define IST_NMI          2
 #define IST_DOUBLE       3
 #define IST_SIZE         0x1000u
+#define SLEEP_DIVIDE     0xbu
+#define SLEEP_TICKS      100000u
 
 struct cpu cpus[MAX_CPUS];
 uint8_t stacks[MAX_CPUS][STACK_SIZE] __attribute__((aligned(STACK_SIZE)));
@@ -401,6 +403,16 @@ void spin_us(uint64_t us)
     uint64_t end = rdtsc() + us * (tsc_hz / 1000000);
     while (rdtsc() < end)
         relax();
+}
+
+void sleep_ms(uint64_t ms)
+{
+    uint64_t end = rdtsc() + ms * (tsc_hz / 1000);
+    while (rdtsc() < end) {
+        apic_timer(VECTOR_TIMER, SLEEP_DIVIDE, SLEEP_TICKS);
+        wait_interrupt();
+    }
+    apic_timer(1u << 16, SLEEP_DIVIDE, 0);
 }
 
 void power_off(void)

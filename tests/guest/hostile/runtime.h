@@ -267,6 +267,7 @@ void apic_write(enum apic_register at, uint32_t v);
 void apic_send(uint32_t destination, uint32_t low);
 void apic_timer(uint32_t lvt, uint32_t divide, uint32_t count);
 void spin_us(uint64_t us);
+void sleep_ms(uint64_t ms); /* halted, with the APIC's timer */
 void power_off(void) __attribute__((noreturn));
 
 /* Starts (or, with INIT, restarts) a processor with `work`; false: it did not come up. */
