@@ -17,8 +17,8 @@ import guests
 import image
 import rig
 import rig_console
-import rig_life
 import rig_hostile
+import rig_life
 import rig_multiboot
 import rig_screen
 import rig_blackbox
