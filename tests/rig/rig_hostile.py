@@ -77,7 +77,7 @@ def _config(vms, seed):
         cpu += count
     return text, cpu
 
-TICK = r"^victim: tick (\d+) clock (\w+) sum (\w+) worst-gap (\d+) us lost (\d+)\n"
+TICK = r"^victim: tick (\d+) clock (\w+) sum (\w+) worst-gap (\d+) us at (\d+) ms lost (\d+)\n"
 
 
 class Session:
@@ -163,11 +163,11 @@ class Session:
 def victim_checks(t, name, text):
     """The neighbour counted every tick, its clock and its memory were right."""
     lines = [tuple(match.groups()) for match in re.finditer(TICK, text, re.M)]
-    bad = [line for line in lines if line[1:3] != ("ok", "ok") or int(line[3]) > WORST_GAP_US or int(line[4])]
-    last = lines[-1] if lines else ("0", "", "", "0", "0")
+    bad = [line for line in lines if line[1:3] != ("ok", "ok") or int(line[3]) > WORST_GAP_US or int(line[5])]
+    last = lines[-1] if lines else ("0", "", "", "0", "0", "0")
     t.check(len(lines) >= 3 and not bad, name + ": the victim lost no tick, its clock and memory are right",
-            "%s ticks, worst gap %s us%s" % (last[0], last[3], "; first bad: tick %s, clock %s, sum %s, gap %s us, lost %s" % bad[0]
-                                             if bad else ""))
+            "%s ticks, worst gap %s us, %s ms after its start%s" % (last[0], last[3], last[4],
+            "; first bad: tick %s, clock %s, sum %s, gap %s us at %s ms, lost %s" % bad[0] if bad else ""))
     t.check(len(re.findall(r"^victim: up", text, re.M)) == 1 and "victim: stopped" not in text, name + ": the victim was not restarted")
     t.check(not re.search(PANIC, text), name + ": the host did not panic",
             (re.search(r".*(?:%s).*" % PANIC, text) or [""])[0])

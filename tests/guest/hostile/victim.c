@@ -13,7 +13,7 @@
 #define PM_TIMER_HZ      3579545u
 #define PM_TIMER_MASK    0xffffffu
 
-static volatile uint64_t ticks, last_tsc, worst_gap, late;
+static volatile uint64_t ticks, last_tsc, worst_gap, worst_at, late;
 static uint64_t period; /* TSC ticks from one tick to the next */
 
 static void on_tick(struct cpu *cpu, unsigned vector)
@@ -22,8 +22,10 @@ static void on_tick(struct cpu *cpu, unsigned vector)
     if (vector != VECTOR_TIMER)
         return;
     uint64_t now = rdtsc(), gap = now - last_tsc;
-    if (ticks && gap > worst_gap)
+    if (ticks && gap > worst_gap) {
         worst_gap = gap;
+        worst_at = now;
+    }
     if (ticks && gap >= 2 * period)
         late++;
     last_tsc = now;
@@ -100,8 +102,9 @@ void guest_main(void)
         bool clock =
             wall * 1000 <= ms + 2000 && ms <= wall * 1000 + 2000 && pm_ms <= ms + 200 && ms <= pm_ms + 200;
         uint64_t lost = expected > ticks + 1 ? expected - ticks - 1 : 0;
-        print("victim: tick %u clock %s sum %s worst-gap %u us lost %u\n", ticks, clock ? "ok" : "BAD",
-              checksum() == sum ? "ok" : "BAD", worst_gap / (tsc_hz / 1000000), lost + late);
+        print("victim: tick %u clock %s sum %s worst-gap %u us at %u ms lost %u\n", ticks,
+              clock ? "ok" : "BAD", checksum() == sum ? "ok" : "BAD", worst_gap / (tsc_hz / 1000000),
+              worst_at / (tsc_hz / 1000), lost + late);
         interrupts_off();
     }
 }
