@@ -16,6 +16,9 @@
 struct checker {
     const char *path; /* of the configuration */
     struct config config;
+    bool list_files;        /* and nothing else */
+    unsigned cpus;          /* of the machine; 0: not known */
+    unsigned long long mib; /* that VMs can have together; 0: not known */
     unsigned errors;
 };
 
@@ -175,15 +178,33 @@ static void format_cpus(uint64_t cpus, char *out, size_t size)
     }
 }
 
+/* Against a machine that was described on the command line. */
+static void check_machine(struct checker *c)
+{
+    struct config_error error;
+    uint32_t cpus = c->cpus ? c->cpus : CONFIG_MAX_CPUS;
+    uint64_t memory = c->mib ? (uint64_t)c->mib << 20 : UINT64_MAX;
+
+    if (config_check_machine(&c->config, cpus, memory, &error) != STATUS_OK)
+        complain(c, error.line, error.column, "", error.message);
+}
+
 static void print_table(const struct config *config)
 {
-    printf("%-16s %-10s %10s  %-24s %s\n", "VM", "CPUs", "memory", "kernel", "initrd");
+    printf("%-16s %-7s %-10s %10s  %-24s %s\n", "VM", "console", "CPUs", "memory", "kernel",
+           "initrd and modules");
     for (uint32_t i = 0; i < config->vm_count; i++) {
         const struct config_vm *vm = &config->vms[i];
         char cpus[256];
         format_cpus(vm->cpus, cpus, sizeof(cpus));
-        printf("%-16s %-10s %6lu MiB  %-24s %s\n", vm->name, cpus, (unsigned long)(vm->memory >> 20),
-               vm->kernel, vm->initrd[0] ? vm->initrd : "-");
+        printf("%-16s %-7u %-10s %6lu MiB  %-24s %s", vm->name, vm->console, cpus,
+               (unsigned long)(vm->memory >> 20), vm->kernel,
+               vm->initrd[0]      ? vm->initrd
+               : vm->module_count ? ""
+                                  : "-");
+        for (uint32_t m = 0; m < vm->module_count; m++)
+            printf("%s%s", m || vm->initrd[0] ? ", " : "", vm->modules[m].path);
+        printf("\n");
     }
 }
 
@@ -215,25 +236,58 @@ static void print_files(const struct config *config)
     }
 }
 
+/* A whole number from 1 to `max`. */
+static bool parse_number(const char *text, unsigned long long max, unsigned long long *out)
+{
+    char *end;
+
+    errno = 0;
+    *out = strtoull(text, &end, 10);
+    return text[0] >= '0' && text[0] <= '9' && *end == 0 && errno == 0 && *out >= 1 && *out <= max;
+}
+
+static bool parse_arguments(struct checker *c, int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++) {
+        unsigned long long number;
+        if (strcmp(argv[i], "--files") == 0) {
+            c->list_files = true;
+        } else if (strcmp(argv[i], "--cpus") == 0 && i + 1 < argc) {
+            if (!parse_number(argv[++i], CONFIG_MAX_CPUS, &number))
+                return false;
+            c->cpus = (unsigned)number;
+        } else if (strcmp(argv[i], "--mib") == 0 && i + 1 < argc) {
+            if (!parse_number(argv[++i], CONFIG_MEMORY_MAX >> 20, &c->mib))
+                return false;
+        } else if (argv[i][0] == '-' || c->path) {
+            return false;
+        } else {
+            c->path = argv[i];
+        }
+    }
+    return c->path != NULL;
+}
+
 int main(int argc, char **argv)
 {
     static struct checker checker;
-    bool files = argc == 3 && strcmp(argv[1], "--files") == 0;
 
-    if (argc != (files ? 3 : 2) || argv[argc - 1][0] == '-') {
+    if (!parse_arguments(&checker, argc, argv)) {
         fprintf(stderr,
-                "usage: %s [--files] FILE\n"
-                "Checks a bulkhead.conf and the files it names. --files: only lists those files.\n",
-                argv[0]);
+                "usage: %s [--files] [--cpus N] [--mib N] FILE\n"
+                "Checks a bulkhead.conf and the files it names. --files: only lists those files. --cpus, "
+                "--mib: also\n"
+                "against a machine with so many CPUs (up to %u) and MiB of memory for VMs.\n",
+                argv[0], CONFIG_MAX_CPUS);
         return EXIT_USAGE;
     }
-    checker.path = argv[argc - 1];
     if (!load(&checker))
         return EXIT_WRONG;
-    if (files) {
+    if (checker.list_files) {
         print_files(&checker.config);
         return EXIT_SUCCESS;
     }
+    check_machine(&checker);
     for (uint32_t i = 0; i < checker.config.vm_count; i++)
         check_vm(&checker, &checker.config.vms[i]);
     if (checker.errors)
