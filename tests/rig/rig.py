@@ -3,6 +3,7 @@ Report and a Boot; one boot serves many checks."""
 import os
 import re
 import shutil
+import subprocess
 import sys
 import time
 
@@ -136,6 +137,16 @@ class Boot:
 
     def seconds(self):
         return time.monotonic() - self.started
+
+
+def check_replay(t, name, transcript, vm):
+    """The dump of a VM in a transcript, through the host build: today's code says of each exit what it said then."""
+    done = subprocess.run([os.path.join(ui.ROOT, "scripts", "replay"), "--vm", vm, transcript], stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True, timeout=300, check=False)
+    summaries = re.findall(r"^%s/\d+: (\d+) same, \d+ decoded only, 0 differ$" % vm, done.stdout, re.M)
+    t.check(done.returncode == 0 and len(summaries) > 0 and any(int(n) > 0 for n in summaries), name,
+            " / ".join(line for line in done.stdout.splitlines()[-3:] if line.startswith(vm + "/")) if done.returncode == 0
+            else done.stdout[-400:])
 
 
 def directory(name):

@@ -177,6 +177,8 @@ def _looking(t, s):
     text = s.command("dump db", BOOT_SECONDS)
     t.check("=dump db 0: bulkhead-dump" in text and re.search(r"=dump db \d+: end lines \d+", text) is not None,
             "prompt: dump VM", "%d lines" % len(text.splitlines()))
+    s.log.flush()
+    rig.check_replay(t, "prompt: the dump of a running VM replays", s.log.name, "db")
     s.child.send("dump web\r")
     s.expect("=dump web 9: ")
     s.keys("\x03", r"\^C")

@@ -76,6 +76,7 @@ def crashes(t):
         t.check(boot.seen(r"%s/0: ERROR: triple fault" % name), "life: on_crash = %s reports first" % name)
     t.check(boot.seen(r"=dump dump 0: bulkhead-dump 1 vcpus 1") and boot.seen(r"=dump dump \d+: end lines \d+ checksum")
             and not boot.seen(r"=dump (stop|restart) "), "life: on_crash = dump, and only that, dumps; the dump is whole")
+    rig.check_replay(t, "life: the dump of the crashed VM replays", boot.transcript_path, "dump")
     restarts = len(re.findall(r"restart: triple fault: restarting from pristine images", boot.text))
     t.check(restarts == 4 and boot.seen(r"restart: ERROR: 5 crashes in a row"),
             "life: on_crash = restart restarts, and gives up after five quick crashes", "%d restarts" % restarts)
