@@ -36,13 +36,13 @@ ESCAPES = re.compile(r"\x1b\[[0-9;?=]*[A-Za-z]|\r")
 
 
 class Session:
-    """A terminal with scripts/run in it. What it shows is kept in build/rig-logs/console.log."""
+    """A terminal with scripts/run in it. What it shows is kept in build/rig-logs/NAME.log."""
 
-    def __init__(self, config):
+    def __init__(self, name):
         os.makedirs(rig.LOGS, exist_ok=True)
-        self.log = open(os.path.join(rig.LOGS, "console.log"), "wb")
+        self.log = open(os.path.join(rig.LOGS, name + ".log"), "wb")
         self.child = pexpect.spawn(os.path.join(ui.ROOT, "scripts", "run"),
-                                   ["--rig", "bochs", "--efi", build.LOADER, "--config", config], timeout=SECONDS,
+                                   ["--rig", "bochs", "--efi", build.LOADER, "--config", _config(name)], timeout=SECONDS,
                                    dimensions=(40, 200), encoding="utf-8", codec_errors="replace")
         self.child.logfile_read = _Writer(self.log)
 
@@ -104,8 +104,8 @@ def _plain(text):
     return ESCAPES.sub("", text) if isinstance(text, str) else ""
 
 
-def _config():
-    where = rig.directory("console")
+def _config(name):
+    where = rig.directory(name)
     rig.link(guests.kernel(guests.DEMO_KERNEL), os.path.join(where, "vmlinuz"))
     rig.link(rig.initramfs(), os.path.join(where, "initrd.img"))
     path = os.path.join(where, "bulkhead.conf")
@@ -237,7 +237,7 @@ def _flood(t, s):
 
 
 def run(t):
-    with Session(_config()) as s:
+    with Session("console") as s:
         _switching(t, s)
         _editing(t, s)
         _looking(t, s)
@@ -252,7 +252,7 @@ def run(t):
 
 def reboot(t):
     """`reboot` resets the machine: the loader starts it again."""
-    with Session(_config()) as s:
+    with Session("console-reboot") as s:
         s.expect(r"--- web \(1\), ", BOOT_SECONDS)
         s.prompt()
         s.keys("reboot\r", "the operator reboots the machine")
