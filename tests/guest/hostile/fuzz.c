@@ -435,6 +435,7 @@ static void say_last_case(void)
     for (unsigned i = 0; i < sizeof(progress->code) && i < progress->code_size; i++)
         print(" %x", (uint64_t)progress->code[i]);
     print("\n");
+    report();
 }
 
 /* The first processor's own state, which messages of the second may have changed. */

@@ -458,12 +458,12 @@ bool cpu_start(uint32_t index, void (*work)(void *), void *argument)
     cpu->work = work;
     cpu->work_argument = argument;
     cpu->state = CPU_ABSENT;
+    apic_send(index, ICR_INIT | ICR_ASSERT); /* first: what it does now must not see the next changes */
+    spin_us(100);
     copy_low();
     uint32_t nmi = (uint32_t)(uintptr_t)ap_nmi; /* real mode: segment 0 */
     memcpy(low_memory + 4 * VECTOR_NMI, &nmi, sizeof(nmi));
     ap_stack = (uintptr_t)stacks[index] + STACK_SIZE - 64;
-    apic_send(index, ICR_INIT | ICR_ASSERT);
-    spin_us(100);
     apic_send(index, ICR_SIPI | ICR_ASSERT | 1);
     for (unsigned i = 0; i < 1000; i++) {
         if (__atomic_load_n(&cpu->state, __ATOMIC_SEQ_CST) != CPU_ABSENT)

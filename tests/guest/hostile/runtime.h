@@ -27,7 +27,7 @@ enum {
 };
 
 #define STACK_SIZE 0x4000u
-#define MAX_CPUS   4u
+#define MAX_CPUS   2u
 #define NO_FAULT   256u
 #define PAGE       4096ull
 #define LARGE_PAGE 0x200000ull

@@ -38,10 +38,12 @@ entry:
     mov ebp, eax                    ; the loader's magic
     mov esi, ebx                    ; its information
     mov edi, bss_start
-    mov ecx, bss_end
-    sub ecx, edi
     xor eax, eax
-    rep stosb
+.clear:                             ; without REP, as in copy_low
+    mov [edi], eax
+    add edi, 4
+    cmp edi, bss_end
+    jb .clear
     ; 4 GiB one to one in pages of 2 MiB, for the user too but for the image and what is behind 6 MiB
     mov eax, page_pdpt
     or eax, 7
@@ -81,8 +83,15 @@ copy_low:
     mov rsi, low_image
     mov rcx, low_image_end
     sub rcx, rsi
+    shr rcx, 3                      ; its end is in a page of its own
     mov edi, ap_start
-    rep movsb
+.next:                              ; no REP: the emulator does thousands of its rounds as one instruction, and a
+    mov rax, [rsi]                  ; neighbour's clock goes on meanwhile
+    mov [rdi], rax
+    add rsi, 8
+    add rdi, 8
+    dec rcx
+    jnz .next
     ret
 
 bits 32
