@@ -122,7 +122,7 @@ def restarts(t):
         boot.send("stop again")
         boot.expect(r"again: stopped: stopped by the operator", 60)
         _type(boot, KEY + "1")
-        tick = boot.expect(r"victim: tick \d+ clock (\w+) sum (\w+) worst-gap \d+ us lost (\d+)\n", 60)
+        tick = boot.expect(r"victim: tick \d+ clock (\w+) sum (\w+) worst-gap \d+ us at \d+ ms lost (\d+)\n", 60)
         seconds = boot.seconds()
     t.check(count >= RESTARTS, "life: a VM restarts %d times and more" % RESTARTS, "%d restarts, %.0f s" % (count, seconds))
     t.check(before and after and before[0] == after[0], "life: all memory is there again, Bulkhead's own and the guests'",
