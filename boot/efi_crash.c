@@ -53,26 +53,30 @@ static EFI_STATUS write_file(CHAR16 *name, const void *data, uint64_t size)
         s = EFI_VOLUME_FULL;
     if (!EFI_ERROR(s))
         s = file->Flush(file);
-    file->Close(file);
+    if (EFI_ERROR(s))
+        file->Delete(file); /* half of a text would be kept as the one before, next time */
+    else
+        file->Close(file);
     return s;
 }
 
-/* An earlier crash is kept beside the new one; one older than that is not. Nothing depends on it. */
+/* An earlier crash is kept beside the new one; one older than that is not, but only when there is one to take
+ * its place: a full volume is tried again at each start. Nothing depends on it. */
 static void keep_old(void)
 {
     static EFI_GUID info_guid = EFI_FILE_INFO_ID;
     _Alignas(EFI_FILE_INFO) uint8_t buffer[sizeof(EFI_FILE_INFO) + 2 * 64];
     EFI_FILE_INFO *info = (void *)buffer;
     UINTN size = sizeof(buffer);
-    EFI_FILE_HANDLE root = efi_files_root(), file;
+    EFI_FILE_HANDLE root = efi_files_root(), file, old;
     const uint64_t both = EFI_FILE_MODE_READ | EFI_FILE_MODE_WRITE;
 
     if (!root)
         return;
-    if (!EFI_ERROR(root->Open(root, &file, CRASH_OLD_NAME, both, 0)))
-        file->Delete(file);
     if (EFI_ERROR(root->Open(root, &file, CRASH_NAME, both, 0)))
         return;
+    if (!EFI_ERROR(root->Open(root, &old, CRASH_OLD_NAME, both, 0)))
+        old->Delete(old);
     if (!EFI_ERROR(file->GetInfo(file, &info_guid, &size, info))) {
         memcpy(info->FileName, OLD_NAME_ONLY, sizeof(OLD_NAME_ONLY));
         file->SetInfo(file, &info_guid, sizeof(EFI_FILE_INFO) + sizeof(OLD_NAME_ONLY), info);
