@@ -13,9 +13,14 @@ if(CMAKE_C_COMPILER_ID STREQUAL GNU)
   list(APPEND CORE_FLAGS -flto=2)
   set(CORE_LINK_FLAGS ${CORE_FLAGS} -no-pie)
 endif()
-# Which build a panic comes from.
-execute_process(COMMAND git -C ${CMAKE_SOURCE_DIR} rev-parse --short=12 HEAD OUTPUT_VARIABLE BULKHEAD_BUILD
-                OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+# Which build a panic comes from: the commit, and whether something was changed. Looked up again after each commit.
+execute_process(COMMAND git -C ${CMAKE_SOURCE_DIR} describe --always --long --dirty --abbrev=12
+                OUTPUT_VARIABLE BULKHEAD_BUILD OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+execute_process(COMMAND git -C ${CMAKE_SOURCE_DIR} rev-parse --path-format=absolute --git-path logs/HEAD
+                OUTPUT_VARIABLE BULKHEAD_COMMITS OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+if(BULKHEAD_COMMITS AND EXISTS ${BULKHEAD_COMMITS})
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${BULKHEAD_COMMITS})
+endif()
 if(NOT BULKHEAD_BUILD)
   set(BULKHEAD_BUILD "without a version")
 endif()

@@ -10,6 +10,7 @@
 #define OUTPUT_SPARE 128u   /* kept free for the line that says how many were left out */
 #define CHUNK        16u    /* bytes moved at a time: a port's FIFO */
 #define FLUSH_TRIES  (1u << 28)
+#define PANIC_TRIES  (1u << 22) /* pauses; a byte of the slowest line takes less */
 
 #define HIGH_WATER       (CONSOLE_RING / 2) /* the rest is for one exit's output of each vCPU (REP OUTSB) */
 #define THROTTLE_US      2000u
@@ -43,6 +44,8 @@ static struct vm *front;        /* atomic; changed under `lock` */
 static struct vm *shown;        /* front, or NULL at the prompt. As front */
 static uint32_t line_count;     /* atomic. console_line()s ever */
 
+static bool port_stuck; /* in a panic: the port takes no bytes. The CPU that panics */
+
 static bool at_prompt; /* atomic; changed by the CPU that polls */
 
 /* The CPU that polls. */
@@ -52,7 +55,7 @@ static uint32_t polls, input_waits; /* bit n: typed bytes wait for VM n */
 void console_init(const struct console_port *the_port)
 {
     port = the_port;
-    at_prompt = after_key = false;
+    at_prompt = after_key = port_stuck = false;
     polls = input_waits = 0;
     prompt_init();
 }
@@ -601,11 +604,15 @@ void console_flush(void)
     closing = false;
 }
 
+/* A port that takes nothing any more must not keep a panic from the screen and the black box. */
 static void panic_put(uint8_t byte)
 {
-    while (!port->tx_room())
+    for (unsigned tries = 0; !port_stuck && !port->tx_room(); tries++) {
         __builtin_ia32_pause();
-    port->tx(byte);
+        port_stuck = tries == PANIC_TRIES;
+    }
+    if (!port_stuck)
+        port->tx(byte);
 }
 
 void console_panic_begin(void)

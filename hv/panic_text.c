@@ -1,4 +1,5 @@
 #include "hv/panic_text.h"
+#include "arch/x86/cpu.h"
 #include "hv/core.h"
 #include "hv/lib/fmt.h"
 #include "hv/lib/log.h"
@@ -9,8 +10,9 @@
 #define CALLERS_SHOWN 16u
 #define LOG_SHOWN     6144u /* bytes of the log's tail */
 #define CALL_RELATIVE 0xe8u
-#define CALL_OVER     16 /* bytes: a call over less than that fills the return stack buffer, and never returns \
-                          */
+#define CALL_OVER                                                                                            \
+    16 /* bytes: a call over less than that fills the return stack buffer, and never returns                 \
+        */
 #define CALL_LENGTH 5u
 
 static const char *const names[PANIC_REGISTERS] = {
@@ -64,6 +66,39 @@ static void print_stack(struct blackbox *b, const struct panic_facts *facts)
         print_place(b, &facts->code, facts->stack[i]);
         shown++;
     }
+}
+
+/* SDM volume 3, table 6-1. */
+static const char *exception_name(uint64_t vector)
+{
+    static const char *const known[] = {[VECTOR_DE] = "#DE, divide error",
+                                        [VECTOR_DB] = "#DB, debug",
+                                        [VECTOR_BP] = "#BP, breakpoint",
+                                        [VECTOR_UD] = "#UD, invalid opcode",
+                                        [VECTOR_NM] = "#NM, no FPU",
+                                        [VECTOR_DF] = "#DF, double fault: perhaps a stack that is too small",
+                                        [VECTOR_TS] = "#TS, invalid TSS",
+                                        [VECTOR_NP] = "#NP, segment not present",
+                                        [VECTOR_SS] = "#SS, stack fault",
+                                        [VECTOR_GP] = "#GP, general protection",
+                                        [VECTOR_PF] = "#PF, page fault",
+                                        [VECTOR_AC] = "#AC, alignment check",
+                                        [VECTOR_MC] = "#MC, machine check: the hardware reports an error",
+                                        [VECTOR_CP] = "#CP, control protection"};
+    return vector < ARRAY_SIZE(known) && known[vector] ? known[vector] : "no name";
+}
+
+void panic_text_exception(uint64_t vector, char *reason, size_t size)
+{
+    fmt_format(reason, size, "host exception %llu (%s)%s", LL(vector), exception_name(vector),
+               vector == VECTOR_MC ? "" : ": a bug in Bulkhead, not in a guest");
+}
+
+void panic_text_again(struct blackbox *b, const struct panic_code *code, const char *reason, uint64_t rip)
+{
+    blackbox_print(b, "\n(while this was written: %.120s, at ", reason);
+    print_place(b, code, rip);
+    blackbox_print(b, "The rest of this part is missing.)\n");
 }
 
 void panic_text_head(struct blackbox *b, const struct panic_facts *facts)
@@ -128,7 +163,7 @@ void panic_text_exits(struct blackbox *b, bool (*readable)(const void *at, size_
         }
         blackbox_print(b, "VM ");
         if (readable(vm->name, CONFIG_NAME_MAX))
-            blackbox_write(b, vm->name, str_length(vm->name));
+            blackbox_print(b, "%.*s", (int)CONFIG_NAME_MAX, vm->name);
         blackbox_print(b, ", %u vCPUs\n", vm->vcpu_count);
         for (uint32_t v = 0; v < vm->vcpu_count; v++) {
             if (readable(vm->vcpus[v], sizeof(struct vcpu)))

@@ -56,6 +56,10 @@ struct panic_stopped {
     uint64_t rip; /* of ours; 0: it was in a guest */
 };
 
+/* "host exception 14 (#PF, page fault): a bug in Bulkhead, not in a guest" */
+void panic_text_exception(uint64_t vector, char *reason, size_t size);
+/* An exception (or a broken promise) at `rip` while the panic was told. */
+void panic_text_again(struct blackbox *b, const struct panic_code *code, const char *reason, uint64_t rip);
 /* What happened, registers and the stack's return addresses. */
 void panic_text_head(struct blackbox *b, const struct panic_facts *facts);
 void panic_text_cpus(struct blackbox *b, const struct panic_code *code, const struct panic_stopped *stopped,

@@ -38,6 +38,9 @@ struct cpu_hw {
 /* Allocates and maps everything `cpu` needs (stacks with guard pages, windows). On the boot CPU, before any
  * other. */
 enum status cpu_init_prepare(struct cpu *cpu, const struct pt_env *env, hpa_t root);
+/* The first and the last byte + 1 of the stack that `rsp` belongs to, also when it points into the guard
+ * below; false: to none of these CPUs'. */
+bool cpu_init_find_stack(uint64_t rsp, uint32_t cpus, uint64_t *bottom, uint64_t *end);
 /* Makes this CPU use it. Afterwards cpu_this() works. */
 void cpu_init_load(struct cpu *cpu);
 

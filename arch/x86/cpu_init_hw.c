@@ -44,6 +44,16 @@ static uint64_t map_stack(const struct pt_env *env, hpa_t root, unsigned slot, u
     return top;
 }
 
+bool cpu_init_find_stack(uint64_t rsp, uint32_t cpus, uint64_t *bottom, uint64_t *end)
+{
+    uint64_t slot = (rsp - LAYOUT_STACK_VA) / STACK_SLOT;
+    if (rsp < LAYOUT_STACK_VA || slot >= (uint64_t)cpus * STACKS_PER_CPU)
+        return false;
+    *end = LAYOUT_STACK_VA + (slot + 1) * STACK_SLOT;
+    *bottom = *end - (slot % STACKS_PER_CPU ? EVENT_STACK_SIZE : RUN_STACK_SIZE);
+    return true;
+}
+
 static void set_tss_descriptor(struct cpu_hw *hw)
 {
     uint64_t base = (uint64_t)(uintptr_t)&hw->tss;

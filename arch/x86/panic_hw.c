@@ -1,5 +1,5 @@
 /* A panic: one CPU tells everything that is known, to the serial port, the screen and the black box, section
- * by section, so that a panic that dies on the way has said what it could. */
+ * by section. An exception on the way ends its section only: the next one is told then. */
 #include "arch/x86/panic.h"
 #include "arch/x86/apic.h"
 #include "arch/x86/cpu_hw.h"
@@ -14,8 +14,7 @@
 #include "hv/lib/log.h"
 #include "hv/panic_text.h"
 
-#define OTHERS_TRIES 1000000u        /* pauses: some 10 ms and more */
-#define STACK_REACH  (64ull * 1024u) /* bytes: more than any stack has */
+#define OTHERS_TRIES 1000000u /* pauses: some 10 ms and more */
 #define NOBODY       UINT32_MAX
 
 extern const uint8_t core_start[], core_text_end[], core_end[];
@@ -27,8 +26,9 @@ static uint64_t start_tsc;
 static enum config_on_panic on_panic;
 static struct panic_stopped stopped[BOOT_MAX_CPUS];
 static uint32_t panicking = NOBODY; /* index of the CPU that panicked first */
-static bool nested;                 /* and did so again while it told of it */
-static size_t told;                 /* bytes of the text that are on the serial port */
+static struct panic_facts facts;
+static uint32_t section; /* the next one to tell */
+static size_t told;      /* bytes of the text that are on the serial port */
 
 void panic_init(const struct boot_info *info)
 {
@@ -38,9 +38,11 @@ void panic_init(const struct boot_info *info)
         memory = (void *)(uintptr_t)LAYOUT_BLACKBOX_VA;
 }
 
+/* GS is ours from cpu_init_load() on; what broke the host may have broken it, too. */
 static uint32_t this_cpu(void)
 {
-    return cpu_rdmsr(MSR_IA32_GS_BASE) ? cpu_this()->index : 0; /* GS is ours from cpu_init_load() on */
+    uint64_t offset = cpu_rdmsr(MSR_IA32_GS_BASE) - (uint64_t)(uintptr_t)core.cpus;
+    return offset < sizeof(core.cpus) ? (uint32_t)(offset / sizeof(core.cpus[0])) : 0;
 }
 
 bool traps_panicking(void)
@@ -54,14 +56,21 @@ static void __attribute__((noreturn)) halt(void)
         __asm__ volatile("cli; hlt");
 }
 
-void panic_stop_if_asked(uint64_t rip)
+/* Notes where this CPU was and halts it. */
+static void __attribute__((noreturn)) stop(uint32_t self, uint64_t rip)
 {
-    if (!traps_panicking())
-        return;
-    struct panic_stopped *s = &stopped[this_cpu() % BOOT_MAX_CPUS];
-    s->rip = rip;
+    struct panic_stopped *s = &stopped[self];
+    if (!s->stopped) /* else it came here by a panic of its own: that place tells more */
+        s->rip = rip;
     __atomic_store_n(&s->stopped, true, __ATOMIC_RELEASE);
     halt();
+}
+
+void panic_stop_if_asked(uint64_t rip)
+{
+    uint32_t self = this_cpu(), who = __atomic_load_n(&panicking, __ATOMIC_SEQ_CST);
+    if (who != NOBODY && who != self) /* an NMI of the machine's own must not end the report */
+        stop(self, rip);
 }
 
 /* Memory of Bulkhead's own that is mapped for certain: the image and the pool. */
@@ -73,25 +82,27 @@ static bool readable(const void *at, size_t size)
            (first - LAYOUT_POOL_VA < LAYOUT_POOL_SIZE && size <= LAYOUT_POOL_SIZE - (first - LAYOUT_POOL_VA));
 }
 
-/* Words from `rsp` up to the stack's end, or else to the page's, so that no guard page is read. */
-static uint32_t stack_words(uint64_t rsp)
+/* The words of the stack in use: from `rsp`, or from the stack's first word where it has overflowed, to its
+ * end. Elsewhere in our memory (the start-up stack) to the page's end; none where `rsp` is no address of
+ * ours. */
+static void find_stack(uint64_t rsp)
 {
-    uint64_t end = (rsp | PAGE_MASK) + 1;
-    if (rsp - LAYOUT_STACK_VA < LAYOUT_MMIO_VA - LAYOUT_STACK_VA && cpu_rdmsr(MSR_IA32_GS_BASE)) {
-        uint64_t top = ((const struct cpu_hw *)cpu_this()->hw)->stack_top;
-        if (top > rsp && top - rsp <= STACK_REACH)
-            end = top;
-    } else if (!readable((const void *)(uintptr_t)rsp, sizeof(uint64_t))) {
-        return 0;
-    }
-    return (uint32_t)((end - rsp) / sizeof(uint64_t));
+    uint64_t end = (rsp | PAGE_MASK) + 1, first = rsp & ~7ull, bottom;
+    if (cpu_init_find_stack(rsp, core.cpu_count, &bottom, &end))
+        first = first < bottom ? bottom : first;
+    else if (!readable((const void *)(uintptr_t)first, sizeof(uint64_t)))
+        return;
+    facts.stack = (const uint64_t *)(uintptr_t)first;
+    facts.stack_words = (uint32_t)((end - first) / sizeof(uint64_t));
 }
 
-/* Seals what was written, and says it. */
+/* Seals what was written, and says it. A reset may come at any time, and clears the caches on real machines.
+ */
 static void tell(void)
 {
     char piece[128];
     blackbox_seal(&box);
+    cpu_wbinvd();
     const char *text = blackbox_text(&box);
     while (told < box.length) {
         size_t n = 0;
@@ -102,87 +113,114 @@ static void tell(void)
     }
 }
 
-static void wait_for_others(uint32_t self)
+static uint32_t cpu_count(void)
+{
+    return core.cpu_count < BOOT_MAX_CPUS ? core.cpu_count : BOOT_MAX_CPUS;
+}
+
+static void wait_for_others(void)
 {
     for (unsigned tries = 0; tries < OTHERS_TRIES; tries++) {
         uint32_t missing = 0;
-        for (uint32_t i = 0; i < core.cpu_count && i < BOOT_MAX_CPUS; i++)
-            missing +=
-                i != self && core.cpus[i].online && !__atomic_load_n(&stopped[i].stopped, __ATOMIC_ACQUIRE);
+        for (uint32_t i = 0; i < cpu_count(); i++)
+            missing += i != facts.cpu && core.cpus[i].online &&
+                       !__atomic_load_n(&stopped[i].stopped, __ATOMIC_ACQUIRE);
         if (!missing)
             return;
         cpu_pause();
     }
 }
 
-static void __attribute__((noreturn)) end(void)
+/* ---- the sections ---- */
+
+static void tell_head(void)
 {
-    if (on_panic == ON_PANIC_REBOOT) {
-        blackbox_print(&box, "The machine restarts (on_panic = reboot).\n");
-        tell();
+    panic_text_head(&box, &facts);
+}
+
+static void tell_cpus(void)
+{
+    wait_for_others();
+    panic_text_cpus(&box, &facts.code, stopped, cpu_count(), facts.cpu);
+}
+
+static void tell_exits(void)
+{
+    panic_text_exits(&box, readable);
+}
+
+static void tell_log(void)
+{
+    panic_text_log(&box);
+}
+
+static void tell_what_next(void)
+{
+    blackbox_print(&box, on_panic == ON_PANIC_REBOOT
+                             ? "The machine restarts (on_panic = reboot).\n"
+                             : "Please report this output. Reset the machine to start again.\n");
+}
+
+static void show(void)
+{
+    if (on_panic == ON_PANIC_REBOOT)
         fb_panic(blackbox_text(&box), box.length, 0);
-        console_panic_flush();
-        host_reboot();
-    }
-    blackbox_print(&box, "Please report this output. Reset the machine to start again.\n");
-    tell();
-    fb_panic_stay(blackbox_text(&box), box.length);
+    else
+        fb_panic_stay(blackbox_text(&box), box.length);
 }
 
-/* For the first CPU that panics, which then has the machine for itself. The others halt here, and the same
- * one when it panics a second time tells no more than it can. */
-static void begin(uint32_t self)
+static void restart(void)
 {
-    uint32_t nobody = NOBODY;
-    if (__atomic_compare_exchange_n(&panicking, &nobody, self, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
-        log_break_lock();
-        apic_broadcast_nmi();
-        console_panic_begin();
-        console_panic_write("\n");
-        blackbox_begin(&box, memory);
+    if (on_panic != ON_PANIC_REBOOT)
         return;
-    }
-    if (nobody != self || nested)
-        halt();
-    nested = true;
-    blackbox_print(&box, "\n(an exception while this was written: the rest is missing)\n");
-    end();
+    console_panic_flush();
+    host_reboot();
 }
 
-static void __attribute__((noreturn)) report(const char *reason, const uint64_t *registers, uint64_t rsp)
+static void __attribute__((noreturn)) go_on(void)
 {
-    uint32_t self = this_cpu();
-    begin(self);
-    uint64_t aligned = rsp & ~7ull;
-    const struct panic_facts facts = {
+    static void (*const sections[])(void) = {console_panic_begin, tell_head, tell_cpus, tell_exits, tell_log,
+                                             tell_what_next,      show,      restart};
+    while (section < ARRAY_SIZE(sections)) {
+        sections[section++]();
+        tell();
+    }
+    halt();
+}
+
+/* The first CPU that panics has the machine for itself. The others halt here. The same one comes again when
+ * there was an exception while it told. */
+static void __attribute__((noreturn))
+report(const char *reason, const uint64_t *registers, uint64_t rsp, uint64_t rip)
+{
+    uint32_t self = this_cpu(), nobody = NOBODY;
+    if (!__atomic_compare_exchange_n(&panicking, &nobody, self, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
+        if (nobody != self)
+            stop(self, rip);
+        panic_text_again(&box, &facts.code, reason, rip);
+        go_on();
+    }
+    log_break_lock();
+    blackbox_begin(&box, memory);
+    facts = (struct panic_facts){
         .reason = reason,
         .build = BULKHEAD_BUILD,
         .now_us = start_tsc ? clock_ticks_to_ns(cpu_rdtsc() - start_tsc) / 1000 : 0,
         .cpu = self,
         .registers = registers,
-        .stack = (const uint64_t *)(uintptr_t)aligned,
-        .stack_words = stack_words(aligned),
         .code = {.begin = core_start,
                  .size = (size_t)(core_text_end - core_start),
                  .base = (uint64_t)(uintptr_t)core_start,
                  .symbols = &symbols_core},
     };
-    panic_text_head(&box, &facts);
-    tell();
-    wait_for_others(self);
-    panic_text_cpus(&box, &facts.code, stopped,
-                    core.cpu_count < BOOT_MAX_CPUS ? core.cpu_count : BOOT_MAX_CPUS, self);
-    tell();
-    panic_text_exits(&box, readable);
-    tell();
-    panic_text_log(&box);
-    tell();
-    end();
+    find_stack(rsp);
+    apic_broadcast_nmi();
+    go_on();
 }
 
 void panic_trap(const struct trap_frame *f)
 {
-    char reason[96];
+    char reason[112];
     const uint64_t registers[PANIC_REGISTERS] = {
         [PANIC_RAX] = f->rax,         [PANIC_RBX] = f->rbx,     [PANIC_RCX] = f->rcx,
         [PANIC_RDX] = f->rdx,         [PANIC_RSI] = f->rsi,     [PANIC_RDI] = f->rdi,
@@ -193,9 +231,8 @@ void panic_trap(const struct trap_frame *f)
         [PANIC_RFLAGS] = f->rflags,   [PANIC_ERROR] = f->error, [PANIC_CR2] = cpu_read_cr2(),
         [PANIC_CR3] = cpu_read_cr3(),
     };
-    fmt_format(reason, sizeof(reason), "host exception %llu: a bug in Bulkhead, not in a guest",
-               (unsigned long long)f->vector);
-    report(reason, registers, f->rsp);
+    panic_text_exception(f->vector, reason, sizeof(reason));
+    report(reason, registers, f->rsp, f->rip);
 }
 
 void host_panic(const char *format, ...)
@@ -205,5 +242,6 @@ void host_panic(const char *format, ...)
     va_start(args, format);
     fmt_vformat(reason, sizeof(reason), format, args);
     va_end(args);
-    report(reason, NULL, (uint64_t)(uintptr_t)__builtin_frame_address(0));
+    report(reason, NULL, (uint64_t)(uintptr_t)__builtin_frame_address(0),
+           (uint64_t)(uintptr_t)__builtin_return_address(0));
 }

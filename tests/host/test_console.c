@@ -664,6 +664,16 @@ static void test_panic(void **state)
     assert_sent("core\r\nlast words\r\nPANIC\r\n");
 }
 
+/* A panic goes on to the screen and the black box when the port has stopped for good. */
+static void test_panic_with_a_stuck_port(void **state)
+{
+    room = 3;
+    refill = 0;
+    console_panic_write("PANIC\n");
+    console_panic_write("and more\n");
+    assert_sent("PAN");
+}
+
 #define T(f) cmocka_unit_test_setup(f, setup)
 
 int main(void)
@@ -698,6 +708,7 @@ int main(void)
         T(test_logs_are_settled),
         T(test_guest_output),
         T(test_panic),
+        T(test_panic_with_a_stuck_port),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -122,6 +122,30 @@ static void test_head(void **state)
     assert_false(says("4d2"));
 }
 
+static void test_exceptions_have_names(void **state)
+{
+    char reason[112];
+    panic_text_exception(14, reason, sizeof(reason));
+    assert_string_equal(reason, "host exception 14 (#PF, page fault): a bug in Bulkhead, not in a guest");
+    panic_text_exception(18, reason, sizeof(reason));
+    assert_string_equal(reason, "host exception 18 (#MC, machine check: the hardware reports an error)");
+    panic_text_exception(8, reason, sizeof(reason)); /* the longest one */
+    assert_string_equal(reason + strlen(reason) - 5, "guest");
+    static const uint64_t nameless[] = {9, 22, UINT64_MAX};
+    for (unsigned i = 0; i < ARRAY_SIZE(nameless); i++) {
+        panic_text_exception(nameless[i], reason, sizeof(reason));
+        assert_non_null(strstr(reason, "(no name)"));
+    }
+}
+
+static void test_exception_while_telling(void **state)
+{
+    panic_text_again(&box, &where, "host exception 14", where.base + 0x48);
+    assert_true(says("\n(while this was written: host exception 14, at "));
+    assert_true(says(" second+0x8\n"));
+    assert_true(says("is missing.)\n"));
+}
+
 static void test_without_registers(void **state)
 {
     const struct panic_facts facts = {.reason = "broken promise", .build = "b", .code = where};
@@ -172,6 +196,13 @@ static void test_exits(void **state)
     unreadable = machine.vm.vcpus[1];
     panic_text_exits(&box, can_read);
     assert_false(says("vCPU 1"));
+    blackbox_begin(&box, memory);
+    char name[CONFIG_NAME_MAX + 4]; /* one that lost its end */
+    memset(name, 'n', sizeof(name));
+    name[sizeof(name) - 1] = 0;
+    machine.vm.name = name;
+    panic_text_exits(&box, can_read);
+    assert_true(says("VM nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn, 2 vCPUs\n"));
     core.vms[1] = NULL;
 }
 
@@ -187,8 +218,15 @@ static void test_log(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(test_symbols), T(test_damaged_symbols), T(test_head), T(test_without_registers),
-        T(test_cpus),    T(test_exits),           T(test_log),
+        T(test_symbols),
+        T(test_damaged_symbols),
+        T(test_head),
+        T(test_without_registers),
+        T(test_exceptions_have_names),
+        T(test_exception_while_telling),
+        T(test_cpus),
+        T(test_exits),
+        T(test_log),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
