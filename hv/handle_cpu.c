@@ -75,15 +75,23 @@ struct exit_result handle_rdtscp(struct vcpu *vcpu, const struct exit *exit)
     return vcpu->vm->cpuid.has_rdtscp ? handle_rdtsc(vcpu, exit) : exit_inject(VECTOR_UD);
 }
 
-/* What a guest tried that it is not offered, for the log: each exit reason once per VM. */
-static void note_once(struct vcpu *vcpu, const struct exit *exit, const char *answer)
+static void __attribute__((noinline, cold))
+note(struct vcpu *vcpu, const struct exit *exit, const char *answer)
 {
-    uint64_t *seen = &vcpu->vm->insns_seen[exit->reason / 64 % ARRAY_SIZE(vcpu->vm->insns_seen)];
-    uint64_t bit = 1ull << exit->reason % 64;
-    if (__builtin_expect((__atomic_load_n(seen, __ATOMIC_RELAXED) & bit) == 0, 0) &&
-        !(__atomic_fetch_or(seen, bit, __ATOMIC_RELAXED) & bit))
+    uint8_t *noted = &vcpu->vm->insns_noted[exit->reason % ARRAY_SIZE(vcpu->vm->insns_noted)];
+    if (!__atomic_exchange_n(noted, 1, __ATOMIC_RELAXED))
         log_vcpu(LOG_DEBUG, vcpu, "%s (exit reason %u) is not offered: answered with %s",
                  exit_kind_name(exit->kind), exit->reason, answer);
+}
+
+/* What a guest tried that it is not offered, for the log: each exit reason once per VM. */
+static inline void note_once(struct vcpu *vcpu, const struct exit *exit, const char *answer)
+{
+    const struct vm *vm = vcpu->vm;
+    if (__builtin_expect(
+            !__atomic_load_n(&vm->insns_noted[exit->reason % ARRAY_SIZE(vm->insns_noted)], __ATOMIC_RELAXED),
+            0))
+        note(vcpu, exit, answer);
 }
 
 /* No hypercall exists yet: every number is unknown and answers RAX = -1, at every privilege level. */

@@ -78,7 +78,7 @@ struct vm {
 
     struct once msrs_seen;            /* refused ones that the log has: MSR number, bit 32 set for writes */
     uint32_t restarts, quick_crashes; /* life */
-    uint64_t insns_seen[2];           /* A. instructions not offered that the log has: bit = exit reason */
+    uint8_t insns_noted[128];         /* A. by exit reason: what was refused and is in the log */
 
     uint32_t vcpu_count; /* C */
     struct vcpu *vcpus[VM_MAX_VCPUS];
