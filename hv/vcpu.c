@@ -76,17 +76,14 @@ static void __attribute__((noinline)) run_timers(struct vcpu *vcpu, uint64_t now
     vcpu->entry_tsc = host_tsc();
 }
 
-/* Takes what other CPUs asked for into the events' state. False: the VM is stopping. */
-static bool take_requests(struct vcpu *vcpu)
+/* False: the VM is stopping. */
+static bool __attribute__((noinline)) take_rare_requests(struct vcpu *vcpu, uint32_t requests)
 {
-    uint32_t requests = __atomic_exchange_n(&vcpu->requests, 0, __ATOMIC_SEQ_CST);
     struct events_state *s = &vcpu->events;
     if (requests & VCPU_REQ_SNAPSHOT)
         dump_take_snapshot(vcpu);
     if (requests & VCPU_REQ_STOP)
         return false;
-    if (requests & VCPU_REQ_TIMER)
-        vcpu_update_deadline(vcpu);
     if (requests & VCPU_REQ_NMI)
         s->pending |= EVENTS_NMI;
     if (requests & VCPU_REQ_INIT)
@@ -97,6 +94,18 @@ static bool take_requests(struct vcpu *vcpu)
     }
     if (requests & VCPU_REQ_CONSOLE)
         console_throttle(vcpu);
+    return true;
+}
+
+/* Takes what other CPUs asked for into the events' state. False: the VM is stopping. */
+static bool take_requests(struct vcpu *vcpu)
+{
+    uint32_t requests = __atomic_exchange_n(&vcpu->requests, 0, __ATOMIC_SEQ_CST);
+    if (__builtin_expect(requests & ~(uint32_t)(VCPU_REQ_EVENT | VCPU_REQ_TIMER), 0) &&
+        !take_rare_requests(vcpu, requests))
+        return false;
+    if (requests & VCPU_REQ_TIMER)
+        vcpu_update_deadline(vcpu);
     return true;
 }
 
