@@ -6,7 +6,7 @@
 #include "hv/lib/addr.h"
 
 #define BOOT_INFO_MAGIC   0x4248495f31303030ull /* "000_IHB" */
-#define BOOT_INFO_VERSION 2u
+#define BOOT_INFO_VERSION 3u
 #define BOOT_MAX_REGIONS  512
 #define BOOT_MAX_CPUS     64
 

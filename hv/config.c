@@ -200,6 +200,17 @@ static bool parse_on_crash(struct parser *p, const struct value *v)
     return true;
 }
 
+static bool parse_compat(struct parser *p, const struct value *v)
+{
+    static const char *const names[] = {[COMPAT_NONE] = "none", [COMPAT_QEMU] = "qemu"};
+    unsigned choice;
+
+    if (!parse_choice(p, v, names, ARRAY_SIZE(names), "qemu, or leave the line out", &choice))
+        return false;
+    p->vm->compat = (enum config_compat)choice;
+    return true;
+}
+
 static bool parse_vm_log(struct parser *p, const struct value *v)
 {
     p->vm->log_line = p->line_number;
@@ -495,6 +506,7 @@ static const struct key {
     {"on_crash", SECTION_VM, false, false, false, parse_on_crash},
     {"console", SECTION_VM, false, false, false, parse_vm_console},
     {"log", SECTION_VM, false, false, false, parse_vm_log},
+    {"compat", SECTION_VM, false, false, false, parse_compat},
 };
 
 /* ---- sections ---- */
@@ -566,7 +578,7 @@ static bool parse_section(struct parser *p, struct span text)
     if (!span_equals(kind, "machine"))
         return fail(p, CONFIG_UNKNOWN_SECTION, column, "there is no section [%s]: %s", quoted(inner).text,
                     near_miss(kind, "machine") ? "did you mean [machine]?"
-                                                  : "there are [machine] and [vm NAME]");
+                                               : "there are [machine] and [vm NAME]");
     if (name.size)
         return fail(p, CONFIG_BAD_SECTION, column_of(p, name.data), "[machine] takes no name");
     if (p->seen_machine)
@@ -593,7 +605,7 @@ static bool unknown_key(struct parser *p, struct span name, uint32_t column)
     return fail(p, CONFIG_UNKNOWN_KEY, column, "there is no '%s' in a %s section: it takes %s",
                 quoted(name).text, where,
                 p->section == SECTION_VM ? "cpus, memory, kernel, initrd, cmdline, module, on_reboot, "
-                                           "on_crash, console and log"
+                                           "on_crash, console, log and compat"
                                          : "console, log, report, on_idle and on_panic");
 }
 

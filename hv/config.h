@@ -21,7 +21,8 @@
  *     on_reboot  restart (default) | stop
  *     on_crash   stop (default) | restart | dump
  *     console    1..9; not given: the lowest digit that no VM asks for, in the order of the file
- *     log        as in [machine], which is the default */
+ *     log        as in [machine], which is the default
+ *     compat     none (default) | qemu: also the devices that test kernels know from QEMU */
 #pragma once
 
 #include "hv/lib/log.h"
@@ -54,6 +55,7 @@ enum config_on_stop {
     ON_STOP_RESTART,
     ON_STOP_DUMP, /* on_crash only: the full dump goes to the console, then as ON_STOP_STOP */
 };
+enum config_compat { COMPAT_NONE, COMPAT_QEMU };
 
 struct config_module {
     char path[CONFIG_PATH_MAX];
@@ -72,6 +74,7 @@ struct config_vm {
     enum config_on_stop on_crash;  /* default stop */
     uint8_t console;               /* the digit that brings it to the front, 1..9, no two VMs have the same */
     enum log_level log;            /* what the console shows of its lines */
+    enum config_compat compat;     /* default none */
     uint32_t module_count;
     struct config_module modules[CONFIG_MAX_MODULES];
     uint32_t line; /* where its section starts, for later messages */

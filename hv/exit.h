@@ -155,8 +155,8 @@ enum exit_action {
 
 enum stop_reason {
     STOP_NONE,
-    STOP_POWEROFF, /* the guest asked */
-    STOP_REBOOT,   /* the guest asked */
+    STOP_POWEROFF,     /* the guest asked */
+    STOP_REBOOT,       /* the guest asked */
     STOP_TRIPLE_FAULT, /* the first crash: see stop_is_crash() */
     STOP_UNHANDLED_EXIT,
     STOP_BAD_INSTRUCTION, /* MMIO or string I/O with an instruction the decoder does not know */
@@ -167,6 +167,7 @@ enum stop_reason {
     STOP_OPERATOR,     /* the operator's order */
     STOP_OPERATOR_RESET,
     STOP_NOT_LOADED, /* its images could not be loaded */
+    STOP_LEFT,       /* the guest asked, with a code: vm->exit_code */
     STOP_REASON_COUNT
 };
 

@@ -86,6 +86,7 @@ const char *stop_reason_name(enum stop_reason why)
         [STOP_OPERATOR] = "stopped by the operator",
         [STOP_OPERATOR_RESET] = "reset by the operator",
         [STOP_NOT_LOADED] = "its images could not be loaded",
+        [STOP_LEFT] = "the guest left with a code",
     };
     return (unsigned)why < STOP_REASON_COUNT ? names[why] : "?";
 }

@@ -40,13 +40,19 @@ static void env_power(void *ctx, enum vdev_power what)
     vm_stop(ctx, what == VDEV_POWEROFF ? STOP_POWEROFF : STOP_REBOOT);
 }
 
+static void testdev_leave(void *ctx, uint32_t code)
+{
+    vm_leave(ctx, code);
+}
+
 static int64_t env_wall_seconds(void *ctx)
 {
     const struct vm *vm = ctx;
     return vm->start_wall + (int64_t)(vm_now_ns(vm) / 1000000000u);
 }
 
-/* The devices in start-up order; the PIC and IOAPIC come first because others raise lines at reset. */
+/* The devices in start-up order; the PIC and IOAPIC come first because others raise lines at reset, those
+ * that not every VM has come last. */
 struct platform_row {
     size_t offset;
     const struct vdev_ops *ops;
@@ -59,7 +65,9 @@ static const struct platform_row rows[] = {
     ROW(pic.dev, pic_ops),         ROW(ioapic.dev, ioapic_ops), ROW(pit.dev, pit_ops),
     ROW(rtc.dev, rtc_ops),         ROW(kbd.dev, kbd_ops),       ROW(uart.dev, uart_ops),
     ROW(acpi_pm.dev, acpi_pm_ops), ROW(sysctl.dev, sysctl_ops), ROW(pci.ports, pci_host_port_ops),
+    ROW(testdev.dev, testdev_ops), ROW(fw_cfg.dev, fw_cfg_ops),
 };
+#define COMPAT_ROWS 2u
 
 static struct vdev *row_device(struct platform *p, const struct platform_row *row)
 {
@@ -95,13 +103,21 @@ static const struct platform_ports ports[] = {
     PORTS(pci.ports, PCI_HOST_PORT_ADDRESS + 2, 2),
     PORTS(pci.ports, PCI_HOST_PORT_DATA, 4),
 };
+static const struct platform_ports compat_ports[] = {
+    PORTS(testdev.dev, TESTDEV_ECHO_PORT, TESTDEV_WIDE_PORTS),
+    PORTS(testdev.dev, TESTDEV_FLUSH_PORT, TESTDEV_WIDE_PORTS),
+    PORTS(testdev.dev, TESTDEV_DEBUG_PORT, 1),
+    PORTS(testdev.dev, TESTDEV_EXIT_PORT, TESTDEV_WIDE_PORTS),
+    PORTS(testdev.dev, TESTDEV_IRQ_PORT, TESTDEV_LINES),
+    PORTS(fw_cfg.dev, FW_CFG_PORT, FW_CFG_PORT_COUNT),
+};
 
 /* The earliest deadline of all devices, as the host's TSC, for vCPU 0. */
 static void update_next_timer(struct vm *vm)
 {
     struct platform *p = &vm->platform;
     uint64_t next = VDEV_NEVER;
-    for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {
+    for (unsigned i = 0; i < p->device_count; i++) {
         const struct vdev *dev = row_device(p, &rows[i]);
         if (dev->deadline_ns < next)
             next = dev->deadline_ns;
@@ -129,7 +145,7 @@ void platform_run_timers(struct vm *vm)
     struct platform *p = &vm->platform;
     spin_lock(&vm->devices);
     uint64_t now = vm_now_ns(vm);
-    for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {
+    for (unsigned i = 0; i < p->device_count; i++) {
         struct vdev *dev = row_device(p, &rows[i]);
         if (dev->deadline_ns <= now) {
             dev->deadline_ns = VDEV_NEVER;
@@ -149,6 +165,21 @@ static void pic_output_changed(void *ctx, bool level)
 {
     if (level)
         vcpu_request(vm_of(ctx)->vcpus[0], VCPU_REQ_EVENT);
+}
+
+static bool has_compat(const struct vm *vm)
+{
+    return vm->config->compat == COMPAT_QEMU;
+}
+
+static enum status claim_ports(struct vm *vm, const struct platform_ports *table, unsigned count)
+{
+    enum status s = STATUS_OK;
+    for (unsigned i = 0; i < count && s == STATUS_OK; i++) {
+        struct vdev *dev = (struct vdev *)((char *)&vm->platform + table[i].offset);
+        s = bus_add_ports(&vm->bus, table[i].first, table[i].count, dev);
+    }
+    return s;
 }
 
 enum status platform_init(struct vm *vm)
@@ -171,24 +202,29 @@ enum status platform_init(struct vm *vm)
     p->pic.output_changed = pic_output_changed;
     p->pic.output_ctx = vm;
     p->next_timer_tsc = UINT64_MAX;
+    p->device_count = ARRAY_SIZE(rows) - (has_compat(vm) ? 0 : COMPAT_ROWS);
+    p->testdev.leave = testdev_leave;
+    p->testdev.leave_ctx = vm;
+    p->fw_cfg.cpus = (uint16_t)vm->vcpu_count;
+    p->fw_cfg.ram_size = vm->layout.memory;
     ioapic_connect(&p->ioapic, deliver_message, vm);
     pci_host_setup(&p->pci, GUEST_ECAM);
     p->pci.ecam = (struct vdev){.ops = &pci_host_ecam_ops, .env = &p->env, .deadline_ns = VDEV_NEVER};
-    for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {
+    for (unsigned i = 0; i < p->device_count; i++) {
         struct vdev *dev = row_device(p, &rows[i]);
         *dev = (struct vdev){.ops = rows[i].ops, .env = &p->env, .deadline_ns = VDEV_NEVER};
     }
-    for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {
+    for (unsigned i = 0; i < p->device_count; i++) {
         struct vdev *dev = row_device(p, &rows[i]);
         dev->ops->init(dev);
     }
-    for (unsigned i = 0; i < ARRAY_SIZE(ports); i++) {
-        struct vdev *dev = (struct vdev *)((char *)p + ports[i].offset);
-        enum status s = bus_add_ports(&vm->bus, ports[i].first, ports[i].count, dev);
-        if (s != STATUS_OK)
-            return s;
-    }
-    enum status s = bus_add_mmio(&vm->bus, IOAPIC_BASE, IOAPIC_SIZE, &p->ioapic.dev);
+    enum status s = claim_ports(vm, ports, ARRAY_SIZE(ports));
+    if (s == STATUS_OK && has_compat(vm))
+        s = claim_ports(vm, compat_ports, ARRAY_SIZE(compat_ports));
+    if (s == STATUS_OK && has_compat(vm))
+        s = bus_add_mmio(&vm->bus, TESTDEV_RAM, TESTDEV_RAM_SIZE, &p->testdev.dev);
+    if (s == STATUS_OK)
+        s = bus_add_mmio(&vm->bus, IOAPIC_BASE, IOAPIC_SIZE, &p->ioapic.dev);
     return s == STATUS_OK ? bus_add_mmio(&vm->bus, GUEST_ECAM, GUEST_ECAM_SIZE, &p->pci.ecam) : s;
 }
 
@@ -196,7 +232,7 @@ void platform_reset(struct vm *vm)
 {
     struct platform *p = &vm->platform;
     spin_lock(&vm->devices);
-    for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {
+    for (unsigned i = 0; i < p->device_count; i++) {
         struct vdev *dev = row_device(p, &rows[i]);
         dev->ops->reset(dev);
     }

@@ -187,6 +187,9 @@ static void destroy(struct vm *vm)
         vm->vcpus[i] = NULL;
     }
     vm->vcpu_count = 0;
+    if (vm->platform.testdev.ram)
+        (void)pool_free_pages(&core.pool, vm->platform.testdev.ram, TESTDEV_RAM_SIZE / PAGE_SIZE);
+    vm->platform.testdev.ram = NULL;
     if (vm->acpi)
         (void)pool_free_pages(&core.pool, vm->acpi, ACPI_PAGES);
     vm->acpi = NULL;
@@ -206,7 +209,9 @@ static enum status create_parts(struct vm *vm, char *why, size_t why_size)
     if (s != STATUS_OK)
         return s;
     vm->acpi = pool_alloc_pages(&core.pool, ACPI_PAGES);
-    if (!vm->acpi) {
+    if (vm->config->compat == COMPAT_QEMU)
+        vm->platform.testdev.ram = pool_alloc_pages(&core.pool, TESTDEV_RAM_SIZE / PAGE_SIZE);
+    if (!vm->acpi || (vm->config->compat == COMPAT_QEMU && !vm->platform.testdev.ram)) {
         fmt_format(why, why_size, "Bulkhead's own memory is used up");
         return ERR_NO_MEMORY;
     }

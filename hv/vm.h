@@ -7,6 +7,7 @@
 
 #include "arch/x86/ept.h"
 #include "drivers/vdev/acpi_pm.h"
+#include "drivers/vdev/fw_cfg.h"
 #include "drivers/vdev/ioapic.h"
 #include "drivers/vdev/kbd.h"
 #include "drivers/vdev/pci_host.h"
@@ -14,6 +15,7 @@
 #include "drivers/vdev/pit.h"
 #include "drivers/vdev/rtc.h"
 #include "drivers/vdev/sysctl.h"
+#include "drivers/vdev/testdev.h"
 #include "drivers/vdev/uart.h"
 #include "hv/bus.h"
 #include "hv/config.h"
@@ -38,6 +40,9 @@ struct platform {
     struct acpi_pm acpi_pm;
     struct ioapic ioapic;
     struct pci_host pci;
+    struct testdev testdev; /* compat = qemu, as is: */
+    struct fw_cfg fw_cfg;
+    uint32_t device_count; /* C. of the devices in start-up order, those that this VM has */
     struct vdev_env env;
     uint64_t next_timer_tsc; /* A. host TSC of the earliest device deadline, UINT64_MAX = none */
 };
@@ -52,6 +57,7 @@ struct vm {
     struct spinlock life;
     enum vm_state state;    /* life */
     enum stop_reason stop;  /* life. why it is stopping: the first reason wins */
+    uint32_t exit_code;     /* life. with STOP_LEFT: what the guest gave */
     enum life_wish wish;    /* life. the operator's, until the work under way has ended */
     uint32_t vcpus_in_loop; /* life. vCPUs that have not yet left the run loop */
     bool started;           /* life. its first start has ended, well or not */
@@ -114,6 +120,8 @@ void vm_begin_vcpu(struct vcpu *vcpu);
 bool vm_order(struct vm *vm, enum vm_order order, char *why, size_t why_size);
 /* A reason to stop, from a vCPU or a device: the first one wins, and every vCPU leaves its loop. Any CPU. */
 void vm_stop(struct vm *vm, enum stop_reason why);
+/* The same for a guest that ends itself with a code (STOP_LEFT). */
+void vm_leave(struct vm *vm, uint32_t code);
 /* What a CPU of the VM does when it was given a vCPU: true when that is the work of starting. */
 bool vm_is_starting(const struct vm *vm);
 /* This CPU's share of the work of starting: zeroes memory before the first start; the CPU that is ready last

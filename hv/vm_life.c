@@ -78,8 +78,11 @@ static void ended(struct vm *vm, const struct life *life)
     if (stop_is_crash(life->stop) && vm->config->on_crash == ON_STOP_DUMP && !console_show(&dump))
         log_vm(LOG_ERROR, vm, "its dump is left out: too many are being shown");
     /* Not limited in rate: only an order makes the next one possible. */
-    log_line(stop_is_crash(life->stop) ? LOG_ERROR : LOG_INFO, vm->name, "stopped: %s",
-             stop_reason_name(life->stop));
+    if (life->stop == STOP_LEFT) /* scripts/run --exit-code reads this line */
+        log_line(LOG_INFO, vm->name, "stopped: the guest left with code %u", vm->exit_code);
+    else
+        log_line(stop_is_crash(life->stop) ? LOG_ERROR : LOG_INFO, vm->name, "stopped: %s",
+                 stop_reason_name(life->stop));
     core_vm_stopped(life->wish == WISH_STOP);
 }
 
@@ -105,15 +108,27 @@ bool vm_order(struct vm *vm, enum vm_order order, char *why, size_t why_size)
     return action != LIFE_REFUSE;
 }
 
-void vm_stop(struct vm *vm, enum stop_reason why)
+static void stop(struct vm *vm, enum stop_reason why, uint32_t code)
 {
     spin_lock(&vm->life);
     struct life life = life_of(vm);
     enum life_action action = life_stop(&life, why);
     set_life(vm, &life);
+    if (action == LIFE_ASK)
+        vm->exit_code = code;
     spin_unlock(&vm->life);
     if (action == LIFE_ASK)
         ask(vm);
+}
+
+void vm_stop(struct vm *vm, enum stop_reason why)
+{
+    stop(vm, why, 0);
+}
+
+void vm_leave(struct vm *vm, uint32_t code)
+{
+    stop(vm, STOP_LEFT, code);
 }
 
 /* ---- starting ---- */

@@ -63,22 +63,26 @@ def _write_all(fd, data):
         data = data[os.write(fd, data):]
 
 
-def bridge(machine, timeout=None, log=None):
+TAIL = 16384  # bytes of output that are kept for who looks at how it ended
+
+
+def bridge(machine, timeout=None, log=None, tail=None):
     """Copies between the terminal and machine.console until the machine ends. Returns "off", "timeout" or "left".
 
-    `timeout` in seconds of wall time; `log`: a file that gets a copy of the output."""
+    `timeout` in seconds of wall time; `log`: a file that gets a copy of the output; `tail`: a
+    bytearray that holds the newest of it at the end."""
     fd = _input_fd()
     end = time.monotonic() + timeout if timeout else None
     copy = open(log, "wb") if log else None
     try:
         with _Raw(fd) as raw:
-            return _loop(machine, fd, raw, end, copy)
+            return _loop(machine, fd, raw, end, copy, tail)
     finally:
         if copy:
             copy.close()
 
 
-def _loop(machine, fd, raw, end, copy):
+def _loop(machine, fd, raw, end, copy, tail):
     console = machine.console
     inputs = [console] + ([fd] if fd is not None else [])
     visible = _FirmwareFilter()
@@ -92,6 +96,9 @@ def _loop(machine, fd, raw, end, copy):
             if not data:
                 return "off"
             _write_all(1, visible(data))
+            if tail is not None:
+                tail += data
+                del tail[:-TAIL]
             if copy:
                 copy.write(data)
                 copy.flush()

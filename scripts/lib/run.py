@@ -40,7 +40,7 @@ def _parser():
         description="Sets up, builds, makes an image, boots it, and makes this terminal the console.\n"
         "Without options: a Linux shell in each of two VMs (examples/two-linux.conf) on the best rig this machine has.",
         epilog="Exit status: 0 the machine powered off, %d time is up, %d left with %s,\n%d the machine stopped by "
-        "a fault, 1 it never started, 2 wrong usage." % (EXIT_TIMEOUT, EXIT_LEFT, console.LEAVE_NAME, EXIT_FAULT))
+        "a fault, 1 it never started, 2 wrong usage; see --exit-code." % (EXIT_TIMEOUT, EXIT_LEFT, console.LEAVE_NAME, EXIT_FAULT))
     parser.add_argument("--config", metavar="FILE", help="the bulkhead.conf (default: the demo)")
     parser.add_argument("--rig", choices=("bochs", "kvm"), help="what to run on (default: kvm where nested VT-x "
                         "works, otherwise bochs)")
@@ -57,7 +57,20 @@ def _parser():
                         "at the end to PNG")
     parser.add_argument("--emulator-log", metavar="FILE", help="bochs: keep the emulator's own log, with the reason "
                         "of every failed VM entry (slower)")
+    parser.add_argument("--exit-code", action="store_true", help="when the last VM left with code N (compat = qemu, "
+                        "port 0xf4) and the machine then powered off, the exit status is (N << 1) | 1, as QEMU's")
     return parser
+
+
+def exit_status(output):
+    """What QEMU's isa-debug-exit would make of the end of the console's output: 0 when the last VM to stop gave no code.
+
+    A guest can print such lines too, but not behind Bulkhead's own: the last one before the end counts."""
+    lines = re.findall(rb"^\[ *\d+\.\d+\] ([a-z0-9-]+): (?:ERROR: )?((?:stopped|every VM has stopped): .*?)\r?$", output, re.M)
+    if len(lines) < 2 or lines[-1] != (b"core", b"every VM has stopped: powering off"):
+        return 0
+    match = re.fullmatch(rb"stopped: the guest left with code (\d+)", lines[-2][1])
+    return (int(match.group(1)) << 1 | 1) & 0xFF if match else 0
 
 
 def needs(path):
@@ -112,13 +125,15 @@ def main(arguments):
         ui.say("this terminal is the console; %s leaves" % console.LEAVE_NAME)
     machine = _start(options, rig, out, cpus, memory)
     try:
-        result = console.bridge(machine, options.timeout, options.log)
+        tail = bytearray()
+        result = console.bridge(machine, options.timeout, options.log, tail)
         if result == "off":
             machine.process.wait(10)
         print(flush=True)
         if options.screenshot:
             machine.screen.picture().save(options.screenshot)
-        return _report(result, machine, options)
+        status = _report(result, machine, options)
+        return exit_status(bytes(tail)) if options.exit_code and result == "off" else status
     finally:
         machine.close()
 

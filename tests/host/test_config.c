@@ -50,7 +50,8 @@ static void test_full_example(void **state)
                        "module = a/one.bin first -x  # and only\n"
                        "console = 7\n"
                        "module = two\n"
-                       "log = warn\n";
+                       "log = warn\n"
+                       "compat = qemu\n";
     assert_int_equal(parse(text), STATUS_OK);
     assert_int_equal(error.rule, CONFIG_OK);
     assert_int_equal(config.console, CONSOLE_SERIAL);
@@ -71,6 +72,7 @@ static void test_full_example(void **state)
     assert_int_equal(vm->console, 7);
     assert_int_equal(vm->console_line, 18);
     assert_int_equal(vm->log, LOG_WARN);
+    assert_int_equal(vm->compat, COMPAT_QEMU);
     assert_int_equal(vm->module_count, 2);
     assert_string_equal(vm->modules[0].path, "a/one.bin");
     assert_string_equal(vm->modules[0].args, "first -x");
@@ -106,6 +108,9 @@ static void test_defaults(void **state)
     assert_int_equal(config.vms[0].initrd_line, 0);
     assert_int_equal(config.vms[0].on_reboot, ON_STOP_RESTART);
     assert_int_equal(config.vms[0].on_crash, ON_STOP_STOP);
+    assert_int_equal(config.vms[0].compat, COMPAT_NONE);
+    assert_int_equal(parse(VM "compat = none\n"), STATUS_OK);
+    assert_int_equal(config.vms[0].compat, COMPAT_NONE);
 }
 
 #define VM_REST "memory = 8M\nkernel = k\n"
@@ -253,6 +258,7 @@ static const struct bad {
     {CONFIG_EMPTY_VALUE, 5, 9, VM "module = # a\n", "'module' has no value"},
     {CONFIG_UNKNOWN_KEY, 5, 1, VM "modules = a\n", "did you mean 'module'?"},
     {CONFIG_BAD_CHOICE, 5, 13, VM "on_reboot = poweroff\n", "use stop or restart"},
+    {CONFIG_BAD_CHOICE, 5, 10, VM "compat = QEMU\n", "use qemu, or leave the line out"},
     {CONFIG_BAD_CHOICE, 5, 12, VM "on_crash = stopp\n", "use stop, restart or dump"},
     {CONFIG_BAD_SIZE, 2, 10, "[vm a]\nmemory = 512MB\n", "'512MB' is not a size"},
     {CONFIG_BAD_SIZE, 2, 10, "[vm a]\nmemory = M\n", "as in memory = 512M"},

@@ -197,6 +197,39 @@ static void test_power(void **state)
     assert_stopping(STOP_POWEROFF);
 }
 
+/* ---- compat = qemu ---- */
+
+static void test_compat(void **state)
+{
+    static uint8_t ram[TESTDEV_RAM_SIZE];
+    static const uint16_t ports[] = {0xe0, 0xe3, 0xe4, 0xe7, 0xe9, 0xf4, 0xf7, 0x2000, 0x2017};
+    assert_null(bus_find_mmio(&vm->bus, TESTDEV_RAM)); /* not without it: test_ports has the ports */
+    memset(&vm->bus, 0, sizeof(vm->bus));
+    machine.config.compat = COMPAT_QEMU;
+    p->testdev.ram = ram;
+    assert_int_equal(platform_init(vm), STATUS_OK);
+    for (unsigned i = 0; i < ARRAY_SIZE(ports); i++)
+        assert_ptr_equal(bus_find_port(&vm->bus, ports[i], 1), &p->testdev.dev);
+    assert_ptr_equal(bus_find_mmio(&vm->bus, 0xff000000), &p->testdev.dev);
+    assert_ptr_equal(bus_find_mmio(&vm->bus, 0xff00ffff), &p->testdev.dev);
+    assert_ptr_equal(bus_find_port(&vm->bus, 0x510, 2), &p->fw_cfg.dev);
+    out(0x510, 2, 5);
+    assert_int_equal(in(0x511, 1), 2); /* vCPUs */
+    out(0x510, 2, 3);
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(in(0x511, 1), MACHINE_RAM_END >> 8 * i & 0xff);
+    out(0xe0, 4, 7);
+    ram[5] = 5;
+    platform_reset(vm);
+    assert_int_equal(in(0xe0, 4), 0);
+    assert_int_equal(ram[5], 0);
+    out(0xf4, 4, 0x12345);
+    assert_int_equal(vm->exit_code, 0x12345);
+    out(0xf4, 4, 1); /* too late: the first counts */
+    assert_int_equal(vm->exit_code, 0x12345);
+    assert_stopping(STOP_LEFT);
+}
+
 /* ---- timers ---- */
 
 static uint64_t ns_from_start(void)
@@ -371,6 +404,7 @@ int main(void)
         T(test_memory_in_cmos),
         T(test_environment),
         T(test_power),
+        T(test_compat),
         T(test_earliest_deadline),
         T(test_new_deadline_is_told),
         T(test_timer_fires),

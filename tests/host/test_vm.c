@@ -223,6 +223,14 @@ static void test_create_without_pool(void **state)
     make_pool(before - after);
     create_fails(ERR_NO_MEMORY);
     assert_says("vCPU 1 cannot be made: out of memory");
+    /* For want of the pages that compat = qemu takes more, or of the one behind them. */
+    for (uint32_t less = 1; less <= 17; less++) {
+        setup(NULL);
+        config()->compat = COMPAT_QEMU;
+        config()->cpus = 1;
+        make_pool(before - after + 16 - less);
+        create_fails(ERR_NO_MEMORY);
+    }
 }
 
 static void test_create_without_cpus(void **state)
@@ -474,6 +482,20 @@ static void test_first_reason_wins(void **state)
     assert_int_equal(fake_host.vms_stopped, 1);
     assert_true(fake_host_logged("stopped: "));
     assert_int_equal(vm.life.next, vm.life.serving);
+}
+
+static void test_guest_leaves(void **state)
+{
+    config()->compat = COMPAT_QEMU;
+    config()->on_reboot = ON_STOP_RESTART;
+    config()->on_crash = ON_STOP_RESTART;
+    start();
+    assert_non_null(vm.platform.testdev.ram);
+    vm_leave(&vm, 4000000000u);
+    vm_leave(&vm, 2); /* too late */
+    end_life();
+    assert_int_equal(vm.state, VM_STOPPED);
+    assert_true(fake_host_logged("one: stopped: the guest left with code 4000000000\n"));
 }
 
 /* A request to stop that arrives before a vCPU has begun is not forgotten by its reset. */
@@ -763,6 +785,7 @@ int main(void)
         T(test_stop_during_start),
         T(test_lapic_environment),
         T(test_first_reason_wins),
+        T(test_guest_leaves),
         T(test_stop_before_begin),
         T(test_policies),
         T(test_restart_is_pristine),

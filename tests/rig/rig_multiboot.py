@@ -6,6 +6,7 @@ import struct
 import build
 import image
 import rig
+import run as run_command
 
 MODULES = (("one.bin", b"first module", "one.bin first -x"), ("dir/two.bin", bytes(n * n >> 5 & 255 for n in range(76800)), "dir/two.bin"))
 CHECKS = 15          # lines of the guest's own checks: 13, and one for each module
@@ -83,6 +84,19 @@ def restart(t, file):
     t.check(off, "multiboot: crashes in a row end")
 
 
+def leaves(t, file):
+    """compat = qemu: the debug port, and an end with a code; without it, neither is there."""
+    with rig.Boot("multiboot-exit", _image("exit", file, "exit", "compat = qemu"), memory=256) as boot:
+        off = boot.wait_off(120)
+        text = boot.text
+    t.check("check ok: the debug port is there" in text and "by the debug port" in text, "multiboot: the debug port")
+    t.check(off and "hello: stopped: the guest left with code 21" in text, "multiboot: the guest leaves with its code")
+    status = run_command.exit_status(text.encode())
+    t.check(status == 43, "multiboot: scripts/run --exit-code makes QEMU's status of it", "status %d" % status)
+    forged = text.replace("left with code 21", "powered off").encode()
+    t.check(run_command.exit_status(forged) == 0, "multiboot: no code, no status")
+
+
 def refused(t, file):
     with open(file, "rb") as opened:
         whole = opened.read()
@@ -121,4 +135,5 @@ def run(t):
     session(t, "elf32", narrow)
     session(t, "elf64", wide)
     restart(t, narrow)
+    leaves(t, narrow)
     refused(t, narrow)

@@ -1,6 +1,7 @@
 /* The smallest Multiboot guest: says over COM1 what it was given, checks what can be checked from inside, and
- * ends as the last word of its command line says: poweroff, reboot or triple (a triple fault). The rig reads
- * the lines (tests/rig/rig_multiboot.py). */
+ * ends as the last word of its command line says: poweroff, reboot, triple (a triple fault), or exit (through
+ * `compat = qemu`'s debug exit, after a word at the debug port). The rig reads the lines
+ * (tests/rig/rig_multiboot.py). */
 #include <stddef.h>
 #include <stdint.h>
 
@@ -24,6 +25,9 @@
 #define BSS_WORDS     4096u
 #define PATTERN       0x5aa5c33cu
 #define EFLAGS_IF     0x200u
+#define DEBUG_PORT    0xe9u
+#define DEBUG_EXIT    0xf4u
+#define EXIT_CODE     21u /* scripts/run makes 43 of it */
 #define CR0_PE        0x1u
 #define CR0_PG        0x80000000u
 
@@ -257,6 +261,12 @@ void hello_main(uint32_t magic, const struct info *info, uint32_t eflags)
         out16(PM1_CONTROL, SLEEP_S5);
     if (ends_with(cmdline, "reboot"))
         out8(RESET_CONTROL, RESET_HARD);
+    if (ends_with(cmdline, "exit")) {
+        check("the debug port is there", in8(DEBUG_PORT) == DEBUG_PORT);
+        for (const char *s = "by the debug port\r\n"; *s; s++)
+            out8(DEBUG_PORT, (uint8_t)*s);
+        out8(DEBUG_EXIT, EXIT_CODE);
+    }
     if (ends_with(cmdline, "triple"))
         __asm__ volatile("lidt %0; ud2" : : "m"(no_idt));
 }

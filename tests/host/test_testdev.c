@@ -1,0 +1,148 @@
+/* The test kernels' devices, against QEMU's hw/misc/pc-testdev.c, debugexit.c and hw/char/debugcon.c. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+#include <cmocka.h>
+#include "drivers/vdev/testdev.h"
+#include "tests/host/fake_vdev_env.h"
+
+static struct fake_vdev_env fake;
+static struct testdev testdev;
+static struct vdev *dev = &testdev.dev;
+static uint8_t ram[TESTDEV_RAM_SIZE];
+static unsigned left;
+static uint32_t code;
+
+static void leave(void *ctx, uint32_t value)
+{
+    assert_ptr_equal(ctx, &left);
+    left++;
+    code = value;
+}
+
+static int setup(void **state)
+{
+    fake_vdev_env_init(&fake);
+    memset(&testdev, 0xff, sizeof(testdev));
+    memset(ram, 0xff, sizeof(ram));
+    testdev.ram = ram;
+    testdev.leave = leave;
+    testdev.leave_ctx = &left;
+    left = 0;
+    fake_attach(&fake, dev, &testdev_ops);
+    return 0;
+}
+
+static void test_exit(void **state)
+{
+    assert_int_equal(fake_read(dev, 0xf4, 1), 0);
+    assert_int_equal(fake_read(dev, 0xf4, 4), 0);
+    assert_int_equal(left, 0);
+    fake_write(dev, 0xf4, 4, 0xfedcba9876543210ull);
+    assert_int_equal(left, 1);
+    assert_int_equal(code, 0x76543210);
+    fake_write(dev, 0xf4, 1, 0x1ff);
+    assert_int_equal(left, 2);
+    assert_int_equal(code, 0xff);
+    fake_write(dev, 0xf7, 1, 3);
+    assert_int_equal(left, 3);
+    fake_write(dev, 0xf6, 4, 3); /* beyond it */
+    fake_write(dev, 0xf3, 1, 3);
+    fake_write(dev, 0xf8, 1, 3);
+    assert_int_equal(left, 3);
+}
+
+static void test_debug_port(void **state)
+{
+    assert_int_equal(fake_in(dev, 0xe9), 0xe9);
+    assert_int_equal(fake_read(dev, 0xe9, 2), 0xffff);
+    fake_out(dev, 0xe9, 'H');
+    fake_out(dev, 0xe9, 'i');
+    fake_write(dev, 0xe9, 2, 'x');
+    assert_int_equal(fake.console_size, 2);
+    assert_memory_equal(fake.console, "Hi", 2);
+}
+
+static void test_echo(void **state)
+{
+    assert_int_equal(fake_read(dev, 0xe0, 4), 0);
+    fake_write(dev, 0xe0, 4, 0x12345678);
+    assert_int_equal(fake_read(dev, 0xe0, 4), 0x12345678);
+    assert_int_equal(fake_read(dev, 0xe0, 2), 0x5678);
+    assert_int_equal(fake_read(dev, 0xe2, 2), 0x1234);
+    assert_int_equal(fake_read(dev, 0xe1, 1), 0x56);
+    fake_write(dev, 0xe1, 1, 0xab);
+    fake_write(dev, 0xe2, 2, 0xcdef);
+    assert_int_equal(fake_read(dev, 0xe0, 4), 0xcdefab78);
+    assert_int_equal(fake_read(dev, 0xe3, 2), 0xffff); /* not all of it is there */
+    fake_write(dev, 0xe2, 4, 0);
+    assert_int_equal(fake_read(dev, 0xe0, 4), 0xcdefab78);
+}
+
+static void test_flush(void **state)
+{
+    fake_write(dev, 0xe4, 4, 0x12345000);
+    assert_int_equal(fake_read(dev, 0xe4, 4), 0xffffffff);
+    assert_int_equal(fake_read(dev, 0xe0, 4), 0);
+}
+
+static void test_lines(void **state)
+{
+    for (unsigned line = 0; line < 24; line++) {
+        fake_out(dev, 0x2000 + line, 1);
+        assert_true(fake.level[line]);
+        assert_int_equal(fake.event_count, 2 * line + 1);
+        assert_int_equal(fake_in(dev, 0x2000 + line), 0);
+        fake_out(dev, 0x2000 + line, 0);
+        assert_false(fake.level[line]);
+    }
+    fake_out(dev, 0x2018, 1);
+    fake_write(dev, 0x2000, 2, 1);
+    fake_write(dev, 0x2000, 1, 0x100);
+    assert_int_equal(fake.event_count, 48);
+    assert_int_equal(fake_in(dev, 0x2018), 0xff);
+}
+
+static void test_ram(void **state)
+{
+    assert_int_equal(fake_read(dev, 0xff000000, 8), 0);
+    fake_write(dev, 0xff000ffd, 8, 0x1122334455667788ull);
+    assert_int_equal(fake_read(dev, 0xff000ffd, 8), 0x1122334455667788ull);
+    assert_int_equal(fake_read(dev, 0xff001000, 1), 0x55);
+    assert_int_equal(ram[0x1001], 0x44);
+    fake_write(dev, 0xff00fffe, 2, 0xbeef);
+    assert_int_equal(fake_read(dev, 0xff00fffc, 4), 0xbeef0000);
+    fake_write(dev, 0xff00fffc, 8, 0);
+    assert_int_equal(fake_read(dev, 0xff00fffc, 4), 0xbeef0000);
+    assert_int_equal(fake_read(dev, 0xff00ffff, 2), 0xffff);
+    assert_int_equal(fake_read(dev, 0xff010000, 4), 0xffffffff);
+}
+
+static void test_reset(void **state)
+{
+    fake_out(dev, 0x2005, 1);
+    fake_out(dev, 0x2017, 1);
+    fake_write(dev, 0xe0, 4, 1);
+    fake_write(dev, 0xff000010, 1, 1);
+    fake_out(dev, 0x2017, 0);
+    fake.event_count = 0;
+    dev->ops->reset(dev);
+    assert_int_equal(fake.event_count, 1); /* only what it held itself */
+    assert_false(fake.level[5]);
+    assert_int_equal(fake_read(dev, 0xe0, 4), 0);
+    assert_int_equal(fake_read(dev, 0xff000010, 1), 0);
+    dev->ops->reset(dev);
+    assert_int_equal(fake.event_count, 1);
+    assert_int_equal(left, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(test_exit, setup),  cmocka_unit_test_setup(test_debug_port, setup),
+        cmocka_unit_test_setup(test_echo, setup),  cmocka_unit_test_setup(test_flush, setup),
+        cmocka_unit_test_setup(test_lines, setup), cmocka_unit_test_setup(test_ram, setup),
+        cmocka_unit_test_setup(test_reset, setup),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
