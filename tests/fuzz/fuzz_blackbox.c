@@ -17,8 +17,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     memset(memory, data[1], BLACKBOX_SIZE);
     if (data[0] & 1) {
-        size_t n = size < BLACKBOX_SIZE ? size : BLACKBOX_SIZE;
-        memcpy(memory, data, n);
+        size_t n = size - 2 < BLACKBOX_SIZE ? size - 2 : BLACKBOX_SIZE;
+        memcpy(memory, data + 2, n);
     } else {
         blackbox_begin(&box, memory);
         blackbox_write(&box, (const char *)data + 4, size - 4);
