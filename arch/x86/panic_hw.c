@@ -177,10 +177,23 @@ static void restart(void)
     host_reboot();
 }
 
+/* When host_reboot() ended in an exception as well: one more, without a table of handlers, is a triple fault.
+ */
+static void restart_by_fault(void)
+{
+    static const struct {
+        uint16_t limit;
+        uint64_t base;
+    } __attribute__((packed)) empty = {0, 0};
+    if (on_panic == ON_PANIC_REBOOT)
+        __asm__ volatile("lidt %0; int3" ::"m"(empty));
+}
+
 static void __attribute__((noreturn)) go_on(void)
 {
-    static void (*const sections[])(void) = {console_panic_begin, tell_head, tell_cpus, tell_exits, tell_log,
-                                             tell_what_next,      show,      restart};
+    static void (*const sections[])(void) = {
+        console_panic_begin, tell_head, tell_cpus, tell_exits,      tell_log,
+        tell_what_next,      show,      restart,   restart_by_fault};
     while (section < ARRAY_SIZE(sections)) {
         sections[section++]();
         tell();
