@@ -34,8 +34,10 @@ static void set_line(struct testdev *t, unsigned line, bool level)
 
 static void access_line(struct testdev *t, struct io_req *req)
 {
-    if (req->write)
-        set_line(t, (unsigned)(req->addr - TESTDEV_IRQ_PORT), req->value & vdev_all_ones(req->size));
+    if (req->size != 1) /* a line is one port wide */
+        vdev_split_bytes(&t->dev, req);
+    else if (req->write)
+        set_line(t, (unsigned)(req->addr - TESTDEV_IRQ_PORT), req->value & 0xff);
     else
         req->value = 0;
 }
@@ -67,7 +69,7 @@ static void testdev_access(struct vdev *dev, struct io_req *req)
         access_exit(t, req);
     else if (within(req, TESTDEV_DEBUG_PORT, 1))
         access_debug(t, req);
-    else if (req->size == 1 && within(req, TESTDEV_IRQ_PORT, TESTDEV_LINES))
+    else if (within(req, TESTDEV_IRQ_PORT, TESTDEV_LINES))
         access_line(t, req);
     else if (!req->write) /* and the flush port: nested translations are never stale, there is nothing to do
                            */

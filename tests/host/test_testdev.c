@@ -97,9 +97,14 @@ static void test_lines(void **state)
         assert_false(fake.level[line]);
     }
     fake_out(dev, 0x2018, 1);
-    fake_write(dev, 0x2000, 2, 1);
+    fake_write(dev, 0x2016, 4, 0x01010101); /* not all of it is there */
     fake_write(dev, 0x2000, 1, 0x100);
     assert_int_equal(fake.event_count, 48);
+    fake_write(dev, 0x200b, 4, 0x01000001); /* four lines */
+    assert_true(fake.level[11] && fake.level[14] && !fake.level[12] && !fake.level[13]);
+    assert_int_equal(fake_read(dev, 0x200b, 4), 0);
+    fake_write(dev, 0x200b, 4, 0);
+    assert_int_equal(fake.event_count, 52);
     assert_int_equal(fake_in(dev, 0x2018), 0xff);
 }
 
