@@ -3,7 +3,7 @@
 #include "hv/lib/string.h"
 
 #define TEXT_SAMPLE 256u /* bytes looked at to tell text from other data */
-#define NEEDED      "a Linux bzImage (vmlinuz) or a Multiboot 1 kernel is needed"
+#define NEEDED      "a Linux bzImage (vmlinuz), a Multiboot 1 or a PVH kernel is needed"
 
 static bool begins_with(struct span head, const char *magic, size_t size)
 {
@@ -29,7 +29,7 @@ static const char *name_kind(struct span head, enum multiboot_found found)
     } kinds[] = {
         {"\x7f"
          "ELF",
-         4, "an ELF file without a Multiboot header in its first 8192 bytes (a vmlinux?)"},
+         4, "an ELF file without a Multiboot header in its first 8192 bytes or a PVH entry note"},
         {"\x1f\x8b", 2, "a gzip file"},
         {"\xfd"
          "7zXZ",
@@ -70,6 +70,10 @@ enum status guest_recognise(const struct guest_source *kernel, enum guest_format
         *out = linux_has_mark(head) ? GUEST_LINUX : GUEST_MULTIBOOT;
         return STATUS_OK;
     }
+    if (pvh_has_note(kernel)) {
+        *out = GUEST_PVH;
+        return STATUS_OK;
+    }
     if (found == MULTIBOOT_BAD_CHECKSUM) {
         fmt_format(why, why_size, "the kernel's Multiboot header, at 0x%x of the file, has a wrong checksum",
                    offset);
@@ -89,9 +93,9 @@ static enum status prepare_linux(const struct guest_files *files, const struct g
     struct span head = {bytes, kernel->size < sizeof(bytes) ? (size_t)kernel->size : sizeof(bytes)};
 
     if (files->module_count) {
-        fmt_format(
-            why, why_size,
-            "modules are for Multiboot kernels and this is a Linux: put what it needs into its initrd");
+        fmt_format(why, why_size,
+                   "modules are for Multiboot and PVH kernels and this is a Linux: put what it needs into "
+                   "its initrd");
         return ERR_UNSUPPORTED;
     }
     if (!source_read(kernel, 0, bytes, head.size)) {
@@ -120,6 +124,35 @@ static enum status prepare_multiboot(const struct guest_files *files, const stru
                           str_length(files->cmdline), &out->multiboot.plan, why, why_size);
 }
 
+/* The initrd is the first and only module, or modules are given one by one. */
+static const struct multiboot_module *pvh_modules(const struct guest_files *files,
+                                                  struct multiboot_module *initrd, uint32_t *count)
+{
+    *count = files->initrd.size ? 1 : files->module_count;
+    if (!files->initrd.size)
+        return files->modules;
+    *initrd = (struct multiboot_module){.source = files->initrd};
+    return initrd;
+}
+
+static enum status prepare_pvh(const struct guest_files *files, const struct guest_layout *layout,
+                               struct guest_image *out, char *why, size_t why_size)
+{
+    struct multiboot_module initrd;
+    uint32_t count;
+    const struct multiboot_module *modules = pvh_modules(files, &initrd, &count);
+
+    if (files->initrd.size && files->module_count) {
+        fmt_format(why, why_size, "a PVH kernel's first module is its initrd: write initrd = or module =");
+        return ERR_UNSUPPORTED;
+    }
+    enum status s = pvh_parse(&files->kernel, &out->multiboot.image, why, why_size);
+    if (s != STATUS_OK)
+        return s;
+    return multiboot_plan(&out->multiboot.image, layout, modules, count, str_length(files->cmdline),
+                          &out->multiboot.plan, why, why_size);
+}
+
 enum status guest_prepare(const struct guest_files *files, const struct guest_layout *layout,
                           struct guest_image *out, char *why, size_t why_size)
 {
@@ -128,6 +161,8 @@ enum status guest_prepare(const struct guest_files *files, const struct guest_la
     enum status s = guest_recognise(&files->kernel, &out->format, why, why_size);
     if (s != STATUS_OK)
         return s;
+    if (out->format == GUEST_PVH)
+        return prepare_pvh(files, layout, out, why, why_size);
     return out->format == GUEST_LINUX ? prepare_linux(files, layout, out, why, why_size)
                                       : prepare_multiboot(files, layout, out, why, why_size);
 }
@@ -144,6 +179,13 @@ enum status guest_load(const struct guest_image *image, const struct guest_files
     if (image->format == GUEST_LINUX)
         return linux_load(&image->bzimage.plan, &image->bzimage.image, g, &files->kernel,
                           files->initrd.size ? &files->initrd : NULL, files->cmdline, rsdp);
+    if (image->format == GUEST_PVH) {
+        struct multiboot_module initrd;
+        uint32_t count;
+        const struct multiboot_module *modules = pvh_modules(files, &initrd, &count);
+        return pvh_load(&image->multiboot.plan, &image->multiboot.image, g, &files->kernel, modules,
+                        files->cmdline, rsdp);
+    }
     return multiboot_load(&image->multiboot.plan, &image->multiboot.image, g, &files->kernel, files->modules,
                           files->cmdline);
 }
@@ -152,6 +194,8 @@ void guest_entry(const struct guest_image *image, struct guest_entry *out)
 {
     if (image->format == GUEST_LINUX)
         linux_entry_state(&image->bzimage.plan, out);
+    else if (image->format == GUEST_PVH)
+        pvh_entry_state(&image->multiboot.image, out);
     else
         multiboot_entry_state(&image->multiboot.image, out);
 }

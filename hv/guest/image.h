@@ -5,8 +5,9 @@
 #include "hv/guest/entry.h"
 #include "hv/guest/linux.h"
 #include "hv/guest/multiboot.h"
+#include "hv/guest/pvh.h"
 
-enum guest_format { GUEST_LINUX, GUEST_MULTIBOOT };
+enum guest_format { GUEST_LINUX, GUEST_MULTIBOOT, GUEST_PVH };
 
 /* A VM's pristine files. */
 struct guest_files {
@@ -28,7 +29,7 @@ struct guest_image {
         struct {
             struct multiboot_image image;
             struct multiboot_plan plan;
-        } multiboot; /* GUEST_MULTIBOOT */
+        } multiboot; /* GUEST_MULTIBOOT, GUEST_PVH */
     };
 };
 

@@ -40,20 +40,19 @@
 #define MMAP_ENTRY_SIZE  20u /* what its `size` field says, which it does not count */
 
 /* Where what the guest is told lies; all below GUEST_EBDA. */
-#define LOW_GDT         0x1000u
-#define LOW_STACK_TOP   0x9000u /* the specification gives no stack; this one is better than none */
-#define LOW_INFO        0x10000u
-#define LOW_NAME        0x10100u
-#define LOW_MODULES     0x10200u
-#define LOW_MMAP        0x10300u
-#define LOW_STRINGS     0x10800u
-#define LOW_CMDLINE     0x12000u
-#define LOW_CMDLINE_MAX 0x10000u
-#define LOADER_NAME     "Bulkhead"
+#define LOW_GDT       0x1000u
+#define LOW_STACK_TOP 0x9000u /* the specification gives no stack; this one is better than none */
+#define LOW_INFO      0x10000u
+#define LOW_NAME      0x10100u
+#define LOW_MODULES   0x10200u
+#define LOW_MMAP      0x10300u
+#define LOW_STRINGS   0x10800u
+#define LOW_CMDLINE   0x12000u
+#define LOADER_NAME   "Bulkhead"
 STATIC_ASSERT(LOW_MODULES + CONFIG_MAX_MODULES * MODULE_SIZE <= LOW_MMAP, "the module list has room");
 STATIC_ASSERT(LOW_MMAP + E820_MAX * (MMAP_ENTRY_SIZE + 4) <= LOW_STRINGS, "the memory map has room");
 STATIC_ASSERT(LOW_STRINGS + CONFIG_MAX_MODULES * MULTIBOOT_STRING_MAX <= LOW_CMDLINE, "strings have room");
-STATIC_ASSERT(LOW_CMDLINE + LOW_CMDLINE_MAX <= GUEST_EBDA, "the command line has room");
+STATIC_ASSERT(LOW_CMDLINE + MULTIBOOT_CMDLINE_MAX <= GUEST_EBDA, "the command line has room");
 
 #define BOOT_CS 0x10u
 #define BOOT_DS 0x18u
@@ -69,6 +68,7 @@ STATIC_ASSERT(LOW_CMDLINE + LOW_CMDLINE_MAX <= GUEST_EBDA, "the command line has
 #define ELF_MACHINE_386 3u
 #define ELF_MACHINE_X64 62u
 #define PT_LOAD         1u
+#define PT_NOTE         4u
 
 struct elf32_header {
     uint8_t ident[ELF_IDENT];
@@ -295,6 +295,7 @@ static bool read_program_header(const struct parse *p, const struct elf *elf, ui
         .paddr = narrow.paddr,
         .filesz = narrow.filesz,
         .memsz = narrow.memsz,
+        .align = narrow.align,
     };
     return true;
 }
@@ -346,6 +347,45 @@ enum status multiboot_parse(const struct guest_source *file, struct multiboot_im
     return out->flags & HEADER_ADDRESSES ? parse_addresses(&p, offset) : parse_elf(&p);
 }
 
+enum status multiboot_elf_segments(const struct guest_source *file, struct multiboot_image *out, char *why,
+                                   size_t why_size)
+{
+    struct parse p = {file, out, why, why_size};
+    struct elf elf = {0};
+    enum status status = read_elf_header(&p, &elf);
+
+    for (uint32_t i = 0; status == STATUS_OK && i < elf.phnum; i++) {
+        struct program_header64 h;
+        if (!read_program_header(&p, &elf, i, &h))
+            return refuse(&p, ERR_INVALID, "the kernel file is truncated within its program headers");
+        if (h.type != PT_LOAD || h.memsz == 0)
+            continue;
+        struct multiboot_segment s = {h.paddr, h.offset, h.filesz, h.memsz};
+        status = add_segment(&p, &s);
+    }
+    out->kind = elf.wide ? MULTIBOOT_ELF64 : MULTIBOOT_ELF32;
+    return status;
+}
+
+uint32_t multiboot_elf_notes(const struct guest_source *file, struct multiboot_notes out[MULTIBOOT_MAX_NOTES])
+{
+    struct parse p = {.file = file};
+    struct elf elf = {0};
+    uint32_t count = 0;
+
+    if (read_elf_header(&p, &elf) != STATUS_OK)
+        return 0;
+    for (uint32_t i = 0; i < elf.phnum && count < MULTIBOOT_MAX_NOTES; i++) {
+        struct program_header64 h;
+        if (!read_program_header(&p, &elf, i, &h))
+            break;
+        if (h.type != PT_NOTE || h.offset > file->size || h.filesz > file->size - h.offset)
+            continue;
+        out[count++] = (struct multiboot_notes){h.offset, h.filesz, h.align == 8 ? 8 : 4};
+    }
+    return count;
+}
+
 /* ---- placing ---- */
 
 enum status multiboot_plan(const struct multiboot_image *image, const struct guest_layout *layout,
@@ -357,7 +397,7 @@ enum status multiboot_plan(const struct multiboot_image *image, const struct gue
 
     memset(out, 0, sizeof(*out));
     out->layout = *layout;
-    if (cmdline_length >= LOW_CMDLINE_MAX)
+    if (cmdline_length >= MULTIBOOT_CMDLINE_MAX)
         return refuse(&p, ERR_RANGE, "the command line is too long: %lu bytes", cmdline_length);
     if (count > CONFIG_MAX_MODULES)
         return refuse(&p, ERR_RANGE, "there are too many modules: %u, at most %u", count, CONFIG_MAX_MODULES);
@@ -432,6 +472,16 @@ static void put_info(struct guest_writer *w, const struct multiboot_plan *plan, 
     writer_put(w, LOW_CMDLINE, cmdline, str_length(cmdline) + 1);
 }
 
+void multiboot_put_segments(struct guest_writer *w, const struct multiboot_image *image,
+                            const struct guest_source *kernel)
+{
+    for (uint32_t i = 0; i < image->segment_count; i++) {
+        const struct multiboot_segment *s = &image->segments[i];
+        writer_put_source(w, s->addr, kernel, s->file_offset, s->file_size);
+        writer_put_zeros(w, s->addr + s->file_size, s->mem_size - s->file_size);
+    }
+}
+
 /* Flat 32-bit code and data, accessed, present, ring 0. */
 static const uint64_t boot_gdt[] = {0, 0, 0x00cf9b000000ffff, 0x00cf93000000ffff};
 
@@ -441,16 +491,12 @@ enum status multiboot_load(const struct multiboot_plan *plan, const struct multi
 {
     struct guest_writer w = {g, STATUS_OK};
 
-    if (str_length(cmdline) >= LOW_CMDLINE_MAX)
+    if (str_length(cmdline) >= MULTIBOOT_CMDLINE_MAX)
         return ERR_INVALID;
     writer_put_zeros(&w, 0, GUEST_VGA);
     writer_put_zeros(&w, GUEST_ROM, GUEST_ONE_MIB - GUEST_ROM);
     writer_put(&w, LOW_GDT, boot_gdt, sizeof(boot_gdt));
-    for (uint32_t i = 0; i < image->segment_count; i++) {
-        const struct multiboot_segment *s = &image->segments[i];
-        writer_put_source(&w, s->addr, kernel, s->file_offset, s->file_size);
-        writer_put_zeros(&w, s->addr + s->file_size, s->mem_size - s->file_size);
-    }
+    multiboot_put_segments(&w, image, kernel);
     put_modules(&w, plan, modules);
     put_info(&w, plan, cmdline);
     return w.status;

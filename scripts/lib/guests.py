@@ -3,6 +3,7 @@ import gzip
 import os
 import shutil
 import stat
+import struct
 import subprocess
 import tempfile
 
@@ -32,6 +33,41 @@ def kernel(name):
         if not os.path.exists(path):
             with ui.step("downloading Debian's kernel %s, once" % name):
                 _fetch(name, target)
+    return path
+
+
+# How a bzImage's payload is compressed: its first bytes, and what undoes it.
+COMPRESSIONS = ((b"\x28\xb5\x2f\xfd", ["zstd", "-dc"]), (b"\xfd7zXZ", ["xz", "-dc", "--single-stream"]),
+                (b"\x02!L\x18", ["lz4", "-dc"]))
+
+
+def vmlinux(name):
+    """Path of the ELF file inside a kernel's bzImage, unpacked once: what the kernel's own boot code unpacks. The
+    setup header says where it is (Linux: Documentation/arch/x86/boot.rst): payload_offset and payload_length, counted
+    from the protected-mode code behind setup_sects + 1 sectors. Its last four bytes are the unpacked size; behind the
+    ELF file are relocations, which are of no harm."""
+    packed = kernel(name)
+    path = os.path.join(os.path.dirname(packed), "vmlinux")
+    with cache.lock("kernels"):
+        if os.path.exists(path):
+            return path
+        with open(packed, "rb") as file:
+            data = file.read()
+        offset, length = struct.unpack_from("<II", data, 0x248)
+        start = ((data[0x1f1] or 4) + 1) * 512 + offset
+        payload = data[start:start + length]
+        for magic, command in COMPRESSIONS:
+            if payload.startswith(magic):
+                break
+        else:
+            raise ui.Failure("%s: no known compression: %s" % (packed, payload[:6].hex()))
+        whole = payload if command[0] == "xz" else payload[:-4]
+        unpacked = subprocess.run(command, input=whole, stdout=subprocess.PIPE, check=True).stdout
+        if not unpacked.startswith(b"\x7fELF") or len(unpacked) != struct.unpack("<I", payload[-4:])[0]:
+            raise ui.Failure("%s: its payload is no vmlinux" % packed)
+        with open(path + ".new", "wb") as file:
+            file.write(unpacked)
+        os.rename(path + ".new", path)
     return path
 
 

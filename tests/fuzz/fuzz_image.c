@@ -70,6 +70,27 @@ static void check_multiboot(const struct guest_image *image, const struct guest_
     CHECK(end <= image->layout.low_end);
 }
 
+/* The entry is in a segment; the initrd or the modules lie behind the kernel, in order. */
+static void check_pvh(const struct guest_image *image, const struct guest_files *files)
+{
+    const struct multiboot_plan *plan = &image->multiboot.plan;
+    const struct multiboot_image *kernel = &image->multiboot.image;
+    uint64_t end = kernel->end;
+    bool has_entry = false;
+
+    CHECK(plan->module_count == (files->initrd.size ? 1 : files->module_count));
+    CHECK(!files->initrd.size || !files->module_count);
+    for (uint32_t i = 0; i < plan->module_count; i++) {
+        CHECK(plan->modules[i] >= end && plan->modules[i] % 4096 == 0);
+        end = plan->modules[i] + (files->initrd.size ? files->initrd.size : files->modules[i].source.size);
+    }
+    CHECK(end <= image->layout.low_end);
+    for (uint32_t i = 0; i < kernel->segment_count; i++)
+        has_entry |= kernel->entry >= kernel->segments[i].addr &&
+                     kernel->entry - kernel->segments[i].addr < kernel->segments[i].mem_size;
+    CHECK(has_entry);
+}
+
 static uint64_t to_load(const struct guest_image *image, const struct guest_files *files)
 {
     uint64_t sum = files->initrd.size;
@@ -96,9 +117,11 @@ static void try(struct guest_files *files, const struct guest_layout *layout)
         CHECK(memchr(why, 0, sizeof(why) - 1) && why[0]);
         return;
     }
-    CHECK(image.format == GUEST_LINUX || image.format == GUEST_MULTIBOOT);
+    CHECK(image.format == GUEST_LINUX || image.format == GUEST_MULTIBOOT || image.format == GUEST_PVH);
     if (image.format == GUEST_MULTIBOOT)
         check_multiboot(&image, files);
+    else if (image.format == GUEST_PVH)
+        check_pvh(&image, files);
     else
         CHECK(files->module_count == 0);
     gmem_init(&g, map_page, NULL);

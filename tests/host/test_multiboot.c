@@ -393,7 +393,7 @@ static void test_recognise_says_what_it_is(void **state)
     memset(file, 'x', sizeof(file));
     file[255] = '\n';
     assert_int_equal(recognise(), ERR_INVALID);
-    assert_non_null(strstr(why, "the kernel is a text file; a Linux bzImage (vmlinuz) or a Multiboot 1"));
+    assert_non_null(strstr(why, "the kernel is a text file; a Linux bzImage (vmlinuz), a Multiboot 1 or"));
     file[255] = 0x7f;
     recognise();
     assert_non_null(strstr(why, "no known format"));
@@ -577,7 +577,7 @@ static void test_linux_takes_no_modules(void **state)
     w(0x1fe, 0xaa55, 2);
     w(0x202, 0x53726448, 4);
     assert_int_equal(prepare(), ERR_UNSUPPORTED);
-    assert_non_null(strstr(why, "modules are for Multiboot kernels"));
+    assert_non_null(strstr(why, "modules are for Multiboot and PVH kernels"));
     files.module_count = 0;
     assert_int_equal(prepare(), ERR_UNSUPPORTED); /* and what linux_parse_image() says */
     assert_non_null(strstr(why, "boot protocol"));

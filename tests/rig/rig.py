@@ -177,15 +177,16 @@ def initramfs():
 
 
 def linux_image(name, kernel, cpus=1, memory="256M", cmdline="console=ttyS0,115200", on_reboot="restart",
-                screen=False):
-    """An image with one VM that boots one of Debian's kernels to the busybox shell; screen: the console is there too."""
+                screen=False, pvh=False):
+    """An image with one VM that boots one of Debian's kernels to the busybox shell; screen: the console is there too;
+    pvh: the ELF file inside it, by the PVH protocol."""
     where = directory(name)
     config = os.path.join(where, "bulkhead.conf")
     with open(config, "w", encoding="utf-8") as file:
         text = CONFIG.replace("console = serial\n", "") if screen else CONFIG
         file.write(text % {"cpus": "0-%d" % (cpus - 1) if cpus > 1 else "0", "memory": memory, "cmdline": cmdline,
                            "on_reboot": on_reboot})
-    link(guests.kernel(kernel), os.path.join(where, "vmlinuz"))
+    link(guests.vmlinux(kernel) if pvh else guests.kernel(kernel), os.path.join(where, "vmlinuz"))
     link(initramfs(), os.path.join(where, "initrd.img"))
     out = os.path.join(where, "disk.img")
     make_image.make(config, out, efi=build.LOADER, check=False)

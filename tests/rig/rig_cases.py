@@ -99,6 +99,18 @@ def linux_session(t, kernel, cpus, reboot):
                 "%.0f s in all" % boot.seconds())
 
 
+def linux_pvh(t, kernel):
+    name = "PVH: vmlinux of %s" % kernel
+    with rig.Boot("pvh", rig.linux_image("pvh", kernel, pvh=True)) as boot:
+        boot.ready(BOOT_SECONDS)
+        boot.expect(PROMPT, 60)
+        t.check(True, name + ": boots to a shell with its initrd", "%.0f s" % boot.seconds())
+        t.check("Booting paravirtualized kernel" in boot.text and "ACPI: RSDP 0x" in boot.text, name + ": the RSDP is found")
+        t.check("console=ttyS0" in boot.output("cat /proc/cmdline"), name + ": the command line")
+        boot.send("poweroff")
+        t.check(boot.wait_off(120), name + ": powers off, and then the machine")
+
+
 def boot_cost(t, kernel):
     """A VM's boot to /init against the same kernel's without a hypervisor."""
     figure = bench.boot(kernel)
@@ -259,6 +271,7 @@ CASES = [
     ("hostile random instructions", rig_hostile.fuzz),
     ("hostile survivors", rig_hostile.survivors),
     ("hostile ends", rig_hostile.ends),
+    ("PVH vmlinux 6.12-cloud", lambda t: linux_pvh(t, "6.12-cloud")),
     ("linux 6.1-cloud 4", lambda t: linux_session(t, "6.1-cloud", 4, False)),
     ("linux 6.12-cloud 4", lambda t: linux_session(t, "6.12-cloud", 4, False)),
     ("linux 6.12-cloud 2", lambda t: linux_session(t, "6.12-cloud", 2, True)),
