@@ -144,7 +144,7 @@ static void plan_interrupts(const struct events_state *state, struct events_plan
 {
     if ((plan->pending & EVENTS_NMI) && nmi_is_open(state, plan)) {
         struct event nmi = {.type = EVENT_NMI, .vector = VECTOR_NMI};
-        plan->pending &= ~(uint32_t)EVENTS_NMI;
+        plan->pending &= ~(uint32_t)(plan->pending & EVENTS_NMI_AGAIN ? EVENTS_NMI_AGAIN : EVENTS_NMI);
         plan_inject(state, plan, &nmi, EVENTS_FROM_NMI);
     } else if (!interrupts_are_open(state, plan)) {
         return;

@@ -27,7 +27,7 @@ static bool deliver_to(struct vcpu *vcpu, uint8_t mode, uint8_t vector, bool lev
         vcpu_request(vcpu, VCPU_REQ_EVENT);
         return true;
     case LAPIC_NMI:
-        vcpu_request(vcpu, VCPU_REQ_NMI);
+        vcpu_request_nmi(vcpu);
         return true;
     case LAPIC_INIT:
         __atomic_and_fetch(&vcpu->requests, ~(uint32_t)VCPU_REQ_SIPI,

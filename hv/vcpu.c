@@ -16,12 +16,25 @@
  * breakpoint, BS, RTM. B0..B3 alone only say which condition was met. */
 #define PENDING_DEBUG_DELIVERS (BIT(12) | DR6_BS | DR6_RTM)
 
-void vcpu_request(struct vcpu *vcpu, enum vcpu_request request)
+/* Answers which requests were unread before. */
+static uint32_t request(struct vcpu *vcpu, enum vcpu_request what)
 {
-    uint32_t old = __atomic_fetch_or(&vcpu->requests, request, __ATOMIC_SEQ_CST);
+    uint32_t old = __atomic_fetch_or(&vcpu->requests, what, __ATOMIC_SEQ_CST);
     /* While a request is unread, the CPU looks before it enters, or was kicked by who set it. */
     if (old == 0 && vcpu->cpu != host_cpu())
         host_kick(vcpu->cpu);
+    return old;
+}
+
+void vcpu_request(struct vcpu *vcpu, enum vcpu_request what)
+{
+    request(vcpu, what);
+}
+
+void vcpu_request_nmi(struct vcpu *vcpu)
+{
+    if (request(vcpu, VCPU_REQ_NMI) & VCPU_REQ_NMI)
+        request(vcpu, VCPU_REQ_NMI_AGAIN); /* when the first was taken meanwhile, this is the next one */
 }
 
 void vcpu_set_halted(struct vcpu *vcpu, bool halted)
@@ -76,6 +89,17 @@ static void __attribute__((noinline)) run_timers(struct vcpu *vcpu, uint64_t now
     vcpu->entry_tsc = host_tsc();
 }
 
+/* One NMI is latched while another is in service; when none is, that one can begin as well (SDM volume 3,
+ * "Handling Multiple NMIs"). */
+static void latch_nmi(struct vcpu *vcpu)
+{
+    struct events_state *s = &vcpu->events;
+    if (!(s->pending & EVENTS_NMI))
+        s->pending |= EVENTS_NMI;
+    else if (!(virt_get(vcpu, VIRT_INTR_SHADOW) & EVENTS_SHADOW_NMI))
+        s->pending |= EVENTS_NMI_AGAIN;
+}
+
 /* False: the VM is stopping. */
 static bool __attribute__((noinline)) take_rare_requests(struct vcpu *vcpu, uint32_t requests)
 {
@@ -85,7 +109,9 @@ static bool __attribute__((noinline)) take_rare_requests(struct vcpu *vcpu, uint
     if (requests & VCPU_REQ_STOP)
         return false;
     if (requests & VCPU_REQ_NMI)
-        s->pending |= EVENTS_NMI;
+        latch_nmi(vcpu);
+    if (requests & VCPU_REQ_NMI_AGAIN)
+        latch_nmi(vcpu);
     if (requests & VCPU_REQ_INIT)
         s->pending = (s->pending & ~(uint32_t)EVENTS_SIPI) | EVENTS_INIT;
     if (requests & VCPU_REQ_SIPI) {

@@ -89,7 +89,7 @@ static void world(struct model *m, uint8_t op, uint8_t value)
         s->pending ^= EVENTS_EXTINT;
         break;
     case 2:
-        s->pending |= EVENTS_NMI;
+        s->pending |= EVENTS_NMI | (value & 1 && !(s->shadow & EVENTS_SHADOW_NMI) ? EVENTS_NMI_AGAIN : 0);
         m->nmi_owed = true;
         break;
     case 3: /* INIT, perhaps with its SIPI right behind */

@@ -219,6 +219,16 @@ static void test_nmi(void **state)
     assert_windows(&p, true, false);
 }
 
+/* Of two the first goes in, and the second asks for its window. */
+static void test_nmi_again(void **state)
+{
+    struct events_state s = running(EVENTS_NMI | EVENTS_NMI_AGAIN);
+    struct events_plan p = events_decide(&s);
+    assert_injects(&p, EVENT_NMI, 2, EVENTS_FROM_NMI);
+    assert_int_equal(p.pending, EVENTS_NMI);
+    assert_windows(&p, false, true);
+}
+
 static void test_nmi_blocking(void **state)
 {
     static const struct {
@@ -502,6 +512,7 @@ int main(void)
         T(test_displaced_interrupt_is_held),
         T(test_displaced_nmi_is_pending_again),
         T(test_nmi),
+        T(test_nmi_again),
         T(test_nmi_blocking),
         T(test_interrupt_during_nmi),
         T(test_nmi_reblock),

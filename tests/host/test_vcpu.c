@@ -746,6 +746,25 @@ static void test_nmi(void **state)
     assert_int_equal(v->events.pending, 0);
 }
 
+/* Two that come together are both delivered, the second after the first one's IRET; a third is lost. */
+static void test_two_nmis(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 3; i++)
+        vcpu_request_nmi(v);
+    assert_event(run_path_enter(v), EVENT_NMI, VECTOR_NMI);
+    assert_true(f->nmi_window);
+    virt_set(v, VIRT_INTR_SHADOW, EVENTS_SHADOW_NMI);
+    vcpu_request_nmi(v);
+    vcpu_request_nmi(v);
+    assert_no_event(run_path_enter(v));
+    virt_set(v, VIRT_INTR_SHADOW, 0);
+    assert_true(run_path_insn(v, EXIT_NMI_WINDOW, 0));
+    assert_event(fake_vcpu_take_event(v), EVENT_NMI, VECTOR_NMI);
+    assert_false(f->nmi_window);
+    assert_int_equal(v->events.pending, 0);
+}
+
 /* An exit during an IRET that had ended the blocking: it is undone, and so is that. */
 static void test_nmi_blocking_is_restored(void **state)
 {
@@ -1101,6 +1120,7 @@ int main(void)
         TEST(test_extint_with_automatic_eoi),
         TEST(test_extint_before_the_local_apic),
         TEST(test_nmi),
+        TEST(test_two_nmis),
         TEST(test_nmi_blocking_is_restored),
         TEST(test_interrupted_delivery_is_repeated),
         TEST(test_interrupted_interrupt_is_not_lost_to_a_fault),
