@@ -5,15 +5,14 @@
 
 #include "drivers/vdev/pci_space.h"
 #include "drivers/vdev/vdev.h"
+#include "hv/lib/bdf.h"
 
-#define PCI_HOST_PORT_ADDRESS 0xcf8u /* claim 0xcf8 except 0xcf9 (reset control), which is another device's  \
-                                      */
+#define PCI_HOST_PORT_ADDRESS                                                                                \
+    0xcf8u /* claim 0xcf8 except 0xcf9 (reset control), which is another device's                            \
+            */
 #define PCI_HOST_PORT_DATA 0xcfcu
 #define PCI_HOST_ECAM_SIZE (256ull << 20)
 #define PCI_HOST_MAX_FUNCS 32u
-
-/* Bus << 8 | device << 3 | function. */
-#define PCI_BDF(bus, device, function) ((uint16_t)((bus) << 8 | (device) << 3 | (function)))
 
 /* A function on the bus. Called under the device lock with `offset` a multiple of 4, below 4096 (ECAM) or 256
  * (ports). */

@@ -3,29 +3,10 @@
  * Storage belongs to the owner. */
 #pragma once
 
-#include "hv/lib/types.h"
+#include "drivers/pci/pci_regs.h"
 
 #define PCI_SPACE_LEGACY_DWORDS  64u   /* 256 bytes */
 #define PCI_SPACE_EXPRESS_DWORDS 1024u /* 4096 bytes */
-
-/* Offsets in bytes. */
-enum {
-    PCI_REG_ID = 0x00,      /* device << 16 | vendor */
-    PCI_REG_COMMAND = 0x04, /* status << 16 | command */
-    PCI_REG_CLASS = 0x08,   /* class code << 8 | revision */
-    PCI_REG_HEADER = 0x0c,  /* BIST, header type, latency timer, cache line size */
-    PCI_REG_BAR0 = 0x10,
-    PCI_REG_SUBSYSTEM = 0x2c,
-};
-
-#define PCI_COMMAND_IO       (1u << 0)
-#define PCI_COMMAND_MEMORY   (1u << 1)
-#define PCI_COMMAND_MASTER   (1u << 2)
-#define PCI_COMMAND_INTX_OFF (1u << 10)
-
-#define PCI_BARS 6u
-
-enum pci_bar_kind { PCI_BAR_NONE, PCI_BAR_IO, PCI_BAR_MEM32, PCI_BAR_MEM64, PCI_BAR_MEM64_PREFETCH };
 
 struct pci_space {
     uint32_t *value;
