@@ -4,6 +4,7 @@ import concurrent.futures
 import glob
 import os
 import re
+import shutil
 import struct
 import subprocess
 
@@ -14,7 +15,9 @@ import ui
 import unit
 
 ROOMS = ("hv", "arch", "drivers", "boot")
-CORE_LIMIT = 256 * 1024   # bytes: text, data and read-only data (issue 2, section 5)
+# Bytes of text, data and read-only data, with either compiler. Issue 2, section 5 gave 256 KiB to a core without drivers
+# of the host's devices; the rest is for those of issue 4: VT-d, PCI and SR-IOV, the PF drivers of NICs and NVMe.
+CORE_LIMIT = 384 * 1024
 MEMORY_FUNCTIONS = {"memcpy", "memset", "memmove", "memcmp"}
 LINKER_SYMBOLS = {"core_start", "core_end", "_GLOBAL_OFFSET_TABLE_"}
 FLAGS = ["-std=gnu17", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-ffreestanding", "-mno-red-zone",
@@ -165,14 +168,45 @@ def segments(path):
             yield flags, filesz, memsz
 
 
+def _size(results, name, core):
+    loads = list(segments(core))
+    size = sum(filesz for _, filesz, _ in loads)
+    results.check(0 < size <= CORE_LIMIT, name, "%.1f KiB of %d KiB; %.1f KiB in memory with .bss" % (
+        size / 1024, CORE_LIMIT / 1024, sum(memsz for _, _, memsz in loads) / 1024))
+
+
+def _clang(results):
+    """The same core from the other compiler: without warnings, and no larger than it may be."""
+    name = "the core's size with Clang"
+    if not shutil.which("clang"):
+        results.skip(name, "there is no clang")
+        return
+    where = os.path.join(build.BUILD, "core-clang")
+    try:
+        build.configure(where, ["-DBULKHEAD_TESTS=OFF", "-DCMAKE_C_COMPILER=clang"])
+        build.ninja(["core"], where, what="building the core with Clang")
+    except ui.Failure as failure:
+        results.check(False, name, str(failure))
+        return
+    _size(results, name, os.path.join(where, "core.elf"))
+
+
+def _stray(results):
+    """What tools leave behind is not part of the source, even when somebody once added it in spite of .gitignore."""
+    name = "nothing is tracked that .gitignore names"
+    status, output = _run(["git", "ls-files", "--cached", "--ignored", "--exclude-standard"])
+    if status != 0:
+        results.skip(name, "this is not a git tree")
+        return
+    results.check(not output, name, output.strip())
+
+
 def _core(results):
     executable, writable = 1, 2
     loads = list(segments(build.CORE))
     both = [flags for flags, _, _ in loads if flags & executable and flags & writable]
     results.check(bool(loads) and not both, "the core's segments are W^X", "%d segments" % len(loads))
-    size = sum(filesz for _, filesz, _ in loads)
-    results.check(size <= CORE_LIMIT, "the core's size", "%.1f KiB of %d KiB; %.1f KiB in memory with .bss" % (
-        size / 1024, CORE_LIMIT / 1024, sum(memsz for _, _, memsz in loads) / 1024))
+    _size(results, "the core's size", build.CORE)
     table = core_symbols.written(build.CORE)
     results.check(table == core_symbols.table(build.CORE), "the core's table of symbols is its own",
                   "%d functions" % len(core_symbols.functions(build.CORE)))
@@ -220,8 +254,10 @@ def run(results, jobs):
     _headers(results, jobs)
     _layers(results)
     build.loader()
+    _stray(results)
     _purity(results)
     _core(results)
+    _clang(results)
     _cppcheck(results, jobs)
     _tidy(results, jobs)
     _scripts(results)
