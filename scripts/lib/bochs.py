@@ -27,6 +27,7 @@ CONFIGURE = """--enable-smp --enable-cpu-level=6 --enable-all-optimizations --di
 CPU_MODEL = "corei7_skylake_x"
 # Emulated instructions in one emulated second, and so the TSC's frequency (CPUID says 3.5 GHz all the same).
 IPS = 200_000_000
+ATA = ("ata0-master", "ata0-slave", "ata1-master", "ata1-slave")
 SHUTDOWN_NOTE = "Shutdown port: shutdown requested"
 
 
@@ -111,32 +112,33 @@ class Machine:
     guest's receiver is empty."""
 
     def __init__(self, image, cpus=1, memory=1024, cpu_model=CPU_MODEL, log=None, verbose=False, ips=IPS,
-                 pace=False, msrs=MSRS, screen=False):
+                 pace=False, msrs=MSRS, screen=False, disks=(), control=False, kernel_log=None):
         """memory in MiB; `log` is Bochs' own log; verbose: also why a VM entry failed (slower); pace: emulated
         time does not run ahead of real time while the machine is idle; msrs: a file of MSRs that Bochs lacks;
-        screen: the machine has a graphics adapter, and self.screen.picture() is what it shows."""
+        screen: the machine has a graphics adapter, and self.screen.picture() is what it shows; disks: up to three more
+        images; control: there is a second serial port, self.control; kernel_log: a file that gets what is sent to a
+        third one."""
         found = find()
         if not found:
             raise ui.Failure("there is no Bochs: run scripts/setup")
         binary, has_debugger = found
         self.screen = None
-        self.image = os.path.abspath(image)
+        self.images = [os.path.abspath(path) for path in (image, *disks)]
         self.directory = tempfile.mkdtemp(prefix="bulkhead-bochs-")
         self.log = log or os.path.join(self.directory, "bochs.log")
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(1)
+        listeners = [self._listen() for _ in range(2 if control else 1)]
         rc_path = os.path.join(self.directory, "bochsrc")
         with open(rc_path, "w", encoding="utf-8") as file:
-            file.write(self._rc(listener.getsockname()[1], cpus, memory, cpu_model, verbose, ips, pace, msrs,
-                               screen))
+            file.write(self._rc([listener.getsockname()[1] for listener in listeners], kernel_log, cpus, memory,
+                               cpu_model, verbose, ips, pace, msrs, screen))
         argv = [binary, "-q", "-f", rc_path]
         if has_debugger:  # Debian's build stops at a prompt: this script continues it
             start = os.path.join(self.directory, "start")
             with open(start, "w", encoding="ascii") as file:
                 file.write("c\n")
             argv += ["-rc", start]
-        self._remove_stale_lock()
+        for path in self.images:
+            self._remove_stale_lock(path)
         self.output = open(os.path.join(self.directory, "stdout"), "w+b")
         self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=self.output,
                                         stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=end_with_parent)
@@ -144,9 +146,17 @@ class Machine:
             self.screen = rfb.Screen(self.process) if screen else None
         except ui.Failure:
             pass  # _accept() says why it did not start
-        self.console = self._accept(listener)
+        connections = [self._accept(listener) for listener in listeners]
+        self.console, self.control = connections[0], connections[1] if control else None
 
-    def _rc(self, port, cpus, memory, cpu_model, verbose, ips, pace, msrs, screen):
+    @staticmethod
+    def _listen():
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1)
+        return listener
+
+    def _rc(self, ports, kernel_log, cpus, memory, cpu_model, verbose, ips, pace, msrs, screen):
         lines = [
             "config_interface: textconfig",
             "display_library: " + ("rfb, options=\"timeout=20, no_gui_console\"" if screen else "nogui"),
@@ -159,9 +169,11 @@ class Machine:
             "vgaromimage: file=\"%s\"" % self._vga_rom(),
             "vga: extension=vbe, vbe_memsize=16, update_freq=5" if screen else "vga: extension=none, update_freq=1",
             "clock: sync=%s, time0=utc" % ("slowdown" if pace else "none"),
-            "com1: enabled=1, mode=socket-client, dev=127.0.0.1:%d" % port,
+            *("com%d: enabled=1, mode=socket-client, dev=127.0.0.1:%d" % (index + 1, port) for index, port in enumerate(ports)),
+            *(["com3: enabled=1, mode=file, dev=\"%s\"" % kernel_log] if kernel_log else []),
             "ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14",
-            "ata0-master: type=disk, mode=flat, path=\"%s\"" % self.image,
+            *(["ata1: enabled=1, ioaddr1=0x170, ioaddr2=0x370, irq=15"] if len(self.images) > 2 else []),
+            *("%s: type=disk, mode=flat, path=\"%s\"" % (where, path) for where, path in zip(ATA, self.images)),
             "boot: disk",
             "port_e9_hack: enabled=1",
             "private_colormap: enabled=0",
@@ -182,16 +194,17 @@ class Machine:
             file.write(rom)
         return path
 
-    def _remove_stale_lock(self):
+    @staticmethod
+    def _remove_stale_lock(image):
         """A killed run leaves its lock. It is stale unless a living process has the image open."""
-        path = self.image + ".lock"
+        path = image + ".lock"
         if not os.path.exists(path):
             return
         for link in glob.glob("/proc/[0-9]*/fd/*"):
             try:
-                if os.path.realpath(link) == self.image:
+                if os.path.realpath(link) == image:
                     raise ui.Failure("%s is in use by another emulator (process %s)"
-                                     % (self.image, link.split("/")[2]))
+                                     % (image, link.split("/")[2]))
             except OSError:
                 continue
         os.unlink(path)
@@ -238,12 +251,13 @@ class Machine:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-        if getattr(self, "console", None):
-            self.console.close()
+        for connection in (getattr(self, "console", None), getattr(self, "control", None)):
+            if connection:
+                connection.close()
         if self.screen:
             self.screen.close()
         self.output.close()
-        lock = self.image + ".lock"
-        if os.path.exists(lock):
-            os.unlink(lock)
+        for path in self.images:
+            if os.path.exists(path + ".lock"):
+                os.unlink(path + ".lock")
         shutil.rmtree(self.directory, ignore_errors=True)

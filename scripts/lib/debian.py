@@ -133,3 +133,20 @@ def download(package, version, target_dir):
         raise ui.Failure("apt-get download left no file for " + package)
 
     return _fresh(attempt)
+
+
+def closure(packages, suite, target_dir):
+    """Downloads packages of one suite and all they depend on, for a system that has nothing yet, into a directory of its
+    own below `target_dir`. Answers the paths of the .deb files."""
+    status, archives = os.path.join(target_dir, "status"), os.path.join(target_dir, "archives")
+    os.makedirs(os.path.join(archives, "partial"), exist_ok=True)
+    with open(status, "w", encoding="ascii"):
+        pass
+
+    def attempt():
+        ui.command(["apt-get", *_options(), "-o", "Dir::State::status=" + status, "-o", "Dir::Cache::archives=" + archives,
+                    "-o", "Debug::NoLocking=1", "-t", suite, "--no-install-recommends", "-y", "--download-only", "install",
+                    *packages], what="downloading %s and what they need" % ", ".join(packages))
+        return sorted(os.path.join(archives, name) for name in os.listdir(archives) if name.endswith(".deb"))
+
+    return _fresh(attempt)

@@ -92,7 +92,7 @@ def _fetch(name, target):
         os.rename(staging, target)
 
 
-class _Cpio:
+class Cpio:
     """The "newc" archive (Linux: Documentation/driver-api/early-userspace/buffer-format.rst). Made here and not by
     cpio, so that device nodes need no root and the same files give the same bytes."""
 
@@ -118,7 +118,7 @@ class _Cpio:
         return bytes(self.data)
 
 
-def _busybox():
+def busybox():
     for path in ("/bin/busybox", "/usr/bin/busybox"):
         if os.path.exists(path):
             with open(path, "rb") as file:
@@ -141,13 +141,13 @@ def _helper(work, name):
 
 def initramfs(out):
     """Writes the initramfs `out`; leaves it untouched when it is right already."""
-    archive = _Cpio()
+    archive = Cpio()
     for directory in ("bin", "dev", "etc", "proc", "root", "sbin", "sys", "tmp", "run"):
         archive.add(directory, stat.S_IFDIR | 0o755)
     archive.add("dev/console", stat.S_IFCHR | 0o600, major=5, minor=1)
     archive.add("dev/null", stat.S_IFCHR | 0o666, major=1, minor=3)
-    path, busybox = _busybox()
-    archive.add("bin/busybox", stat.S_IFREG | 0o755, busybox)
+    path, content = busybox()
+    archive.add("bin/busybox", stat.S_IFREG | 0o755, content)
     own = {}
     with tempfile.TemporaryDirectory(prefix="bulkhead-initramfs-") as work:
         for entry in sorted(os.listdir(SOURCE)):

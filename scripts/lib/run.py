@@ -42,8 +42,9 @@ def _parser():
         epilog="Exit status: 0 the machine powered off, %d time is up, %d left with %s,\n%d the machine stopped by "
         "a fault, 1 it never started, 2 wrong usage; see --exit-code." % (EXIT_TIMEOUT, EXIT_LEFT, console.LEAVE_NAME, EXIT_FAULT))
     parser.add_argument("--config", metavar="FILE", help="the bulkhead.conf (default: the demo)")
-    parser.add_argument("--rig", choices=("bochs", "kvm"), help="what to run on (default: kvm where nested VT-x "
-                        "works, otherwise bochs)")
+    parser.add_argument("--rig", choices=("bochs", "nested"), help="what to run on: nested is QEMU's machine with VT-d "
+                        "and virtual functions, under KVM; where nested VT-x does not work, in a Linux inside Bochs (default: nested "
+                        "where it needs no Bochs, otherwise bochs)")
     parser.add_argument("--cpus", type=positive, metavar="N", help="physical CPUs of the machine (default: as many "
                         "as the configuration names)")
     parser.add_argument("--memory", type=parse_size, metavar="M", help="memory of the machine in MiB, or 2G "
@@ -104,23 +105,26 @@ def _prepare(options):
 
 
 def _start(options, rig, out, cpus, memory):
-    if rig == "kvm":
-        return rigs.KvmMachine(out, cpus, memory)
     # With a person at the console an idle machine should wait as real ones do, and its clock keep to the real one.
+    pace = bool(sys.stdin and sys.stdin.isatty())
+    if rig == "nested":
+        return rigs.nested_machine(out, cpus, memory, options.emulator_log, pace)
     return bochs.Machine(out, cpus, memory, options.cpu_model, log=options.emulator_log,
-                         verbose=bool(options.emulator_log), pace=bool(sys.stdin and sys.stdin.isatty()),
-                         screen=bool(options.screenshot))
+                         verbose=bool(options.emulator_log), pace=pace, screen=bool(options.screenshot))
 
 
 def main(arguments):
     options = _parser().parse_args(arguments)
+    if options.screenshot and options.rig == "nested":
+        raise ui.Failure("--screenshot needs --rig bochs: the nested rig's machine has no screen", 2)
     rig = rigs.choose("bochs" if options.screenshot else options.rig)
     out, path = _prepare(options)
     cpus, memory = needs(path)
     cpus, memory = options.cpus or cpus, options.memory or memory
     ui.say("booting %s on %s: %d CPU%s, %d MiB%s" % (
         os.path.relpath(path), rig, cpus, "" if cpus == 1 else "s", memory,
-        "; the firmware takes a few seconds" if rig == "bochs" else ""))
+        "; the firmware takes a few seconds" if rig == "bochs" else "; Linux and QEMU come first, half a minute"
+        if rigs.kvm_problem() else ""))
     if sys.stdin and sys.stdin.isatty():
         ui.say("this terminal is the console; %s leaves" % console.LEAVE_NAME)
     machine = _start(options, rig, out, cpus, memory)

@@ -12,6 +12,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 # pylint: disable=wrong-import-position
 import bochs
 import build
+import efi_app
 import guests
 import image
 import make_image
@@ -208,28 +209,7 @@ def ticks(boot, pattern, timeout):
 def efi_application(name, sources):
     """Builds a UEFI application of the rig's from C files (paths below the tree's root) and answers its path."""
     with build.alone(WORK):
-        return _efi_application(name, sources)
-
-
-def _efi_application(name, sources):
-    where = directory("efi-" + name)
-    stem = os.path.join(where, name)
-    objects = []
-    lib = next(path for path in ("/usr/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu/gnuefi")
-               if os.path.exists(os.path.join(path, "crt0-efi-x86_64.o")))
-    for source in sources:
-        objects.append(os.path.join(where, os.path.basename(source)[:-2] + ".o"))
-        ui.command(["gcc", "-std=gnu17", "-O2", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Werror",
-                    "-I", ui.ROOT, "-isystem", "/usr/include/efi", "-isystem", "/usr/include/efi/x86_64",
-                    "-DGNU_EFI_USE_MS_ABI", "-fpic", "-ffreestanding", "-fno-stack-protector", "-fno-strict-aliasing",
-                    "-fshort-wchar", "-mno-red-zone", "-maccumulate-outgoing-args",
-                    "-c", os.path.join(ui.ROOT, source), "-o", objects[-1]])
-    ui.command(["ld", "-nostdlib", "-znocombreloc", "-znoexecstack", "--no-warn-rwx-segments", "-shared", "-Bsymbolic",
-                "-T", os.path.join(lib, "elf_x86_64_efi.lds"), "-L", lib, os.path.join(lib, "crt0-efi-x86_64.o"),
-                *objects, "-o", stem + ".so", "-lefi", "-lgnuefi"])
-    ui.command(["objcopy", "-j", ".text", "-j", ".sdata", "-j", ".data", "-j", ".dynamic", "-j", ".dynsym", "-j",
-                ".rel*", "-j", ".rela*", "-j", ".reloc", "--target", "efi-app-x86_64", stem + ".so", stem + ".efi"])
-    return stem + ".efi"
+        return efi_app.build(directory("efi-" + name), name, sources)
 
 
 def native_boot_ticks(kernel, cmdline, memory=640, timeout=180):
