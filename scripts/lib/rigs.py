@@ -40,10 +40,16 @@ def choose(wanted):
     return wanted or "bochs"
 
 
+def nested_carrier(memory, log=None, pace=False, kernel_log=None):
+    """What nested machines of up to `memory` MiB run on: this computer, or a Linux inside Bochs."""
+    if kvm_problem() is None:
+        return nested.LocalCarrier()
+    return nested.BochsCarrier(memory, log=log, verbose=bool(log), pace=pace, kernel_log=kernel_log)
+
+
 def nested_machine(image, cpus, memory, log=None, pace=False):
-    """A machine on the nested rig with a carrier of its own: this computer, or one inside Bochs."""
-    direct = kvm_problem() is None
-    owner = nested.LocalCarrier() if direct else nested.BochsCarrier(memory, log=log, verbose=bool(log), pace=pace)
+    """A machine on the nested rig with a carrier of its own."""
+    owner = nested_carrier(memory, log, pace)
     try:
         machine = owner.start(image, cpus, memory)
     except BaseException:

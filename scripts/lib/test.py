@@ -11,7 +11,7 @@ import static
 import ui
 import unit
 
-KINDS = ("unit", "static", "fuzz", "bochs")
+KINDS = ("unit", "static", "fuzz", "bochs", "nested")
 
 
 def _boots(results, options):
@@ -21,6 +21,13 @@ def _boots(results, options):
     rig_cases.run(results, options.only, options.jobs)
 
 
+def _nested(results, options):
+    sys.path.insert(0, os.path.join(ui.ROOT, "tests", "rig"))
+    import rig_nested  # pylint: disable=import-outside-toplevel
+    build.loader()
+    rig_nested.run(results, options.only)
+
+
 def main(arguments):
     parser = argparse.ArgumentParser(
         prog="scripts/test", formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -28,10 +35,11 @@ def main(arguments):
         "fuzz    every fuzzer, FUZZ_SECONDS (default 60) each\n"
         "static  headers alone, layers, clang-tidy, cppcheck, the core's segments and size\n"
         "bochs   boots in the emulator: kernels, consoles, bad input, budgets\n"
+        "nested  boots in QEMU's machine with VT-d and virtual functions, under KVM (in a Linux inside Bochs where there is none)\n"
         "all     all of these (default)")
-    parser.add_argument("kinds", nargs="*", metavar="unit|fuzz|static|bochs|all", choices=(*KINDS, "all", []),
+    parser.add_argument("kinds", nargs="*", metavar="unit|fuzz|static|bochs|nested|all", choices=(*KINDS, "all", []),
                         default=[])
-    parser.add_argument("--only", metavar="TEXT", help="bochs: only boots whose name contains TEXT")
+    parser.add_argument("--only", metavar="TEXT", help="bochs, nested: only boots whose name contains TEXT")
     parser.add_argument("--jobs", type=int, metavar="N", default=os.cpu_count() or 1, help="at a time (default: "
                         "one for each CPU)")
     options = parser.parse_args(arguments)
@@ -42,8 +50,8 @@ def main(arguments):
         start = time.monotonic()
         ui.say("%s tests" % kind)
         try:
-            if kind == "bochs":
-                _boots(results, options)
+            if kind in ("bochs", "nested"):
+                (_boots if kind == "bochs" else _nested)(results, options)
             else:
                 runners[kind](results, options.jobs)
         except ui.Failure as failure:  # what cannot even be built has failed; the other kinds still run

@@ -32,23 +32,20 @@ class Timeout(Exception):
     """The console did not show what was waited for, or the machine ended first."""
 
 
-class Boot:
+class Session:
     """One machine, from power-on to its end. Everything the console shows is kept in build/rig-logs/NAME.log."""
 
-    def __init__(self, name, image_path, cpus=1, memory=640, cpu_model=bochs.CPU_MODEL, verbose=None, msrs=bochs.MSRS,
-                 screen=False):
+    def __init__(self, name, start):
+        """start: makes the machine."""
         os.makedirs(LOGS, exist_ok=True)
         self.name = name
         self.transcript_path = os.path.join(LOGS, name + ".log")
         self.transcript = open(self.transcript_path, "wb")
-        self.emulator_log = os.path.join(LOGS, name + ".bochs.log")
         self.started = time.monotonic()
         self.text = ""       # all that was shown, without escape sequences and carriage returns
         self.at = 0          # up to here it was looked at by expect()
         self._raw = b""
-        self.machine = bochs.Machine(image_path, cpus, memory, cpu_model, log=self.emulator_log,
-                                     verbose=VERBOSE if verbose is None else verbose,
-                                     msrs=msrs, screen=screen)
+        self.machine = start()
         self.machine.console.settimeout(0.5)
 
     def __enter__(self):
@@ -138,6 +135,17 @@ class Boot:
 
     def seconds(self):
         return time.monotonic() - self.started
+
+
+class Boot(Session):
+    """A machine in Bochs."""
+
+    def __init__(self, name, image_path, cpus=1, memory=640, cpu_model=bochs.CPU_MODEL, verbose=None, msrs=bochs.MSRS,
+                 screen=False):
+        self.emulator_log = os.path.join(LOGS, name + ".bochs.log")
+        super().__init__(name, lambda: bochs.Machine(image_path, cpus, memory, cpu_model, log=self.emulator_log,
+                                                     verbose=VERBOSE if verbose is None else verbose,
+                                                     msrs=msrs, screen=screen))
 
 
 def check_replay(t, name, transcript, vm):

@@ -1,0 +1,125 @@
+"""What scripts/test nested boots: cases on QEMU's machine with VT-d and virtual functions (scripts/lib/nested.py), one
+after the other on one carrier. A case is a function that takes a Report and the carrier."""
+import os
+import time
+import traceback
+
+import build
+import guests
+import image
+import rig
+import rig_multiboot
+import rigs
+import ui
+
+MEMORY = 640                     # MiB of the largest machine of a case
+BOOT_SECONDS = 300
+PROMPT = r"^guest# "
+OPERATOR = r"^bulkhead> "
+KEY = "\x01"                      # Ctrl-A
+LINUX = ("kernel = vmlinuz", "initrd = initrd.img", "cmdline = console=ttyS0,115200 quiet")
+
+
+class Boot(rig.Session):
+    """A machine on the carrier: send() and expect() are Bulkhead's console, self.carrier the world around the machine."""
+
+    def __init__(self, carrier, name, image_path, cpus=1, memory=384):
+        self.carrier = carrier
+        super().__init__("nested-" + name, lambda: carrier.start(image_path, cpus, memory))
+
+    def type(self, keys):
+        self.machine.console.sendall(keys.encode())
+
+    def operator(self, command, pattern, timeout=60):
+        """A command at Bulkhead's prompt; answers the match of what it prints, and goes back to the VM in front."""
+        self.type(KEY + "h")
+        self.expect(OPERATOR, timeout)
+        self.type(command + "\r")
+        match = self.expect(pattern, timeout)
+        self.type(KEY + "1")
+        return match
+
+
+def vm(name, cpus, memory, *lines):
+    return "[vm %s]\ncpus = %s\nmemory = %s\n%s\n" % (name, cpus, memory, "\n".join(lines))
+
+
+def disk(name, config, kernels=None):
+    """An image: the configuration, the initramfs as initrd.img, and kernels: {file name: name in guests.KERNELS, or a path}."""
+    where = rig.directory("nested-" + name)
+    path = os.path.join(where, "bulkhead.conf")
+    with open(path, "w", encoding="ascii") as file:
+        file.write(config)
+    files = [("EFI/BOOT/BOOTX64.EFI", build.LOADER), ("bulkhead.conf", path)]
+    for target, kernel in (kernels or {}).items():
+        files.append((target, guests.kernel(kernel) if kernel in guests.KERNELS else kernel))
+    if "initrd.img" in config:
+        files.append(("initrd.img", rig.initramfs()))
+    out = os.path.join(where, "disk.img")
+    image.write(out, files)
+    return out
+
+
+def preflight(t, carrier):
+    """The smallest machine: what the preflight says of it, a guest that checks itself, the power goes off."""
+    out = disk("small", "[machine]\nconsole = serial\n" + vm("hello", "0", "16M", "kernel = hello.elf", "cmdline = poweroff"),
+               {"hello.elf": rig_multiboot.guest("multiboot_hello.elf")})
+    with Boot(carrier, "small", out, memory=256) as boot:
+        boot.expect(r"^Bulkhead loader", 120)
+        boot.expect(r"^Starting the core", 60)
+        for what in ("VT-x", "EPT, 4 levels, write-back", "unrestricted guest", "VPID", "ACPI tables", r"VT-d \(DMAR table\)"):
+            t.check(boot.seen(r"^  ok  +%s  " % what), "nested: preflight: %s" % what.replace("\\", ""))
+        t.check(boot.seen(r"^  ok +CPUs +1 found \(MP Services\)"), "nested: preflight: one CPU")
+        off = boot.wait_off(60)
+        t.check(off and boot.seen("^bye") and not boot.seen("check FAILED|PANIC"), "nested: a small guest runs, and the machine powers off",
+                "%.0f s" % boot.seconds())
+
+
+def linux(t, carrier):
+    """Debian's kernel to its shell on two of two CPUs, one VM."""
+    out = disk("linux", vm("linux", "0-1", "192M", *LINUX), {"vmlinuz": guests.DEMO_KERNEL})
+    with Boot(carrier, "linux", out, cpus=2, memory=384) as boot:
+        boot.ready(BOOT_SECONDS)
+        boot.expect(PROMPT, 60)
+        t.check(True, "nested: Linux boots to a shell", "%.0f s" % boot.seconds())
+        t.check(boot.seen(r"^  ok +CPUs +2 found \(MP Services\)"), "nested: the firmware's two CPUs are found")
+        t.check(boot.output("nproc") == "2", "nested: it has two CPUs")
+        clock = boot.output("cat /sys/devices/system/clocksource/clocksource0/current_clocksource")
+        t.check(clock == "tsc", "nested: its clock source is the TSC", clock)
+        boot.send("poweroff")
+        t.check(boot.wait_off(120), "nested: it powers off, and the machine", "%.0f s" % boot.seconds())
+
+
+# In this order, one at a time: they share the carrier.
+CASES = [
+    ("preflight", preflight),
+    ("linux", linux),
+]
+
+
+def _one(t, carrier, name, function):
+    start = time.monotonic()
+    try:
+        function(t, carrier)
+    except rig.Timeout as failure:
+        t.check(False, "nested: " + name, str(failure))
+    except Exception:  # pylint: disable=broad-except
+        t.check(False, "nested: " + name, traceback.format_exc(limit=4))
+    finally:
+        carrier.stop()
+    ui.say("nested: %s: %.0f s" % (name, time.monotonic() - start))
+
+
+def run(t, only=None):
+    chosen = [case for case in CASES if not only or only in case[0]]
+    if not chosen:
+        return
+    os.makedirs(rig.LOGS, exist_ok=True)
+    start = time.monotonic()
+    carrier = rigs.nested_carrier(MEMORY, kernel_log=os.path.join(rig.LOGS, "nested-carrier.log"))
+    try:
+        t.check(True, "nested: the carrier is up", "%s, %.0f s" % (type(carrier).__name__, time.monotonic() - start))
+        for name, function in chosen:
+            _one(t, carrier, name, function)
+    finally:
+        carrier.close()
