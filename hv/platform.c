@@ -15,6 +15,13 @@ static void env_set_irq(void *ctx, unsigned line, bool level)
     irq_set_line(ctx, line, level);
 }
 
+/* PIT and RTC are cut off while the HPET replaces them. */
+static void env_set_legacy_irq(void *ctx, unsigned line, bool level)
+{
+    if (!hpet_replaces(&vm_of(ctx)->platform.hpet, line))
+        irq_set_line(ctx, line, level);
+}
+
 static uint64_t env_now_ns(void *ctx)
 {
     return vm_now_ns(ctx);
@@ -62,10 +69,10 @@ struct platform_row {
         offsetof(struct platform, member), &(device_ops)                                                     \
     }
 static const struct platform_row rows[] = {
-    ROW(pic.dev, pic_ops),         ROW(ioapic.dev, ioapic_ops), ROW(pit.dev, pit_ops),
-    ROW(rtc.dev, rtc_ops),         ROW(kbd.dev, kbd_ops),       ROW(uart.dev, uart_ops),
-    ROW(acpi_pm.dev, acpi_pm_ops), ROW(sysctl.dev, sysctl_ops), ROW(pci.ports, pci_host_port_ops),
-    ROW(testdev.dev, testdev_ops), ROW(fw_cfg.dev, fw_cfg_ops),
+    ROW(pic.dev, pic_ops),         ROW(ioapic.dev, ioapic_ops),   ROW(pit.dev, pit_ops),
+    ROW(rtc.dev, rtc_ops),         ROW(kbd.dev, kbd_ops),         ROW(uart.dev, uart_ops),
+    ROW(acpi_pm.dev, acpi_pm_ops), ROW(sysctl.dev, sysctl_ops),   ROW(pci.ports, pci_host_port_ops),
+    ROW(hpet.dev, hpet_ops),       ROW(testdev.dev, testdev_ops), ROW(fw_cfg.dev, fw_cfg_ops),
 };
 #define COMPAT_ROWS 2u
 
@@ -196,6 +203,8 @@ enum status platform_init(struct vm *vm)
         .power = env_power,
         .wall_seconds = env_wall_seconds,
     };
+    p->legacy_env = p->env;
+    p->legacy_env.set_irq = env_set_legacy_irq;
     p->uart.base = UART_COM1_PORT;
     p->uart.irq = UART_COM1_IRQ;
     p->uart.to_console = true;
@@ -214,6 +223,7 @@ enum status platform_init(struct vm *vm)
         struct vdev *dev = row_device(p, &rows[i]);
         *dev = (struct vdev){.ops = rows[i].ops, .env = &p->env, .deadline_ns = VDEV_NEVER};
     }
+    p->pit.dev.env = p->rtc.dev.env = &p->legacy_env;
     for (unsigned i = 0; i < p->device_count; i++) {
         struct vdev *dev = row_device(p, &rows[i]);
         dev->ops->init(dev);
@@ -223,6 +233,8 @@ enum status platform_init(struct vm *vm)
         s = claim_ports(vm, compat_ports, ARRAY_SIZE(compat_ports));
     if (s == STATUS_OK && has_compat(vm))
         s = bus_add_mmio(&vm->bus, TESTDEV_RAM, TESTDEV_RAM_SIZE, &p->testdev.dev);
+    if (s == STATUS_OK)
+        s = bus_add_mmio(&vm->bus, HPET_BASE, HPET_SIZE, &p->hpet.dev);
     if (s == STATUS_OK)
         s = bus_add_mmio(&vm->bus, IOAPIC_BASE, IOAPIC_SIZE, &p->ioapic.dev);
     return s == STATUS_OK ? bus_add_mmio(&vm->bus, GUEST_ECAM, GUEST_ECAM_SIZE, &p->pci.ecam) : s;

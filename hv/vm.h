@@ -8,6 +8,7 @@
 #include "arch/x86/ept.h"
 #include "drivers/vdev/acpi_pm.h"
 #include "drivers/vdev/fw_cfg.h"
+#include "drivers/vdev/hpet.h"
 #include "drivers/vdev/ioapic.h"
 #include "drivers/vdev/kbd.h"
 #include "drivers/vdev/pci_host.h"
@@ -34,6 +35,7 @@ struct platform {
     struct uart uart;
     struct pic pic;
     struct pit pit;
+    struct hpet hpet;
     struct rtc rtc;
     struct kbd kbd;
     struct sysctl sysctl;
@@ -44,7 +46,8 @@ struct platform {
     struct fw_cfg fw_cfg;
     uint32_t device_count; /* C. of the devices in start-up order, those that this VM has */
     struct vdev_env env;
-    uint64_t next_timer_tsc; /* A. host TSC of the earliest device deadline, UINT64_MAX = none */
+    struct vdev_env legacy_env; /* of PIT and RTC, whose lines the HPET may take over */
+    uint64_t next_timer_tsc;    /* A. host TSC of the earliest device deadline, UINT64_MAX = none */
 };
 
 struct vm {

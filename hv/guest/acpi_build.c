@@ -1,5 +1,6 @@
 #include "hv/guest/acpi_build.h"
 #include "drivers/vdev/acpi_pm.h"
+#include "drivers/vdev/hpet.h"
 #include "drivers/vdev/ioapic.h"
 #include "drivers/vdev/kbd.h"
 #include "drivers/vdev/rtc.h"
@@ -249,6 +250,26 @@ static void put_mcfg(struct out *o)
     put(o, 0, 1); /* buses 0 .. 255 */
     put(o, 255, 1);
     put(o, 0, 4);
+    table_end(o, start);
+}
+
+/* IA-PC HPET specification 1.0a, 3.2.4. */
+#define GAS_MEMORY      0u
+#define GAS_BITS_64     64u
+#define HPET_MIN_TICK   1000u /* of periodic mode: 10 us */
+#define HPET_PROTECT_4K 1u    /* its page is its own */
+
+static void put_hpet(struct out *o)
+{
+    size_t start = table_begin(o, "HPET", 1);
+    put(o, HPET_BLOCK_ID, 4);
+    put(o, GAS_MEMORY, 1);
+    put(o, GAS_BITS_64, 1);
+    put(o, 0, 2);
+    put(o, HPET_BASE, 8);
+    put(o, 0, 1); /* the first of its kind */
+    put(o, HPET_MIN_TICK, 2);
+    put(o, HPET_PROTECT_4K, 1);
     table_end(o, start);
 }
 
@@ -515,6 +536,11 @@ static void put_isa(struct out *o)
     crs_irq(o, RTC_IRQ);
     crs_end(o, c);
     aml_length_end(o, dev);
+    dev = aml_device(o, "HPET", "PNP0103", 0);
+    c = crs_begin(o);
+    crs_memory32(o, HPET_BASE, HPET_SIZE);
+    crs_end(o, c);
+    aml_length_end(o, dev);
     dev = aml_device(o, "KBD0", "PNP0303", 0);
     c = crs_begin(o);
     crs_io(o, KBD_DATA_PORT, 1);
@@ -587,10 +613,14 @@ enum status acpi_build(const struct acpi_build *params, uint8_t *buf, size_t siz
     align(&o, 16);
     uint64_t mcfg = base + o.at;
     put_mcfg(&o);
+    align(&o, 16);
+    uint64_t hpet = base + o.at;
+    put_hpet(&o);
     size_t xsdt = table_begin(&o, "XSDT", 1);
     put(&o, fadt, 8);
     put(&o, madt, 8);
     put(&o, mcfg, 8);
+    put(&o, hpet, 8);
     table_end(&o, xsdt);
     if (o.overflow)
         return ERR_NO_MEMORY;

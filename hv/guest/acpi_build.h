@@ -1,4 +1,4 @@
-/* ACPI tables for a guest: RSDP, XSDT, FADT, FACS, MADT, MCFG, DSDT (ACPI 6.x). Pure: bytes into a buffer. */
+/* ACPI tables for a guest: RSDP, XSDT, FADT, FACS, MADT, MCFG, HPET, DSDT (ACPI 6.x). Pure: bytes into a buffer. */
 #pragma once
 
 #include "hv/lib/addr.h"

@@ -53,7 +53,7 @@ static void test_tables_are_found_by_the_host_parser(void **state)
     for (uint32_t vcpus = 1; vcpus <= ACPI_BUILD_MAX_VCPUS; vcpus = vcpus * 2 + 1) {
         build(vcpus);
         open_tables(&t);
-        assert_int_equal(t.count, 3);
+        assert_int_equal(t.count, 4);
         assert_int_equal(acpi_read_madt(&t, &madt), STATUS_OK);
         assert_int_equal(madt.lapic.v, GUEST_LAPIC);
         assert_true(madt.has_8259);

@@ -78,6 +78,7 @@ static void test_mmio(void **state)
     assert_null(bus_find_mmio(&vm->bus, GUEST_ECAM + GUEST_ECAM_SIZE));
     assert_null(bus_find_mmio(&vm->bus, IOAPIC_BASE - 1));
     assert_null(bus_find_mmio(&vm->bus, IOAPIC_BASE + IOAPIC_SIZE));
+    assert_ptr_equal(bus_find_mmio(&vm->bus, HPET_BASE), &p->hpet.dev);
     assert_null(bus_find_mmio(&vm->bus, GUEST_LAPIC)); /* each vCPU's own */
 }
 
