@@ -1,10 +1,9 @@
 #include "hv/config.h"
+#include "hv/config_assign.h"
 #include "hv/lib/bits.h"
 #include "hv/lib/fmt.h"
 #include "hv/lib/near.h"
 #include "hv/lib/string.h"
-
-#define QUOTE_MAX 40u /* bytes of the user's text that a message repeats */
 
 enum section { SECTION_NONE, SECTION_MACHINE, SECTION_VM };
 
@@ -22,6 +21,7 @@ struct parser {
 /* A key's value, with comment and blanks removed. */
 struct value {
     const char *key;
+    struct span name; /* the key as it stands in the file: net0 */
     struct span text;
     uint32_t column;
 };
@@ -40,23 +40,6 @@ static bool fail(struct parser *p, enum config_rule rule, uint32_t column, const
     fmt_vformat(p->error->message, sizeof(p->error->message), format, args);
     va_end(args);
     return false;
-}
-
-struct quote {
-    char text[QUOTE_MAX + 4];
-};
-
-/* The user's text for a message: cut, and safe for any terminal. */
-static struct quote quoted(struct span s)
-{
-    struct quote q = {0};
-    size_t n = s.size < QUOTE_MAX ? s.size : QUOTE_MAX;
-
-    for (size_t i = 0; i < n; i++)
-        q.text[i] = s.data[i] >= ' ' && s.data[i] < 0x7f ? (char)s.data[i] : '?';
-    if (s.size > QUOTE_MAX)
-        memcpy(q.text + n, "...", 3);
-    return q;
 }
 
 static bool is_blank(uint8_t c)
@@ -111,8 +94,8 @@ static bool parse_choice(struct parser *p, const struct value *v, const char *co
             return true;
         }
     }
-    return fail(p, CONFIG_BAD_CHOICE, v->column, "%s cannot be '%s': use %s", v->key, quoted(v->text).text,
-                listed);
+    return fail(p, CONFIG_BAD_CHOICE, v->column, "%s cannot be '%s': use %s", v->key,
+                config_quoted(v->text).text, listed);
 }
 
 static bool parse_console(struct parser *p, const struct value *v)
@@ -225,7 +208,7 @@ static bool parse_vm_console(struct parser *p, const struct value *v)
         return fail(
             p, CONFIG_BAD_DIGIT, v->column,
             "a VM's console cannot be '%s': use a digit from 1 to %u, which Ctrl-A then brings to the front",
-            quoted(v->text).text, CONFIG_DIGITS);
+            config_quoted(v->text).text, CONFIG_DIGITS);
     for (uint32_t i = 0; i < p->config->vm_count; i++) {
         const struct config_vm *other = &p->config->vms[i];
         if (other->console == digit)
@@ -283,7 +266,7 @@ static bool parse_size(struct parser *p, const struct value *v, uint64_t *out)
     if (!take_number(&rest, &n) || !size_shift(rest, &shift) || n > UINT64_MAX >> shift)
         return fail(p, CONFIG_BAD_SIZE, v->column,
                     "'%s' is not a size: write a whole number with K, M or G, as in %s = 512M",
-                    quoted(v->text).text, v->key);
+                    config_quoted(v->text).text, v->key);
     *out = n << shift;
     return true;
 }
@@ -296,15 +279,15 @@ static bool parse_memory(struct parser *p, const struct value *v)
         return false;
     if (bytes < CONFIG_MEMORY_MIN)
         return fail(p, CONFIG_MEMORY_TOO_SMALL, v->column, "a VM needs at least 8M of memory, '%s' is less%s",
-                    quoted(v->text).text,
+                    config_quoted(v->text).text,
                     is_digit(v->text.data[v->text.size - 1]) ? ": is an M missing?" : "");
     if (bytes > CONFIG_MEMORY_MAX)
         return fail(p, CONFIG_MEMORY_TOO_LARGE, v->column,
-                    "a VM can have at most 1024G of memory, '%s' is more", quoted(v->text).text);
+                    "a VM can have at most 1024G of memory, '%s' is more", config_quoted(v->text).text);
     if (bytes % CONFIG_MEMORY_UNIT)
         return fail(p, CONFIG_MEMORY_UNALIGNED, v->column,
-                    "memory is given in multiples of 2M: '%s' is not one, %luM is", quoted(v->text).text,
-                    (unsigned long)((bytes & ~(CONFIG_MEMORY_UNIT - 1)) >> 20));
+                    "memory is given in multiples of 2M: '%s' is not one, %luM is",
+                    config_quoted(v->text).text, (unsigned long)((bytes & ~(CONFIG_MEMORY_UNIT - 1)) >> 20));
     p->vm->memory = bytes;
     p->vm->memory_line = p->line_number;
     p->vm->memory_column = v->column;
@@ -342,9 +325,10 @@ static bool parse_cpu_range(struct parser *p, struct span element, uint64_t *set
     if (!good || rest.size)
         return fail(p, CONFIG_BAD_CPU_LIST, column,
                     "'%s' is not a CPU or a range of CPUs: write a list as in cpus = 0-1,3",
-                    quoted(element).text);
+                    config_quoted(element).text);
     if (last < first)
-        return fail(p, CONFIG_BAD_CPU_LIST, column, "the range '%s' runs backwards", quoted(element).text);
+        return fail(p, CONFIG_BAD_CPU_LIST, column, "the range '%s' runs backwards",
+                    config_quoted(element).text);
     if (last >= CONFIG_MAX_CPUS)
         return fail(p, CONFIG_CPU_OUT_OF_RANGE, column, "there is no CPU %lu: CPUs are numbered from 0 to %u",
                     (unsigned long)last, CONFIG_MAX_CPUS - 1);
@@ -410,7 +394,7 @@ static bool parse_path(struct parser *p, const struct value *v, char *out)
 
     if (rest.data[0] == '/')
         return fail(p, CONFIG_BAD_PATH, v->column, "'%s' is an absolute path: write it relative to this file",
-                    quoted(v->text).text);
+                    config_quoted(v->text).text);
     for (bool more = true; more && !fault;) {
         size_t n = 0;
         while (n < rest.size && rest.data[n] != '/')
@@ -420,7 +404,7 @@ static bool parse_path(struct parser *p, const struct value *v, char *out)
         rest = skip(rest, more ? n + 1 : n);
     }
     if (fault)
-        return fail(p, CONFIG_BAD_PATH, v->column, "the path '%s' %s", quoted(v->text).text, fault);
+        return fail(p, CONFIG_BAD_PATH, v->column, "the path '%s' %s", config_quoted(v->text).text, fault);
     if (v->text.size >= CONFIG_PATH_MAX)
         return fail(p, CONFIG_VALUE_TOO_LONG, v->column,
                     "this path has %u characters, at most %u are possible", (unsigned)v->text.size,
@@ -483,6 +467,50 @@ static bool parse_module(struct parser *p, const struct value *v)
     return true;
 }
 
+/* What both kinds of values have in common; `number`: of netN, diskN. */
+static bool parse_assigned(struct parser *p, const struct value *v, enum config_assign_kind kind,
+                           uint8_t number)
+{
+    struct config_vm *vm = p->vm;
+    struct config_assign_error error;
+
+    if (vm->assigned_count == CONFIG_MAX_ASSIGNED)
+        return fail(p, CONFIG_TOO_MANY_ASSIGNED, v->column, "a VM can have at most %u devices",
+                    CONFIG_MAX_ASSIGNED);
+    struct config_assign *one = &vm->assigned[vm->assigned_count];
+    one->kind = kind;
+    one->number = number;
+    if (config_assign_parse(v->name, v->text, one, &error) != STATUS_OK)
+        return fail(p, error.rule, column_of(p, error.at), "%s", error.message);
+    one->line = p->line_number;
+    one->column = v->column;
+    if (config_assign_check(p->config, vm, one, &error) != STATUS_OK)
+        return fail(p, error.rule, v->column, "%s", error.message);
+    vm->assigned_count++;
+    return true;
+}
+
+static uint8_t last_digit(struct span name)
+{
+    return (uint8_t)(name.data[name.size - 1] - '0');
+}
+
+static bool parse_net(struct parser *p, const struct value *v)
+{
+    return parse_assigned(p, v, ASSIGN_NET_VF, last_digit(v->name));
+}
+
+static bool parse_disk(struct parser *p, const struct value *v)
+{
+    return parse_assigned(p, v, ASSIGN_NVME_VF, last_digit(v->name));
+}
+
+static bool parse_pci(struct parser *p, const struct value *v)
+{
+    return parse_assigned(p, v, ASSIGN_PCI, 0);
+}
+
+/* A '#' at the end of a name stands for a digit. */
 static const struct key {
     const char *name;
     enum section section;
@@ -507,7 +535,25 @@ static const struct key {
     {"console", SECTION_VM, false, false, false, parse_vm_console},
     {"log", SECTION_VM, false, false, false, parse_vm_log},
     {"compat", SECTION_VM, false, false, false, parse_compat},
+    {"net#", SECTION_VM, false, false, true, parse_net},
+    {"disk#", SECTION_VM, false, false, true, parse_disk},
+    {"pci", SECTION_VM, false, false, true, parse_pci},
 };
+
+static bool key_is(const struct key *key, struct span name)
+{
+    size_t n = str_length(key->name);
+
+    if (key->name[n - 1] != '#')
+        return span_equals(name, key->name);
+    return name.size == n && memcmp(name.data, key->name, n - 1) == 0 && is_digit(name.data[n - 1]);
+}
+
+/* As it is shown to people. */
+static const char *key_text(const struct key *key)
+{
+    return key->parse == parse_net ? "net0" : key->parse == parse_disk ? "disk0" : key->name;
+}
 
 /* ---- sections ---- */
 
@@ -540,7 +586,7 @@ static bool begin_vm(struct parser *p, struct span name, uint32_t column)
     if (!good)
         return fail(p, CONFIG_BAD_VM_NAME, column,
                     "'%s' cannot name a VM: use 1 to %u of the characters a-z, 0-9 and -, as in [vm web]",
-                    quoted(name).text, CONFIG_NAME_MAX - 1);
+                    config_quoted(name).text, CONFIG_NAME_MAX - 1);
     for (uint32_t i = 0; i < config->vm_count; i++)
         if (span_equals(name, config->vms[i].name))
             return fail(p, CONFIG_DUPLICATE_SECTION, column, "VM '%s' was described already (line %u)",
@@ -576,9 +622,9 @@ static bool parse_section(struct parser *p, struct span text)
     if (span_equals(kind, "vm"))
         return begin_vm(p, name, name.size ? column_of(p, name.data) : column);
     if (!span_equals(kind, "machine"))
-        return fail(p, CONFIG_UNKNOWN_SECTION, column, "there is no section [%s]: %s", quoted(inner).text,
-                    near_miss(kind, "machine") ? "did you mean [machine]?"
-                                               : "there are [machine] and [vm NAME]");
+        return fail(
+            p, CONFIG_UNKNOWN_SECTION, column, "there is no section [%s]: %s", config_quoted(inner).text,
+            near_miss(kind, "machine") ? "did you mean [machine]?" : "there are [machine] and [vm NAME]");
     if (name.size)
         return fail(p, CONFIG_BAD_SECTION, column_of(p, name.data), "[machine] takes no name");
     if (p->seen_machine)
@@ -595,24 +641,24 @@ static bool unknown_key(struct parser *p, struct span name, uint32_t column)
     const char *where = p->section == SECTION_VM ? "[vm NAME]" : "[machine]";
 
     for (unsigned i = 0; i < ARRAY_SIZE(keys); i++)
-        if (span_equals(name, keys[i].name))
-            return fail(p, CONFIG_UNKNOWN_KEY, column, "'%s' belongs in a %s section, not here", keys[i].name,
-                        keys[i].section == SECTION_VM ? "[vm NAME]" : "[machine]");
+        if (key_is(&keys[i], name))
+            return fail(p, CONFIG_UNKNOWN_KEY, column, "'%s' belongs in a %s section, not here",
+                        key_text(&keys[i]), keys[i].section == SECTION_VM ? "[vm NAME]" : "[machine]");
     for (unsigned i = 0; i < ARRAY_SIZE(keys); i++)
-        if (keys[i].section == p->section && near_miss(name, keys[i].name))
+        if (keys[i].section == p->section && near_miss(name, key_text(&keys[i])))
             return fail(p, CONFIG_UNKNOWN_KEY, column, "there is no '%s' in a %s section: did you mean '%s'?",
-                        quoted(name).text, where, keys[i].name);
+                        config_quoted(name).text, where, key_text(&keys[i]));
     return fail(p, CONFIG_UNKNOWN_KEY, column, "there is no '%s' in a %s section: it takes %s",
-                quoted(name).text, where,
+                config_quoted(name).text, where,
                 p->section == SECTION_VM ? "cpus, memory, kernel, initrd, cmdline, module, on_reboot, "
-                                           "on_crash, console, log and compat"
+                                           "on_crash, console, log, compat, net0, disk0 and pci"
                                          : "console, log, report, on_idle and on_panic");
 }
 
 static const struct key *find_key(const struct parser *p, struct span name)
 {
     for (unsigned i = 0; i < ARRAY_SIZE(keys); i++)
-        if (keys[i].section == p->section && span_equals(name, keys[i].name))
+        if (keys[i].section == p->section && key_is(&keys[i], name))
             return &keys[i];
     return NULL;
 }
@@ -626,11 +672,12 @@ static bool parse_assignment(struct parser *p, struct span text)
         n++;
     if (n == text.size)
         return fail(p, CONFIG_NO_EQUALS, column, "'%s' is neither a [section] nor 'key = value'",
-                    quoted(text).text);
+                    config_quoted(text).text);
     struct span name = trim((struct span){text.data, n});
     if (p->section == SECTION_NONE)
         return fail(p, CONFIG_KEY_OUTSIDE_SECTION, column,
-                    "'%s' stands before any section: begin with [machine] or [vm NAME]", quoted(name).text);
+                    "'%s' stands before any section: begin with [machine] or [vm NAME]",
+                    config_quoted(name).text);
     const struct key *key = find_key(p, name);
     if (!key)
         return unknown_key(p, name, column);
@@ -639,10 +686,11 @@ static bool parse_assignment(struct parser *p, struct span text)
         return fail(p, CONFIG_DUPLICATE_KEY, column, "'%s' was given already in this section", key->name);
     p->seen_keys |= bit;
     struct span rest = skip(text, n + 1);
-    struct value value = {.key = key->name, .text = key->raw ? trim(rest) : without_comment(rest)};
+    struct value value = {
+        .key = key_text(key), .name = name, .text = key->raw ? trim(rest) : without_comment(rest)};
     value.column = column_of(p, value.text.size ? value.text.data : rest.data);
     if (!value.text.size)
-        return fail(p, CONFIG_EMPTY_VALUE, value.column, "'%s' has no value%s", key->name,
+        return fail(p, CONFIG_EMPTY_VALUE, value.column, "'%s' has no value%s", key_text(key),
                     key->required ? "" : ": give it one, or leave the line out");
     return key->parse(p, &value);
 }
@@ -837,6 +885,20 @@ const char *config_rule_name(enum config_rule rule)
         [CONFIG_TOO_MANY_MODULES] = "TOO_MANY_MODULES",
         [CONFIG_BAD_DIGIT] = "BAD_DIGIT",
         [CONFIG_DIGIT_TAKEN] = "DIGIT_TAKEN",
+        [CONFIG_TOO_MANY_ASSIGNED] = "TOO_MANY_ASSIGNED",
+        [CONFIG_BAD_FUNCTION] = "BAD_FUNCTION",
+        [CONFIG_FUNCTION_TAKEN] = "FUNCTION_TAKEN",
+        [CONFIG_BAD_OPTION] = "BAD_OPTION",
+        [CONFIG_MISSING_OPTION] = "MISSING_OPTION",
+        [CONFIG_BAD_INDEX] = "BAD_INDEX",
+        [CONFIG_INDEX_TAKEN] = "INDEX_TAKEN",
+        [CONFIG_TOO_MANY_VFS] = "TOO_MANY_VFS",
+        [CONFIG_BAD_MAC] = "BAD_MAC",
+        [CONFIG_MAC_TAKEN] = "MAC_TAKEN",
+        [CONFIG_BAD_VLAN] = "BAD_VLAN",
+        [CONFIG_BAD_RATE] = "BAD_RATE",
+        [CONFIG_BAD_NAMESPACE] = "BAD_NAMESPACE",
+        [CONFIG_NAMESPACE_TAKEN] = "NAMESPACE_TAKEN",
         [CONFIG_MISSING_KEY] = "MISSING_KEY",
         [CONFIG_NO_VM] = "NO_VM",
         [CONFIG_CPU_ABSENT] = "CPU_ABSENT",

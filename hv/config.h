@@ -22,7 +22,12 @@
  *     on_crash   stop (default) | restart | dump
  *     console    1..9; not given: the lowest digit that no VM asks for, in the order of the file
  *     log        as in [machine], which is the default
- *     compat     none (default) | qemu: also the devices that test kernels know from QEMU */
+ *     netN       vf pf=FUNCTION [index=auto|n] [mac=..] [vlan=1..4094] [rate=Mbit/s] [spoofcheck=on|off]
+ *                [trust=on|off]: a virtual function of a network card; N is 0..9
+ *     diskN      nvme-vf pf=FUNCTION namespace=n [index=auto|n]: a virtual function of an NVMe controller
+ *     pci        FUNCTION: a whole function of the machine; may be given several times
+ *                FUNCTION is an address, 01:00.0, or vendor and device, 8086:10c9, with /n for the nth (from
+ * 0) compat     none (default) | qemu: also the devices that test kernels know from QEMU */
 #pragma once
 
 #include "hv/lib/log.h"
@@ -42,6 +47,10 @@
 #define CONFIG_MAX_MODULES 4u   /* of one VM */
 #define CONFIG_ARGS_MAX    256u /* of a module, with NUL */
 #define CONFIG_DIGITS      9u   /* `console = 1` .. 9 */
+
+#define CONFIG_MAX_ASSIGNED 8u /* devices of one VM */
+#define CONFIG_NET_VFS_MAX  7u /* of one card: an 82576's or I350's pool 7 is the card's own */
+#define CONFIG_VFS_MAX      128u
 
 enum config_console {
     CONSOLE_AUTO,   /* serial, and the framebuffer when there is one */
@@ -63,6 +72,25 @@ struct config_module {
     uint32_t line, column;      /* where the path stands, 1-based */
 };
 
+enum config_assign_kind { ASSIGN_NET_VF, ASSIGN_NVME_VF, ASSIGN_PCI };
+
+/* One device for a VM: a VF of the function that is named, or that function itself. */
+struct config_assign {
+    enum config_assign_kind kind;
+    uint8_t number; /* N of netN, diskN */
+    bool by_id;     /* vendor, device, nth (from 0), and not bdf */
+    uint16_t bdf, vendor, device;
+    uint8_t nth;
+    int16_t index; /* of the VF, from 0; -1: any */
+    uint8_t mac[6];
+    bool has_mac;
+    uint16_t vlan;          /* 1..4094; 0: the guest may choose */
+    uint32_t rate;          /* Mbit/s; 0: no limit */
+    bool spoofcheck, trust; /* default on, off */
+    uint32_t namespace;     /* diskN: from 1 */
+    uint32_t line, column;  /* where its value begins */
+};
+
 struct config_vm {
     char name[CONFIG_NAME_MAX];
     uint64_t cpus;   /* bit n: host CPU n (index into boot_info.cpus) */
@@ -77,6 +105,8 @@ struct config_vm {
     enum config_compat compat;     /* default none */
     uint32_t module_count;
     struct config_module modules[CONFIG_MAX_MODULES];
+    uint32_t assigned_count;
+    struct config_assign assigned[CONFIG_MAX_ASSIGNED];
     uint32_t line; /* where its section starts, for later messages */
     uint32_t cpus_line, memory_line, kernel_line, initrd_line;         /* 1-based; 0: not given */
     uint32_t cpus_column, memory_column, kernel_column, initrd_column; /* where the values begin */
@@ -124,6 +154,20 @@ enum config_rule {
     CONFIG_TOO_MANY_MODULES,
     CONFIG_BAD_DIGIT,   /* `console` of a VM is not 1..9 */
     CONFIG_DIGIT_TAKEN, /* given to two VMs */
+    CONFIG_TOO_MANY_ASSIGNED,
+    CONFIG_BAD_FUNCTION,   /* neither an address nor ids */
+    CONFIG_FUNCTION_TAKEN, /* given twice, or given while its VFs are */
+    CONFIG_BAD_OPTION,     /* unknown, twice, or without a value */
+    CONFIG_MISSING_OPTION,
+    CONFIG_BAD_INDEX,
+    CONFIG_INDEX_TAKEN,
+    CONFIG_TOO_MANY_VFS, /* of one card */
+    CONFIG_BAD_MAC,      /* malformed, zero, or a group's */
+    CONFIG_MAC_TAKEN,
+    CONFIG_BAD_VLAN,
+    CONFIG_BAD_RATE,
+    CONFIG_BAD_NAMESPACE,
+    CONFIG_NAMESPACE_TAKEN,
     CONFIG_MISSING_KEY,
     CONFIG_NO_VM,
     CONFIG_CPU_ABSENT,    /* config_check_machine: this machine has no such CPU */

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "hv/config.h"
+#include "hv/config_assign.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -65,6 +65,21 @@ static void check_modules(const struct config_vm *vm)
     }
 }
 
+static void check_assigned(const struct config *c, const struct config_vm *vm)
+{
+    CHECK(vm->assigned_count <= CONFIG_MAX_ASSIGNED);
+    for (uint32_t i = 0; i < vm->assigned_count; i++) {
+        const struct config_assign *a = &vm->assigned[i];
+        struct config_assign_error error;
+        CHECK(a->kind <= ASSIGN_PCI && a->number <= 9 && a->line > vm->line && a->column);
+        CHECK(a->by_id ? a->bdf == 0 : !(a->vendor | a->device | a->nth));
+        CHECK(a->index >= -1 && a->index < (int)CONFIG_VFS_MAX && a->vlan <= 4094 && a->rate <= 100000);
+        CHECK((a->kind == ASSIGN_NVME_VF) == (a->namespace != 0));
+        CHECK(!a->has_mac || (a->kind == ASSIGN_NET_VF && !(a->mac[0] & 1)));
+        CHECK(config_assign_check(c, vm, a, &error) == STATUS_OK);
+    }
+}
+
 static void check_config(const struct config *c)
 {
     uint64_t taken = 0;
@@ -94,6 +109,7 @@ static void check_config(const struct config *c)
         CHECK(vm->console >= 1 && vm->console <= CONFIG_DIGITS && vm->log <= LOG_DEBUG);
         CHECK(vm->log_line || vm->log == c->log);
         check_modules(vm);
+        check_assigned(c, vm);
     }
 }
 

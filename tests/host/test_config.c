@@ -113,6 +113,60 @@ static void test_defaults(void **state)
     assert_int_equal(config.vms[0].compat, COMPAT_NONE);
 }
 
+#define NET  "net0 = vf pf=01:00.0"
+#define DISK "disk0 = nvme-vf pf=03:00.0 namespace="
+#define VM_B "[vm b]\ncpus = 1\nmemory = 64M\nkernel = vmlinuz\n"
+
+static void test_assigned(void **state)
+{
+    static const uint8_t mac[] = {0x52, 0x54, 0, 0xaa, 0, 1};
+    assert_int_equal(parse(VM "net0 = vf pf=01:00.0 index=3 mac=52:54:00:aa:00:01 vlan=10 rate=1000 "
+                              "spoofcheck=off trust=on  # fast\n"
+                              "disk1 = nvme-vf namespace=2 pf=0000:03:1f.7\n"
+                              "pci = 8086:10D3/2\npci = 00:1b.0\n" VM_B "net9 = vf pf=8086:10c9 index=auto\n"
+                              "disk1 = nvme-vf pf=03:1f.7 namespace=1\n"),
+                     STATUS_OK);
+    const struct config_vm *vm = &config.vms[0];
+    assert_int_equal(vm->assigned_count, 4);
+    const struct config_assign *a = vm->assigned;
+    assert_int_equal(a[0].kind, ASSIGN_NET_VF);
+    assert_int_equal(a[0].number, 0);
+    assert_false(a[0].by_id);
+    assert_int_equal(a[0].bdf, 0x0100);
+    assert_int_equal(a[0].index, 3);
+    assert_true(a[0].has_mac);
+    assert_memory_equal(a[0].mac, mac, 6);
+    assert_int_equal(a[0].vlan, 10);
+    assert_int_equal(a[0].rate, 1000);
+    assert_false(a[0].spoofcheck);
+    assert_true(a[0].trust);
+    assert_int_equal(a[0].line, 5);
+    assert_int_equal(a[0].column, 8);
+    assert_int_equal(a[1].kind, ASSIGN_NVME_VF);
+    assert_int_equal(a[1].number, 1);
+    assert_int_equal(a[1].bdf, 0x03ff);
+    assert_int_equal(a[1].namespace, 2);
+    assert_int_equal(a[1].index, -1);
+    assert_int_equal(a[2].kind, ASSIGN_PCI);
+    assert_true(a[2].by_id);
+    assert_int_equal(a[2].vendor, 0x8086);
+    assert_int_equal(a[2].device, 0x10d3);
+    assert_int_equal(a[2].nth, 2);
+    assert_int_equal(a[3].bdf, 0x00d8);
+    a = config.vms[1].assigned;
+    assert_int_equal(config.vms[1].assigned_count, 2);
+    assert_int_equal(a[0].number, 9);
+    assert_int_equal(a[0].nth, 0);
+    assert_int_equal(a[0].index, -1);
+    assert_false(a[0].has_mac);
+    assert_int_equal(a[0].vlan | a[0].rate, 0);
+    assert_true(a[0].spoofcheck);
+    assert_false(a[0].trust);
+    assert_int_equal(a[1].namespace, 1);
+    assert_int_equal(parse(VM), STATUS_OK);
+    assert_int_equal(config.vms[0].assigned_count, 0);
+}
+
 #define VM_REST "memory = 8M\nkernel = k\n"
 
 /* Who says nothing gets the lowest digit that nobody asks for, also when it is asked for further down; the
@@ -297,6 +351,72 @@ static const struct bad {
     {CONFIG_BAD_PATH, 2, 10, "[vm a]\nkernel = c:vmlinuz\n", "cannot store"},
     {CONFIG_BAD_PATH, 2, 10, "[vm a]\nkernel = k\xc3\xa4se\n", "not printable ASCII"},
     {CONFIG_BAD_PATH, 5, 10, VM "initrd = a\tb\n", "not printable ASCII"},
+    {CONFIG_BAD_CHOICE, 5, 8, VM "net0 = virtio\n", "use vf, as in net0 = vf pf=01:00.0"},
+    {CONFIG_BAD_CHOICE, 5, 9, VM "disk3 = vf pf=1:0.0\n",
+     "use nvme-vf, as in disk3 = nvme-vf pf=01:00.0 namespace=1"},
+    {CONFIG_BAD_CHOICE, 5, 33, VM "net0 = vf pf=01:00.0 spoofcheck=yes\n",
+     "spoofcheck cannot be 'yes': use on or off"},
+    {CONFIG_BAD_CHOICE, 5, 28, VM "net0 = vf pf=01:00.0 trust=1\n", "use on or off"},
+    {CONFIG_UNKNOWN_KEY, 5, 1, VM "net = vf pf=01:00.0\n", "did you mean 'net0'"},
+    {CONFIG_UNKNOWN_KEY, 5, 1, VM "net10 = vf pf=01:00.0\n", "did you mean 'net0'"},
+    {CONFIG_UNKNOWN_KEY, 2, 1, "[machine]\nnet3 = vf\n", "'net0' belongs in a [vm NAME] section"},
+    {CONFIG_DUPLICATE_KEY, 6, 8, VM NET "\n" NET "\n", "'net0' was given already"},
+    {CONFIG_DUPLICATE_KEY, 6, 9, VM DISK "1\n" DISK "2\n", "'disk0' was given already"},
+    {CONFIG_TOO_MANY_ASSIGNED, 13, 7,
+     VM "pci = 00:01.0\npci = 00:02.0\npci = 00:03.0\npci = 00:04.0\npci = 00:05.0\npci = 00:06.0\n"
+        "pci = 00:07.0\npci = 00:08.0\npci = 00:09.0\n",
+     "at most 8 devices"},
+    {CONFIG_BAD_FUNCTION, 5, 7, VM "pci = 00:20.0\n", "'00:20.0' is not a PCI function"},
+    {CONFIG_BAD_FUNCTION, 5, 7, VM "pci = 00:1f.8\n", "as in 01:00.0"},
+    {CONFIG_BAD_FUNCTION, 5, 7, VM "pci = 00:1f.0x\n", "as in 01:00.0"},
+    {CONFIG_BAD_FUNCTION, 5, 7, VM "pci = 0001:00:1f.0\n", "as in 01:00.0"},
+    {CONFIG_BAD_FUNCTION, 5, 7, VM "pci = 0:1f.0\n", "as in 01:00.0"},
+    {CONFIG_BAD_FUNCTION, 5, 7, VM "pci = 8086:10c\n", "8086:10c9"},
+    {CONFIG_BAD_FUNCTION, 5, 7, VM "pci = 8086:10c9/\n", "with /1 for the second"},
+    {CONFIG_BAD_FUNCTION, 5, 7, VM "pci = 8086:10c9/256\n", "with /1 for the second"},
+    {CONFIG_BAD_FUNCTION, 5, 14, VM "net0 = vf pf=01:00\n", "is not a PCI function"},
+    {CONFIG_FUNCTION_TAKEN, 6, 7, VM "pci = 00:1b.0\npci = 00:1b.0\n",
+     "is given to VM 'web' already (line 5)"},
+    {CONFIG_FUNCTION_TAKEN, 10, 7, VM NET "\n" VM_B "pci = 01:00.0\n",
+     "is the PF of a VF of VM 'web' already (line 5)"},
+    {CONFIG_FUNCTION_TAKEN, 6, 8, VM "pci = 01:00.0\n" NET "\n", "is given to VM 'web' already"},
+    {CONFIG_FUNCTION_TAKEN, 6, 9, VM NET "\ndisk0 = nvme-vf pf=01:00.0 namespace=1\n", "is the PF of a VF"},
+    {CONFIG_BAD_OPTION, 5, 22, VM NET " mak=52:54:00:aa:00:01\n", "did you mean 'mac'"},
+    {CONFIG_BAD_OPTION, 5, 22, VM NET " namespace=1\n",
+     "there are pf, index, mac, vlan, rate, spoofcheck and trust"},
+    {CONFIG_BAD_OPTION, 5, 40, VM DISK "1 mac=52:54:00:aa:00:01\n", "there are pf, namespace and index"},
+    {CONFIG_BAD_OPTION, 5, 22, VM NET " mac\n", "'mac' has no value: write mac=... without blanks"},
+    {CONFIG_BAD_OPTION, 5, 22, VM NET " mac= 52:54:00:aa:00:01\n", "without blanks"},
+    {CONFIG_BAD_OPTION, 5, 29, VM NET " vlan=1 vlan=2\n", "'vlan' is in this line already"},
+    {CONFIG_MISSING_OPTION, 5, 8, VM "net0 = vf vlan=1\n", "net0 needs pf=, as in net0 = vf pf=01:00.0"},
+    {CONFIG_MISSING_OPTION, 5, 9, VM "disk0 = nvme-vf pf=01:00.0\n", "disk0 needs namespace="},
+    {CONFIG_BAD_INDEX, 5, 28, VM NET " index=7\n", "use auto, or a number from 0 to 6"},
+    {CONFIG_BAD_INDEX, 5, 28, VM NET " index=-1\n", "index cannot be '-1'"},
+    {CONFIG_BAD_INDEX, 5, 46, VM DISK "1 index=128\n", "from 0 to 127"},
+    {CONFIG_INDEX_TAKEN, 10, 8, VM NET " index=3\n" VM_B NET " index=3\n",
+     "VF 3 of this PF belongs to VM 'web' already (line 5)"},
+    {CONFIG_TOO_MANY_VFS, 12, 8,
+     VM "net0 = vf pf=8086:10c9\nnet1 = vf pf=8086:10c9\nnet2 = vf pf=8086:10c9\nnet3 = vf pf=8086:10c9\n"
+        "net4 = vf pf=8086:10c9\nnet5 = vf pf=8086:10c9\nnet6 = vf pf=8086:10c9\nnet7 = vf pf=8086:10c9\n",
+     "can give 7 VFs to VMs, this is number 8"},
+    {CONFIG_BAD_MAC, 5, 26, VM NET " mac=52:54:00:aa:00\n", "is not a MAC address"},
+    {CONFIG_BAD_MAC, 5, 26, VM NET " mac=52:54:00:aa:00:01:02\n", "is not a MAC address"},
+    {CONFIG_BAD_MAC, 5, 26, VM NET " mac=52-54-00-aa-00-01\n", "as in mac=52:54:00:aa:00:01"},
+    {CONFIG_BAD_MAC, 5, 26, VM NET " mac=53:54:00:aa:00:01\n", "is a group's"},
+    {CONFIG_BAD_MAC, 5, 26, VM NET " mac=00:00:00:00:00:00\n", "is nobody's"},
+    {CONFIG_MAC_TAKEN, 10, 8,
+     VM NET " mac=52:54:00:aa:00:01\n" VM_B "net0 = vf pf=02:00.0 mac=52:54:00:AA:00:01\n",
+     "belongs to VM 'web' already (line 5)"},
+    {CONFIG_BAD_VLAN, 5, 27, VM NET " vlan=0\n", "from 1 to 4094"},
+    {CONFIG_BAD_VLAN, 5, 27, VM NET " vlan=4095\n", "from 1 to 4094"},
+    {CONFIG_BAD_VLAN, 5, 27, VM NET " vlan=1,2\n", "vlan cannot be '1,2'"},
+    {CONFIG_BAD_RATE, 5, 27, VM NET " rate=0\n", "Mbit/s"},
+    {CONFIG_BAD_RATE, 5, 27, VM NET " rate=1G\n", "rate cannot be '1G'"},
+    {CONFIG_BAD_RATE, 5, 27, VM NET " rate=99999999999999999999999\n", "1 to 100000"},
+    {CONFIG_BAD_NAMESPACE, 5, 38, VM DISK "0\n", "from 1"},
+    {CONFIG_BAD_NAMESPACE, 5, 38, VM DISK "4294967295\n", "from 1"},
+    {CONFIG_NAMESPACE_TAKEN, 10, 9, VM DISK "1\n" VM_B DISK "1\n",
+     "namespace 1 of this controller belongs to VM 'web'"},
     {CONFIG_MISSING_KEY, 1, 1, "[vm a]\n", "VM 'a' has no 'cpus' line"},
     {CONFIG_MISSING_KEY, 1, 1, "[vm a]\ncpus = 1\n[vm b]\n", "VM 'a' has no 'memory' line"},
     {CONFIG_MISSING_KEY, 1, 1, "[vm a]\ncpus = 1\nmemory = 64M\n[machine]\n", "VM 'a' has no 'kernel' line"},
@@ -434,6 +554,7 @@ int main(void)
         cmocka_unit_test(test_full_example),
         cmocka_unit_test(test_defaults),
         cmocka_unit_test(test_defaults_across_sections),
+        cmocka_unit_test(test_assigned),
         cmocka_unit_test(test_choices),
         cmocka_unit_test(test_longest_module),
         cmocka_unit_test(test_accepted_forms),

@@ -9,6 +9,7 @@
 
 #include "hv/config.h"
 #include "hv/guest/image.h"
+#include "hv/lib/bdf.h"
 
 #define EXIT_WRONG 1
 #define EXIT_USAGE 2
@@ -189,6 +190,26 @@ static void check_machine(struct checker *c)
         complain(c, error.line, error.column, "", error.message);
 }
 
+/* "net0: VF of 01:00.0", one line for each device. */
+static void print_assigned(const struct config_vm *vm)
+{
+    static const char *const kinds[] = {[ASSIGN_NET_VF] = "a VF of network card",
+                                        [ASSIGN_NVME_VF] = "a VF of NVMe controller",
+                                        [ASSIGN_PCI] = "function"};
+
+    for (uint32_t i = 0; i < vm->assigned_count; i++) {
+        const struct config_assign *a = &vm->assigned[i];
+        printf("    %s ", kinds[a->kind]);
+        if (a->by_id)
+            printf("%04x:%04x/%u", a->vendor, a->device, a->nth);
+        else
+            printf(BDF_FMT, BDF_ARGS(a->bdf));
+        if (a->namespace)
+            printf(" with namespace %u", a->namespace);
+        printf("\n");
+    }
+}
+
 static void print_table(const struct config *config)
 {
     printf("%-16s %-7s %-10s %10s  %-24s %s\n", "VM", "console", "CPUs", "memory", "kernel",
@@ -205,6 +226,7 @@ static void print_table(const struct config *config)
         for (uint32_t m = 0; m < vm->module_count; m++)
             printf("%s%s", m || vm->initrd[0] ? ", " : "", vm->modules[m].path);
         printf("\n");
+        print_assigned(vm);
     }
 }
 
