@@ -178,7 +178,7 @@ enum config_rule {
 struct config_error {
     enum config_rule rule;
     uint32_t line, column; /* 1-based, in bytes; 0 when the whole file is meant */
-    char message[200];     /* says what is wrong and what to do; without file name and position */
+    char message[240];     /* says what is wrong and what to do; without file name and position */
 };
 
 /* Parses and checks `text`. On failure returns ERR_INVALID with `error` filled (the first error found); `out`

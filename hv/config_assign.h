@@ -7,7 +7,7 @@
 struct config_assign_error {
     enum config_rule rule;
     const uint8_t *at; /* within the text that was given */
-    char message[200];
+    char message[240];
 };
 
 /* Parses one value; `name` is the key as it stands in the file, and out->kind what the key asks for. On
