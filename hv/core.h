@@ -6,6 +6,8 @@
 #include "hv/pool.h"
 #include "hv/vm.h"
 
+struct iommu;
+
 struct core {
     struct boot_info *info; /* C */
     struct pool pool;       /* has its own lock */
@@ -14,6 +16,7 @@ struct core {
     uint32_t cpu_count;     /* C */
     struct cpu cpus[BOOT_MAX_CPUS];
     struct vm *vms[CONFIG_MAX_VMS]; /* C after start-up */
+    struct iommu *iommu;            /* C after start-up; NULL: none */
     uint32_t starting;              /* A. VMs whose first start has not ended */
     uint32_t ending;                /* A. set once: the machine is going down */
 };
