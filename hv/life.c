@@ -114,11 +114,13 @@ enum life_action life_left(struct life *life, bool restart)
     return LIFE_ENDED;
 }
 
-enum life_action life_loaded(struct life *life, bool loaded)
+enum life_action life_loaded(struct life *life, enum life_load how)
 {
     if (life->state != VM_STARTING)
         return LIFE_NOTHING;
-    if (loaded && life->wish != WISH_STOP) {
+    if (life->wish != WISH_STOP && how == LOAD_BROKEN_OFF)
+        return LIFE_BEGIN; /* started after all, when it was too late to go on */
+    if (life->wish != WISH_STOP && how == LOAD_DONE) {
         *life = (struct life){.state = VM_RUNNING};
         return LIFE_RUN;
     }

@@ -53,8 +53,13 @@ enum life_action life_order(struct life *life, enum vm_order order, const char *
 enum life_action life_stop(struct life *life, enum stop_reason why);
 /* The last vCPU has left its loop; `restart` is life_restarts()'s answer. */
 enum life_action life_left(struct life *life, bool restart);
-/* The work of starting has ended: everything is loaded, or not. */
-enum life_action life_loaded(struct life *life, bool loaded);
+/* How the work of starting has ended. */
+enum life_load {
+    LOAD_DONE,
+    LOAD_FAILED,
+    LOAD_BROKEN_OFF, /* because of an order to stop, which may have been taken back since */
+};
+enum life_action life_loaded(struct life *life, enum life_load how);
 
 /* A VM that crashes again and again right after its start is left stopped: its reports would flood the
  * console. */

@@ -127,8 +127,8 @@ void vm_stop(struct vm *vm, enum stop_reason why);
 void vm_leave(struct vm *vm, uint32_t code);
 /* What a CPU of the VM does when it was given a vCPU: true when that is the work of starting. */
 bool vm_is_starting(const struct vm *vm);
-/* This CPU's share of the work of starting: zeroes memory before the first start; the CPU that is ready last
- * loads the images, resets the devices and lets the vCPUs run. */
+/* This CPU's share of the work of starting: zeroes memory, but not for a VM that reboots; the CPU that is
+ * ready last loads the images, resets the devices and lets the vCPUs run. */
 void vm_prepare(struct vcpu *vcpu);
 /* A vCPU has left its loop; the last one decides what becomes of the VM. */
 void vm_vcpu_left(struct vcpu *vcpu);

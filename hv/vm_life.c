@@ -44,6 +44,14 @@ static bool all_zeroed(const struct vm *vm)
     return __atomic_load_n(&vm->zeroed, __ATOMIC_ACQUIRE) >= gmem_size(&vm->gmem);
 }
 
+/* A VM that is started after it was stopped had its plug pulled: nothing of its last life is left. (One that
+ * reboots finds its memory as it was, but for what is loaded, as after a reset of a real machine.) */
+static void power_up(struct vm *vm)
+{
+    if (all_zeroed(vm)) /* else no guest has had the memory yet, and what is zero stays so */
+        vm->zeroed = 0;
+}
+
 /* The state has become VM_STARTING, and no CPU of the VM has anything to do. Zeroing is for all of them,
  * loading for one. */
 static void begin(struct vm *vm)
@@ -66,6 +74,8 @@ static void run(struct vm *vm)
         post(vm->vcpus[i]);
 }
 
+/* Under vm->life: a VM whose vCPUs all leave by themselves meanwhile must not run again before the last of
+ * them was asked, or its next life would be told to stop. */
 static void ask(struct vm *vm)
 {
     for (uint32_t i = 0; i < vm->vcpu_count; i++)
@@ -98,11 +108,13 @@ bool vm_order(struct vm *vm, enum vm_order order, char *why, size_t why_size)
         set_life(vm, &life);
         vm->quick_crashes = 0; /* somebody looks after it */
     }
-    if (action == LIFE_BEGIN)
+    if (action == LIFE_BEGIN) {
+        power_up(vm);
         begin(vm);
-    spin_unlock(&vm->life);
+    }
     if (action == LIFE_ASK)
         ask(vm);
+    spin_unlock(&vm->life);
     if (action == LIFE_REFUSE)
         fmt_format(why, why_size, "%s %s", vm->name, refusal);
     return action != LIFE_REFUSE;
@@ -114,11 +126,11 @@ static void stop(struct vm *vm, enum stop_reason why, uint32_t code)
     struct life life = life_of(vm);
     enum life_action action = life_stop(&life, why);
     set_life(vm, &life);
-    if (action == LIFE_ASK)
+    if (action == LIFE_ASK) {
         vm->exit_code = code;
-    spin_unlock(&vm->life);
-    if (action == LIFE_ASK)
         ask(vm);
+    }
+    spin_unlock(&vm->life);
 }
 
 void vm_stop(struct vm *vm, enum stop_reason why)
@@ -165,22 +177,22 @@ static void zero_memory(struct vm *vm)
     }
 }
 
-static bool load(struct vm *vm)
+static enum life_load load(struct vm *vm)
 {
     char why[200];
     /* An order to stop may have ended the zeroing, and an order to start have taken it back since: nothing is
      * loaded before all memory is zero. */
     zero_memory(vm);
     if (!all_zeroed(vm) || ordered_to_stop(vm))
-        return false;
+        return LOAD_BROKEN_OFF;
     if (vm_load(vm, why, sizeof(why)) != STATUS_OK) {
         log_vm(LOG_ERROR, vm, "cannot be started: %s", why);
-        return false;
+        return LOAD_FAILED;
     }
     vm->start_tsc = host_tsc();
     vm->start_wall = core_wall_seconds();
     platform_reset(vm);
-    return true;
+    return LOAD_DONE;
 }
 
 void vm_prepare(struct vcpu *vcpu)
@@ -189,16 +201,18 @@ void vm_prepare(struct vcpu *vcpu)
     zero_memory(vm);
     if (__atomic_sub_fetch(&vm->preparing, 1, __ATOMIC_ACQ_REL) != 0)
         return;
-    bool loaded = load(vm);
+    enum life_load how = load(vm);
     log_vm(LOG_DEBUG, vm, "own memory: %llu KiB free, guest memory: %llu MiB free",
            LL(pool_pages_free(&core.pool)) * (PAGE_SIZE / 1024), LL(pmem_free_bytes(&core.pmem)) >> 20);
 
     spin_lock(&vm->life);
     struct life life = life_of(vm);
-    enum life_action action = life_loaded(&life, loaded);
+    enum life_action action = life_loaded(&life, how);
     set_life(vm, &life);
-    bool first = !vm->started;
-    vm->started = true;
+    bool first = !vm->started && action != LIFE_BEGIN;
+    vm->started |= first;
+    if (action == LIFE_BEGIN)
+        begin(vm);
     if (action == LIFE_RUN)
         run(vm);
     spin_unlock(&vm->life);

@@ -41,6 +41,8 @@ void host_kick(const struct cpu *target)
     if (fake_host.kicks < FAKE_KICKS)
         fake_host.kicked[fake_host.kicks] = target;
     fake_host.kicks++;
+    if (fake_host.on_kick)
+        fake_host.on_kick(target);
 }
 
 void host_idle(uint64_t until)

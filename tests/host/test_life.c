@@ -10,7 +10,18 @@
 #include "hv/lib/bits.h"
 #include "hv/life.h"
 
-enum life_event { START, STOP, RESET, REASON, LEFT, LEFT_RESTART, LOADED, NOT_LOADED, EVENT_COUNT };
+enum life_event {
+    START,
+    STOP,
+    RESET,
+    REASON,
+    LEFT,
+    LEFT_RESTART,
+    LOADED,
+    NOT_LOADED,
+    BROKEN_OFF,
+    EVENT_COUNT
+};
 
 #define WISHES 3u
 
@@ -40,6 +51,8 @@ static const struct row rows[] = {
     {VM_STARTING, WISH_STOP, LOADED, LIFE_ENDED, VM_STOPPED, WISH_STOP, STOP_OPERATOR},
     {VM_STARTING, WISH_NONE, NOT_LOADED, LIFE_ENDED, VM_STOPPED, WISH_NONE, STOP_NOT_LOADED},
     {VM_STARTING, WISH_STOP, NOT_LOADED, LIFE_ENDED, VM_STOPPED, WISH_STOP, STOP_OPERATOR},
+    {VM_STARTING, WISH_STOP, BROKEN_OFF, LIFE_ENDED, VM_STOPPED, WISH_STOP, STOP_OPERATOR},
+    {VM_STARTING, WISH_NONE, BROKEN_OFF, LIFE_BEGIN, VM_STARTING, WISH_NONE, KEPT},
 
     {VM_RUNNING, WISH_NONE, STOP, LIFE_ASK, VM_STOPPING, WISH_STOP, STOP_OPERATOR},
     {VM_RUNNING, WISH_NONE, RESET, LIFE_ASK, VM_STOPPING, WISH_RUN, STOP_OPERATOR_RESET},
@@ -88,7 +101,7 @@ static enum life_action happen(struct life *life, enum life_event event, const c
     case LEFT_RESTART:
         return life_left(life, event == LEFT_RESTART);
     default:
-        return life_loaded(life, event == LOADED);
+        return life_loaded(life, (enum life_load)(event - LOADED));
     }
 }
 

@@ -461,6 +461,81 @@ static void end_life(void)
     prepare();
 }
 
+/* The order to stop is taken back after it has ended the work, and before anybody has said so: in that moment
+ * there is a line for the log. The VM starts all the same. */
+static void start_after_all(void *ctx, enum log_level level, const char *line)
+{
+    (void)ctx;
+    (void)level;
+    if (strstr(line, "own memory") && vm.wish == WISH_STOP)
+        assert_true(order(VM_ORDER_START));
+}
+
+static void test_start_after_the_work_has_ended(void **state)
+{
+    memset(memory + FREE_BASE, 0xcc, FREE_SIZE);
+    create();
+    assert_true(order(VM_ORDER_START));
+    assert_true(order(VM_ORDER_STOP));
+    log_set_sink(start_after_all, NULL);
+    prepare();
+    assert_int_equal(vm.state, VM_STARTING); /* begins again */
+    assert_int_equal(fake_host.vms_started, 0);
+    prepare();
+    assert_int_equal(vm.state, VM_RUNNING);
+    assert_int_equal(fake_host.vms_started, 1);
+    assert_int_equal(guest_byte(2 * MIB), 0);
+    assert_pristine();
+}
+
+/* A VM that reboots keeps its memory, as a machine does; one whose plug was pulled does not. */
+static void test_memory_of_the_last_life(void **state)
+{
+    const uint8_t mark = 0x5a;
+    start();
+    assert_int_equal(gmem_write(&vm.gmem, gpa(40 * MIB), &mark, 1), STATUS_OK);
+    vm_stop(&vm, STOP_REBOOT);
+    end_life();
+    assert_int_equal(vm.state, VM_RUNNING);
+    assert_int_equal(guest_byte(40 * MIB), mark);
+    assert_true(order(VM_ORDER_RESET));
+    end_life();
+    assert_int_equal(guest_byte(40 * MIB), mark);
+    assert_true(order(VM_ORDER_STOP));
+    end_life();
+    assert_int_equal(vm.state, VM_STOPPED);
+    assert_true(order(VM_ORDER_START));
+    prepare();
+    assert_int_equal(vm.state, VM_RUNNING);
+    assert_int_equal(guest_byte(40 * MIB), 0);
+    assert_pristine();
+}
+
+/* While a VM's vCPUs are asked to stop, its state is nobody else's: else it could be running again before the
+ * last one was asked. */
+static unsigned asked_unlocked;
+
+static void see_lock(const struct cpu *target)
+{
+    (void)target;
+    asked_unlocked += vm.life.next == vm.life.serving;
+}
+
+static void test_asked_under_the_lock(void **state)
+{
+    start();
+    asked_unlocked = 0;
+    fake_host.kicks = 0;
+    fake_host.on_kick = see_lock;
+    assert_true(order(VM_ORDER_RESET));
+    assert_int_equal(fake_host.kicks, 2); /* the third is this CPU */
+    end_life();
+    fake_host.kicks = 0;
+    vm_stop(&vm, STOP_POWEROFF);
+    assert_int_equal(fake_host.kicks, 2);
+    assert_int_equal(asked_unlocked, 0);
+}
+
 static void test_first_reason_wins(void **state)
 {
     start();
@@ -784,6 +859,9 @@ int main(void)
         T(test_memory_is_zeroed),
         T(test_stop_during_start),
         T(test_lapic_environment),
+        T(test_start_after_the_work_has_ended),
+        T(test_memory_of_the_last_life),
+        T(test_asked_under_the_lock),
         T(test_first_reason_wins),
         T(test_guest_leaves),
         T(test_stop_before_begin),
