@@ -264,21 +264,43 @@ static void run_exit(struct prompt_call *call)
     console_leave_prompt();
 }
 
+static bool said_yes(const struct prompt_call *call)
+{
+    return call->count == 2 && str_equal(call->words[1], "yes");
+}
+
+/* What ends the VMs that run is not for a slip of the finger. */
+static bool may_end_machine(struct prompt_call *call)
+{
+    uint32_t live = 0;
+    for (uint32_t i = 0; i < CONFIG_MAX_VMS; i++)
+        live += vm_at(i) && life_is_live(__atomic_load_n(&vm_at(i)->state, __ATOMIC_ACQUIRE));
+    if (live == 0 || said_yes(call))
+        return true;
+    REPLY("%u VM%s running and would end at once: if that is what you want, say `%s yes`", live,
+          live == 1 ? " is" : "s are", call->words[0]);
+    return false;
+}
+
 static void run_reboot(struct prompt_call *call)
 {
+    if (!may_end_machine(call))
+        return;
     log_line(LOG_WARN, "core", "the operator reboots the machine");
     host_reboot();
 }
 
 static void run_poweroff(struct prompt_call *call)
 {
+    if (!may_end_machine(call))
+        return;
     log_line(LOG_WARN, "core", "the operator powers the machine off");
     host_poweroff();
 }
 
 static void run_crash(struct prompt_call *call)
 {
-    if (call->count == 2 && str_equal(call->words[1], "yes"))
+    if (said_yes(call))
         host_panic("the operator asked for it: `crash yes`");
     REPLY("this panics the host, and with it every VM: if that is what you want, say `crash yes`");
 }
@@ -295,8 +317,8 @@ const struct prompt_command prompt_commands[] = {
     {"reset", "VM", "stops a VM at once and starts it again", run_reset},
     {"attach", "VM", "brings a VM to the front, as Ctrl-A and its digit do", run_attach},
     {"exit", "", "back to the VM in front; also Ctrl-D", run_exit},
-    {"reboot", "", "resets the machine, running VMs and all", run_reboot},
-    {"poweroff", "", "powers the machine off, running VMs and all", run_poweroff},
+    {"reboot", "[yes]", "resets the machine; `yes` when VMs are running, which end with it", run_reboot},
+    {"poweroff", "[yes]", "powers the machine off; `yes` when VMs are running", run_poweroff},
     {"crash", "yes", "panics the host on purpose, to see what is kept of it", run_crash},
 };
 const uint32_t prompt_command_count = ARRAY_SIZE(prompt_commands);

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "hv/console.h"
+#include "hv/lib/bits.h"
 #include "hv/prompt.h"
 #include "tests/host/fake_host.h"
 #include "tests/host/machine.h"
@@ -408,9 +409,11 @@ static void run_line(const char *line)
 
 static void test_ends(void **state)
 {
+    machine.vm.state = VM_STOPPED; /* as the other: nobody loses anything */
     assert_int_equal(fake_host_catch(run_line("reboot\r")), FAKE_END_REBOOT);
     assert_true(fake_host_logged("the operator reboots the machine"));
     setup(state);
+    machine.vm.state = VM_STOPPED;
     assert_int_equal(fake_host_catch(run_line("poweroff\r")), FAKE_END_POWEROFF);
     assert_true(fake_host_logged("the operator powers the machine off"));
     setup(state);
@@ -419,6 +422,33 @@ static void test_ends(void **state)
     assert_int_equal(fake_host_catch(run_line("crash no\r")), FAKE_END_NONE);
     assert_int_equal(fake_host_catch(run_line("crash yes\r")), FAKE_END_PANIC);
     assert_has(fake_host.panic, "the operator asked for it");
+}
+
+/* While VMs run, or are about to, the machine does not end by a slip of the finger. */
+static void ask_back(enum vm_state state)
+{
+    static const char question[] = "1 VM is running and would end at once: if that is what you want, say "
+                                   "`poweroff yes`";
+    machine.vm.state = state;
+    assert_answer("poweroff", question);
+    assert_answer("powe no", question);
+    assert_answer("poweroff yes no", question);
+    assert_has(answer("reboot"), "say `reboot yes`");
+    assert_false(fake_host_logged("the operator"));
+    assert_int_equal(fake_host_catch(run_line("poweroff yes\r")), FAKE_END_POWEROFF);
+    setup(NULL);
+    machine.vm.state = other.state = state;
+    assert_has(answer("reboot"), "2 VMs are running and");
+    assert_int_equal(fake_host_catch(run_line("reboot yes\r")), FAKE_END_REBOOT);
+}
+
+static void test_ends_ask_back(void **state)
+{
+    ask_back(VM_RUNNING);
+    setup(state);
+    ask_back(VM_STARTING);
+    setup(state);
+    ask_back(VM_STOPPING);
 }
 
 /* ---- while a command runs ---- */
@@ -506,6 +536,7 @@ int main(void)
         T(test_trace),
         T(test_dump),
         T(test_ends),
+        T(test_ends_ask_back),
         T(test_slow_wire),
         T(test_typed_ahead),
         T(test_leaving_cancels),

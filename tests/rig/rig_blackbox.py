@@ -75,14 +75,14 @@ def panic(t):
         boot.expect(r"^guest# ", 60)
         boot.machine.console.sendall(b"\x01h")
         boot.expect(r"bulkhead> ", 30)
-        boot.send("reboot")
+        boot.send("reboot yes")
         boot.expect(r"^Bulkhead loader\n", SECONDS)
         start = boot.at
         boot.ready(SECONDS)
         t.check("ended in a panic" not in boot.text[start:], "black box: not shown a second time")
         boot.machine.console.sendall(b"\x01h")
         boot.expect(r"bulkhead> ", 60)
-        boot.send("poweroff")
+        boot.send("poweroff yes")
         t.check(boot.wait_off(120), "black box: the machine goes on afterwards", "%.0f s in all" % boot.seconds())
     crash, old, report = (_file(disk, name) for name in ("bulkhead.crash", "bulkhead.crash.old", "bulkhead.report"))
     t.check(crash is not None and crash.startswith("bulkhead: PANIC: the operator asked") and

@@ -245,17 +245,19 @@ def run(t):
         _flood(t, s)
         s.prompt()
         t.check("crash yes" in s.command("crash"), "prompt: crash asks back")
-        s.keys("poweroff\r", pexpect.EOF)
+        t.check("poweroff yes" in s.command("poweroff"), "prompt: poweroff asks back while VMs run")
+        s.keys("poweroff yes\r", pexpect.EOF)
         s.child.close()
         t.check(s.child.exitstatus == 0, "prompt: poweroff", str(s.child.exitstatus))
 
 
 def reboot(t):
-    """`reboot` resets the machine: the loader starts it again."""
+    """`reboot` asks back, and then resets the machine: the loader starts it again."""
     with Session("console-reboot") as s:
         s.expect(r"--- web \(1\), ", BOOT_SECONDS)
         s.prompt()
-        s.keys("reboot\r", "the operator reboots the machine")
+        t.check("reboot yes" in s.command("reboot"), "prompt: reboot asks back while VMs run")
+        s.keys("reboot yes\r", "the operator reboots the machine")
         s.expect("Bulkhead loader", BOOT_SECONDS)
         s.expect(r"--- web \(1\), ", BOOT_SECONDS)
         t.check(True, "prompt: reboot")
