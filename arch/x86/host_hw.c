@@ -14,6 +14,7 @@
 #include "hv/cpu.h"
 #include "hv/lib/log.h"
 #include "hv/lib/string.h"
+#include "hv/msi.h"
 
 #define PIC_MASTER_MASK 0x21u
 #define PIC_SLAVE_MASK  0xa1u
@@ -44,6 +45,10 @@ void host_handle_interrupt(uint8_t vector)
     uint64_t bit = 1ull << (vector & 63);
     if (vector == HOST_VECTOR_SPURIOUS)
         return; /* SDM volume 3, "Spurious Interrupt": no EOI */
+    if (msi_fire(cpu_this(), vector)) {
+        apic_eoi();
+        return;
+    }
     if (vector != HOST_VECTOR_KICK && vector != HOST_VECTOR_TIMER &&
         !(__atomic_fetch_or(&seen[vector >> 6], bit, __ATOMIC_RELAXED) & bit))
         log_line(LOG_WARN, "core", "CPU %u: unexpected interrupt, vector %u: ignored from now on",
