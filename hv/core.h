@@ -2,7 +2,6 @@
 #pragma once
 
 #include "boot/boot_info.h"
-#include "hv/devices.h"
 #include "hv/pmem.h"
 #include "hv/pool.h"
 #include "hv/vm.h"
@@ -15,7 +14,6 @@ struct core {
     struct pmem pmem;       /* has its own lock */
     struct pt_env pt_env;   /* C. tables from the pool */
     uint32_t cpu_count;     /* C */
-    struct devices devices; /* the machine's: PCI functions, IOMMUs, PFs */
     struct cpu cpus[BOOT_MAX_CPUS];
     struct vm *vms[CONFIG_MAX_VMS]; /* C after start-up */
     struct iommu *iommu;            /* C after start-up; NULL: none */

@@ -43,6 +43,8 @@ struct devices {
     uint64_t poll_us; /* boot CPU only: when the faults are looked at next */
 };
 
+extern struct devices devices;
+
 /* Everything, in this order: PCI functions found, bus mastering taken, IOMMUs on, PFs started and their VFs
  * switched on. What does not work is said, and kept for those who ask for it. Boot CPU, once. */
 void devices_init(void);
