@@ -35,6 +35,8 @@ enum {
 #define PCI_COMMAND_IO       (1u << 0)
 #define PCI_COMMAND_MEMORY   (1u << 1)
 #define PCI_COMMAND_MASTER   (1u << 2)
+#define PCI_COMMAND_PARITY   (1u << 6)
+#define PCI_COMMAND_SERR     (1u << 8)
 #define PCI_COMMAND_INTX_OFF (1u << 10)
 #define PCI_STATUS_CAPS      (1u << 20) /* as bits of the dword at PCI_REG_COMMAND */
 #define PCI_STATUS_BITS      0xffff0000u
@@ -102,6 +104,18 @@ enum pci_exp_type {
     PCI_EXP_RC_ENDPOINT = 9,
     PCI_EXP_RC_COLLECTOR = 10,
 };
+
+/* Power Management, 7.5.2. */
+enum { PCI_PM_CAPS = 0x02 /* 16 bits */, PCI_PM_CONTROL = 0x04 };
+#define PCI_PM_CONTROL_STATE         0x3u /* D0 .. D3hot */
+#define PCI_PM_CONTROL_NO_SOFT_RESET (1u << 3)
+#define PCI_PM_D3HOT                 3u
+
+/* MSI, 7.7.1. Data, mask and pending bits come after the address, which is 4 or 8 bytes long. */
+enum { PCI_MSI_CONTROL = 0x02 /* 16 bits */, PCI_MSI_ADDRESS = 0x04 };
+#define PCI_MSI_CONTROL_ENABLE   (1u << 0)
+#define PCI_MSI_CONTROL_64       (1u << 7)
+#define PCI_MSI_CONTROL_MASKABLE (1u << 8)
 
 /* MSI-X, 7.7.2. */
 enum { PCI_MSIX_CONTROL = 0x02, PCI_MSIX_TABLE = 0x04, PCI_MSIX_PBA = 0x08 };

@@ -71,14 +71,17 @@ struct vpci {
     const struct vpci_env *env;
     struct pci_space space;
     uint32_t storage[3 * PCI_SPACE_LEGACY_DWORDS];
-    uint32_t shown[PCI_LEGACY_SIZE / 32]; /* one bit per dword that belongs to the header or a capability */
+    uint64_t shown; /* one bit per dword that belongs to the header or a capability */
     struct msix_env msix_env;
     struct msix msix;
-    uint64_t mapped_at[PCI_BARS]; /* of the BARs in `mapped` */
-    uint8_t mapped;               /* bit per BAR */
-    bool mastering;               /* what env->master() was told last */
-    bool msi_live;                /* the single MSI delivers */
-    uint8_t noted;                /* bit per kind of note */
+    uint8_t pm, pcie, msi, msix_cap, af; /* offsets of the capabilities shown; 0: not shown */
+    uint64_t mapped_at[PCI_BARS];        /* of the BARs in `mapped` */
+    uint8_t mapped;                      /* bit per BAR */
+    bool mastering;                      /* what env->master() was told last */
+    bool msi_enabled, msi_live;          /* the single MSI: of the real function; it delivers with ... */
+    uint64_t msi_address;                /* ... this message */
+    uint32_t msi_data;
+    uint8_t noted; /* bit per kind of note */
 };
 
 /* Reads the real function's header and capabilities (once). setup is copied, env stays. Nothing is mapped,
@@ -87,7 +90,7 @@ struct vpci {
  * shown. */
 enum status vpci_init(struct vpci *v, const struct vpci_setup *setup, const struct vpci_env *env);
 /* Power-on state, as after vpci_init(): what was on is first taken away through env (bus mastering, then
- * interrupts, then BARs). The real function is not reset. */
+ * interrupts, then BARs), so call it while the real function still answers, before it is reset. */
 void vpci_reset(struct vpci *v);
 /* An access to BAR `bar`, at `offset` bytes into it, that was trapped. Nothing there: all ones. */
 void vpci_mmio(struct vpci *v, unsigned bar, uint64_t offset, struct io_req *req);
@@ -98,6 +101,8 @@ uint64_t vpci_bar_size(const struct vpci_setup *setup, unsigned bar);
 /* The pages of BAR `bar` that hold the MSI-X table and must trap: bytes [*first, *first + *size), whole
  * pages. False: there are none. */
 bool vpci_trapped(const struct vpci_setup *setup, unsigned bar, uint64_t *first, uint64_t *size);
+/* Could BAR `bar` be mapped at gpa: is it aligned, and inside a window? */
+bool vpci_bar_fits(const struct vpci_setup *setup, unsigned bar, uint64_t gpa);
 /* Which mapped BAR covers gpa now, and where in it. */
 bool vpci_bar_at(const struct vpci *v, uint64_t gpa, unsigned *bar, uint64_t *offset);
 /* How many interrupts it can have: MSI-X entries shown, 1 (the single MSI) or 0. */
