@@ -2,6 +2,7 @@
 #pragma once
 
 #include "boot/boot_info.h"
+#include "drivers/pci/pci.h"
 #include "hv/pmem.h"
 #include "hv/pool.h"
 #include "hv/vm.h"
@@ -16,6 +17,9 @@ struct core {
     uint32_t cpu_count;     /* C */
     struct cpu cpus[BOOT_MAX_CPUS];
     struct vm *vms[CONFIG_MAX_VMS]; /* C after start-up */
+    struct pci_config pci_config;   /* C */
+    bool has_ecam;                  /* C. else pci_config reaches 256 bytes only: no SR-IOV */
+    struct pci_inventory pci;       /* C after start-up, VFs included */
     struct iommu *iommu;            /* C after start-up; NULL: none */
     uint32_t starting;              /* A. VMs whose first start has not ended */
     uint32_t ending;                /* A. set once: the machine is going down */

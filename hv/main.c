@@ -5,13 +5,16 @@
 #include "arch/x86/virt.h"
 #include "drivers/acpi/acpi.h"
 #include "drivers/fb/fb_hw.h"
-#include "drivers/pci/pci_quiesce.h"
+#include "drivers/mmio_hw.h"
+#include "drivers/pci/pci_config_hw.h"
 #include "drivers/uart_hw.h"
 #include "hv/clock.h"
 #include "hv/console.h"
 #include "hv/core.h"
 #include "hv/lib/log.h"
 #include "hv/lib/string.h"
+
+#define MAX_DEVICES 256u /* PCI functions, VFs included */
 
 #define MIB(bytes) ((unsigned long long)((bytes) >> 20))
 
@@ -94,25 +97,52 @@ static void run_ap(struct cpu *cpu)
     sched_run(cpu);
 }
 
-static void find_power_controls(void)
+/* The firmware's tables, opened once; boot CPU only, too large for the stack. NULL: none that can be used. */
+static const struct acpi_tables *find_tables(void)
 {
-    static struct acpi_tables tables; /* boot CPU only; too large for the stack */
-    static struct acpi_fadt fadt;
+    static struct acpi_tables tables;
     struct acpi_reader reader = {.read = host_read_physical};
-    if (core.info->rsdp_hpa == 0) {
-        host_set_power(NULL);
-        return;
-    }
+    if (core.info->rsdp_hpa == 0)
+        return NULL;
     enum status s = acpi_open(&tables, &reader, hpa(core.info->rsdp_hpa));
     if (s == STATUS_OK)
-        s = acpi_read_fadt(&tables, &fadt);
+        return &tables;
+    log_line(LOG_WARN, "core", "the firmware's ACPI tables are not usable: %s", status_name(s));
+    return NULL;
+}
+
+static void find_power_controls(const struct acpi_tables *tables)
+{
+    static struct acpi_fadt fadt;
+    enum status s = tables ? acpi_read_fadt(tables, &fadt) : ERR_NOT_FOUND;
     if (s == STATUS_OK)
         host_set_power(&fadt);
-    else if (s == ERR_NOT_FOUND) /* tables, but not the one that describes the machine: as good as none */
-        host_set_power(NULL);
+    else if (s == ERR_NOT_FOUND && (tables || core.info->rsdp_hpa == 0))
+        host_set_power(NULL); /* tables, but not the one that describes the machine, are as good as none */
     else
-        log_line(LOG_WARN, "core", "the firmware's ACPI tables are not usable (%s): power-off may not work",
-                 status_name(s));
+        log_line(LOG_WARN, "core", "power-off may not work: %s", status_name(s));
+}
+
+/* Which PCI functions there are. None of them masters the bus from here on: a device that still writes to the
+ * memory its firmware driver had would write into a guest's. */
+static void find_devices(const struct acpi_tables *tables)
+{
+    static struct acpi_mcfg mcfg;
+    struct pci_inventory *inv = &core.pci;
+    uint32_t pages = (uint32_t)align_up(MAX_DEVICES * sizeof(*inv->devices), PAGE_SIZE) >> PAGE_SHIFT;
+    bool described = tables && acpi_read_mcfg(tables, &mcfg) == STATUS_OK;
+    mmio_hw_init(&core.pt_env);
+    core.has_ecam = pci_config_hw_init(described ? &mcfg : NULL, &core.pt_env, &core.pci_config);
+    inv->devices = pool_alloc_pages(&core.pool, pages);
+    if (!inv->devices)
+        host_panic("Bulkhead's own memory is used up: no room for the list of devices");
+    inv->capacity = MAX_DEVICES;
+    if (pci_scan(inv, &core.pci_config) != STATUS_OK)
+        log_line(LOG_WARN, "core", "%u PCI functions too many: those may still write to memory",
+                 inv->dropped);
+    pci_acs_enable(inv, &core.pci_config);
+    log_line(LOG_INFO, "core", "%u PCI functions; bus mastering taken from %u that firmware had used",
+             inv->count, pci_quiesce(inv, &core.pci_config, false));
 }
 
 static void create_vms(void)
@@ -170,8 +200,9 @@ static void run_boot_cpu(void *argument)
     uint32_t online = host_start_others(core.info, core.cpus, core.cpu_count, &core.pt_env, run_ap);
     log_line(online == core.cpu_count ? LOG_INFO : LOG_WARN, "core", "%u of %u CPUs in VMX operation", online,
              core.cpu_count);
-    find_power_controls();
-    log_line(LOG_INFO, "core", "bus mastering taken from %u devices that firmware had used", pci_quiesce());
+    const struct acpi_tables *tables = find_tables();
+    find_power_controls(tables);
+    find_devices(tables);
     pmem_init(&core.pmem, core.info->regions, core.info->region_count);
     create_vms();
     start_vms();

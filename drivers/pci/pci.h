@@ -54,7 +54,8 @@ struct pci_device {
 
     uint8_t exp_type;    /* enum pci_exp_type; meaningful when pcie != 0 */
     bool has_flr;        /* PCIe function level reset or AF's; every VF */
-    uint16_t acs_caps;   /* PCI_ACS_* that it has or can switch on */
+    uint16_t acs_caps;   /* PCI_ACS_* that it can switch on; what it lacks is hard-wired to redirect */
+    bool acs_refused;    /* they did not stick */
     uint16_t msix_count; /* entries; 0: no usable MSI-X */
     uint8_t msix_bar, msix_pba_bar;
     uint32_t msix_offset, msix_pba_offset; /* bytes into those BARs */
@@ -71,14 +72,15 @@ struct pci_inventory {
     uint32_t count, capacity;
     struct pci_device *devices; /* the caller's */
     uint32_t dropped;           /* functions that did not fit */
+    bool passive;               /* in: nothing is written, so that sizes of BARs stay unknown (0) */
     uint64_t roots[4]; /* in: bit b%64 of word b/64 set: b is a root bus. All 0: every bus is tried */
 };
 
 /* ---- finding ---- */
 
 /* Fills the inventory and sorts it into isolation groups. The only writes are those of BAR sizing (with the
- * function's decoders off, everything put back). ERR_NO_MEMORY: `capacity` was too small, see `dropped`; what
- * fits is there. */
+ * function's decoders off, everything put back; none when `passive`). ERR_NO_MEMORY: `capacity` was too
+ * small, see `dropped`; what fits is there. */
 enum status pci_scan(struct pci_inventory *inv, const struct pci_config *cfg);
 /* NULL: no such function. */
 struct pci_device *pci_find(const struct pci_inventory *inv, uint16_t bdf);

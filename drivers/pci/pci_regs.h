@@ -45,6 +45,9 @@ enum {
 #define PCI_CLASS_NETWORK 0x02u
 #define PCI_CLASS_DISPLAY 0x03u
 #define PCI_CLASS_BRIDGE  0x06u
+#define PCI_CLASS_SYSTEM  0x08u
+
+#define PCI_FUNCTIONS 8u /* of a device, without ARI */
 
 #define PCI_BARS 6u
 

@@ -1,0 +1,193 @@
+/* Bus mastering, decoding, reset. */
+#include "drivers/pci/pci.h"
+#include "hv/lib/fmt.h"
+
+#define MS 1000u /* microseconds */
+
+#define POLL_US       (10 * MS)
+#define PENDING_POLLS 100u       /* 1 s: what a device may need to see its last completions */
+#define FLR_US        (100 * MS) /* PCI Express Base 6.0, 6.6.2 */
+#define ANSWER_POLLS  1000u      /* 10 s: a drive may put off its first answer for as long as it recovers */
+#define GONE          0xffffu
+
+#define DEVCTL_LINK 0x10u /* Link Control, from the capability on */
+
+static uint32_t read16(const struct pci_config *cfg, const struct pci_device *dev, uint32_t offset)
+{
+    return cfg->read(cfg->ctx, dev->bdf, offset, 2);
+}
+
+static void write16(const struct pci_config *cfg, const struct pci_device *dev, uint32_t offset,
+                    uint32_t value)
+{
+    cfg->write(cfg->ctx, dev->bdf, offset, 2, value);
+}
+
+static void change_command(const struct pci_config *cfg, const struct pci_device *dev, uint32_t bit, bool on)
+{
+    uint32_t command = read16(cfg, dev, PCI_REG_COMMAND);
+    if (command != GONE)
+        write16(cfg, dev, PCI_REG_COMMAND, on ? command | bit : command & ~bit);
+}
+
+void pci_master(const struct pci_config *cfg, const struct pci_device *dev, bool on)
+{
+    change_command(cfg, dev, PCI_COMMAND_MASTER, on);
+}
+
+void pci_memory(const struct pci_config *cfg, const struct pci_device *dev, bool on)
+{
+    change_command(cfg, dev, PCI_COMMAND_MEMORY, on);
+}
+
+/* VFs that firmware left on cannot be seen by a scan, but can master the bus. */
+static void take_vfs(const struct pci_config *cfg, const struct pci_device *dev)
+{
+    uint32_t at = dev->sriov_cap + PCI_SRIOV_CONTROL, on = PCI_SRIOV_CONTROL_VFE | PCI_SRIOV_CONTROL_MSE;
+    uint32_t control = read16(cfg, dev, at);
+    if (dev->sriov.count == 0 && (control & on))
+        write16(cfg, dev, at, control & ~on);
+}
+
+unsigned pci_quiesce(const struct pci_inventory *inv, const struct pci_config *cfg, bool displays)
+{
+    unsigned changed = 0;
+    for (uint32_t i = 0; i < inv->count; i++) {
+        const struct pci_device *dev = &inv->devices[i];
+        unsigned class = dev->class_code >> 16;
+        if (dev->sriov_cap)
+            take_vfs(cfg, dev);
+        if (dev->header != 0 || class == PCI_CLASS_BRIDGE || (class == PCI_CLASS_DISPLAY && !displays) ||
+            !(read16(cfg, dev, PCI_REG_COMMAND) & PCI_COMMAND_MASTER))
+            continue;
+        pci_master(cfg, dev, false);
+        changed++;
+    }
+    return changed;
+}
+
+void pci_master_path(const struct pci_inventory *inv, const struct pci_config *cfg,
+                     const struct pci_device *dev)
+{
+    for (uint16_t up = dev->parent; up != PCI_NO_PARENT; up = inv->devices[up].parent)
+        pci_master(cfg, &inv->devices[up], true);
+}
+
+/* ---- function level reset ---- */
+
+static bool is_pending(const struct pci_config *cfg, const struct pci_device *dev)
+{
+    if (dev->pcie)
+        return read16(cfg, dev, dev->pcie + PCI_EXP_DEVSTA) & PCI_EXP_DEVSTA_TRPND;
+    return cfg->read(cfg->ctx, dev->bdf, dev->af + PCI_AF_STATUS, 1) & PCI_AF_STATUS_TRPND;
+}
+
+static bool has_pcie_flr(const struct pci_config *cfg, const struct pci_device *dev)
+{
+    return dev->pcie &&
+           (dev->is_vf || cfg->read(cfg->ctx, dev->bdf, dev->pcie + PCI_EXP_DEVCAP, 4) & PCI_EXP_DEVCAP_FLR);
+}
+
+static void start_flr(const struct pci_config *cfg, const struct pci_device *dev)
+{
+    if (has_pcie_flr(cfg, dev)) {
+        uint32_t at = dev->pcie + PCI_EXP_DEVCTL;
+        write16(cfg, dev, at, read16(cfg, dev, at) | PCI_EXP_DEVCTL_FLR);
+    } else {
+        cfg->write(cfg->ctx, dev->bdf, dev->af + PCI_AF_CONTROL, 1, PCI_AF_CONTROL_FLR);
+    }
+}
+
+/* What firmware set and a reset takes: without the link's parameters a device may no longer understand its
+ * port. */
+struct saved {
+    uint32_t header[PCI_HEADER_SIZE / 4];
+    uint16_t devctl, link, devctl2, acs;
+};
+
+static bool has_devctl2(const struct pci_config *cfg, const struct pci_device *dev)
+{
+    return (read16(cfg, dev, dev->pcie + PCI_EXP_FLAGS) & PCI_EXP_FLAGS_VERSION) >= 2 &&
+           dev->pcie + PCI_EXP_DEVCTL2 + 2u <= PCI_LEGACY_SIZE;
+}
+
+static void save(const struct pci_config *cfg, const struct pci_device *dev, struct saved *s)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(s->header); i++)
+        s->header[i] = cfg->read(cfg->ctx, dev->bdf, i * 4, 4);
+    if (dev->pcie) {
+        s->devctl = (uint16_t)read16(cfg, dev, dev->pcie + PCI_EXP_DEVCTL);
+        s->link = (uint16_t)read16(cfg, dev, dev->pcie + DEVCTL_LINK);
+        s->devctl2 = has_devctl2(cfg, dev) ? (uint16_t)read16(cfg, dev, dev->pcie + PCI_EXP_DEVCTL2) : 0;
+    }
+    if (dev->acs)
+        s->acs = (uint16_t)read16(cfg, dev, dev->acs + PCI_ACS_CONTROL);
+}
+
+static void restore(const struct pci_config *cfg, const struct pci_device *dev, const struct saved *s)
+{
+    if (dev->pcie && !dev->is_vf) {
+        write16(cfg, dev, dev->pcie + PCI_EXP_DEVCTL, s->devctl & ~PCI_EXP_DEVCTL_FLR);
+        if (dev->exp_type != PCI_EXP_RC_ENDPOINT)
+            write16(cfg, dev, dev->pcie + DEVCTL_LINK, s->link);
+        if (has_devctl2(cfg, dev))
+            write16(cfg, dev, dev->pcie + PCI_EXP_DEVCTL2, s->devctl2);
+    }
+    if (dev->acs)
+        write16(cfg, dev, dev->acs + PCI_ACS_CONTROL, s->acs);
+    if (!dev->is_vf) { /* a VF has none of these */
+        for (uint32_t at = PCI_REG_BAR0; at < PCI_REG_BAR0 + 4 * PCI_BARS; at += 4)
+            cfg->write(cfg->ctx, dev->bdf, at, 4, s->header[at / 4]);
+        cfg->write(cfg->ctx, dev->bdf, PCI_REG_INTERRUPT, 1, s->header[PCI_REG_INTERRUPT / 4] & 0xff);
+        cfg->write(cfg->ctx, dev->bdf, PCI_REG_HEADER, 1, s->header[PCI_REG_HEADER / 4] & 0xff);
+    }
+    uint32_t command = s->header[PCI_REG_COMMAND / 4] & UINT16_MAX & ~PCI_COMMAND_MASTER;
+    write16(cfg, dev, PCI_REG_COMMAND, dev->is_vf ? command | PCI_COMMAND_MEMORY : command);
+}
+
+/* Command, because a VF's vendor always reads ffff. */
+static bool await_answer(const struct pci_config *cfg, const struct dev_env *env,
+                         const struct pci_device *dev)
+{
+    for (unsigned i = 0; i < ANSWER_POLLS; i++) {
+        if (read16(cfg, dev, PCI_REG_COMMAND) != GONE)
+            return true;
+        env->delay_us(env->ctx, POLL_US);
+    }
+    return false;
+}
+
+enum status pci_flr(const struct pci_config *cfg, const struct dev_env *env, const struct pci_device *dev,
+                    char *why, size_t size)
+{
+    struct saved s = {0};
+    if (!dev->has_flr || dev->header != 0) {
+        fmt_format(why, size, BDF_FMT " has no function level reset", BDF_ARGS(dev->bdf));
+        return ERR_UNSUPPORTED;
+    }
+    if (dev->sriov.count) {
+        fmt_format(why, size, BDF_FMT " has virtual functions, which a reset would take", BDF_ARGS(dev->bdf));
+        return ERR_EXISTS;
+    }
+    if (read16(cfg, dev, PCI_REG_COMMAND) == GONE) {
+        fmt_format(why, size, BDF_FMT " does not answer: nothing to reset", BDF_ARGS(dev->bdf));
+        return ERR_NOT_FOUND;
+    }
+    pci_master(cfg, dev, false);
+    save(cfg, dev, &s);
+    /* What is still pending after that will be stopped by the reset itself; 6.6.2 advises to wait, no more.
+     */
+    for (unsigned i = 0; i < PENDING_POLLS && is_pending(cfg, dev); i++)
+        env->delay_us(env->ctx, POLL_US);
+    start_flr(cfg, dev);
+    env->delay_us(env->ctx, FLR_US);
+    if (!await_answer(cfg, env, dev)) {
+        fmt_format(why, size,
+                   BDF_FMT " does not answer %u s after its reset: it must not be used until the machine "
+                           "is restarted",
+                   BDF_ARGS(dev->bdf), ANSWER_POLLS / 100);
+        return ERR_NOT_FOUND;
+    }
+    restore(cfg, dev, &s);
+    return STATUS_OK;
+}
