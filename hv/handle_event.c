@@ -4,6 +4,7 @@
 #include "hv/exit_table.h"
 #include "hv/lib/log.h"
 #include "hv/vm.h"
+#include "hv/warm_reset.h"
 
 #define NMI_LINES 8u /* logged per CPU, then silence */
 
@@ -41,9 +42,8 @@ struct exit_result handle_interrupt(struct vcpu *vcpu, const struct exit *exit)
 
 struct exit_result handle_triple_fault(struct vcpu *vcpu, const struct exit *exit)
 {
-    (void)vcpu;
     (void)exit;
-    return exit_stop(STOP_TRIPLE_FAULT);
+    return warm_reset(vcpu->vm) ? exit_retry() : exit_stop(STOP_TRIPLE_FAULT);
 }
 
 /* An INIT on the host's wires: nobody sends them to us; dropping it keeps the guest alive. */

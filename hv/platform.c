@@ -4,6 +4,7 @@
 #include "hv/guest/layout.h"
 #include "hv/lib/log.h"
 #include "hv/vm.h"
+#include "hv/warm_reset.h"
 
 static struct vm *vm_of(void *ctx)
 {
@@ -44,7 +45,11 @@ static enum status env_gmem_write(void *ctx, gpa_t addr, const void *buf, size_t
 
 static void env_power(void *ctx, enum vdev_power what)
 {
-    vm_stop(ctx, what == VDEV_POWEROFF ? STOP_POWEROFF : STOP_REBOOT);
+    struct vm *vm = ctx;
+    if (what == VDEV_INIT && warm_reset(vm))
+        return;
+    vm->platform.init_only = what == VDEV_INIT;
+    vm_stop(vm, what == VDEV_POWEROFF ? STOP_POWEROFF : STOP_REBOOT);
 }
 
 static void testdev_leave(void *ctx, uint32_t code)
@@ -244,10 +249,15 @@ void platform_reset(struct vm *vm)
 {
     struct platform *p = &vm->platform;
     spin_lock(&vm->devices);
+    uint8_t port_a = p->sysctl.port_a;
     for (unsigned i = 0; i < p->device_count; i++) {
         struct vdev *dev = row_device(p, &rows[i]);
         dev->ops->reset(dev);
     }
+    if (p->init_only) /* a BIOS sets every device anew but this one, by which a program knows a real reset */
+        p->sysctl.port_a = port_a;
+    p->init_only = false;
+    p->rtc.cmos[RTC_SHUTDOWN] = 0; /* as a BIOS does it */
     uint64_t low = vm->layout.low_end;
     uint64_t high = vm->layout.high_end > GUEST_FOUR_GIB ? vm->layout.high_end - GUEST_FOUR_GIB : 0;
     rtc_set_memory(&p->rtc, low, high);

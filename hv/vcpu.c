@@ -9,6 +9,7 @@
 #include "hv/lib/log.h"
 #include "hv/lib/string.h"
 #include "hv/vm.h"
+#include "hv/warm_reset.h"
 
 #define SHADOW_INTERRUPTS (EVENTS_SHADOW_STI | EVENTS_SHADOW_MOV_SS)
 #define NEVER             UINT64_MAX
@@ -208,6 +209,23 @@ static void wait_for_sipi(struct vcpu *vcpu)
     __atomic_store_n(&times->waiting_since, 0, __ATOMIC_RELAXED);
 }
 
+/* INIT. The boot processor goes to the reset vector, where firmware would look whether this is a warm reset,
+ * and start the machine anew when it is not. False: the VM is stopping. */
+static bool take_init(struct vcpu *vcpu)
+{
+    uint16_t segment = 0, offset = 0;
+    if (vcpu->id == 0 && !warm_reset_take(vcpu->vm, &segment, &offset)) {
+        vcpu->stop = STOP_REBOOT;
+        vcpu->vm->platform.init_only = true;
+        vm_stop(vcpu->vm, STOP_REBOOT);
+        return false;
+    }
+    vcpu_reset(vcpu, true);
+    if (vcpu->id == 0)
+        vcpu_start_real_mode(vcpu, segment, offset);
+    return true;
+}
+
 static bool __attribute__((noinline)) prepare_slow(struct vcpu *vcpu)
 {
     for (;;) {
@@ -217,20 +235,17 @@ static bool __attribute__((noinline)) prepare_slow(struct vcpu *vcpu)
         struct events_plan plan = events_decide(&vcpu->events);
         switch (plan.action) {
         case EVENTS_RESET:
-            if (vcpu->id ==
-                0) { /* the boot processor would go to the reset vector, where firmware would reboot */
-                vcpu->stop = STOP_REBOOT;
-                vm_stop(vcpu->vm, STOP_REBOOT);
-                return false;
-            }
             events_commit(&vcpu->events, &plan);
-            vcpu_reset(vcpu, true);
+            if (!take_init(vcpu))
+                return false;
             continue;
         case EVENTS_START:
             events_commit(&vcpu->events, &plan);
             vcpu_start_sipi(vcpu, vcpu->events.sipi_vector);
             continue;
         case EVENTS_TRIPLE_FAULT:
+            if (warm_reset(vcpu->vm))
+                continue;
             vcpu->stop = STOP_TRIPLE_FAULT;
             vm_stop(vcpu->vm, STOP_TRIPLE_FAULT);
             return false;

@@ -90,6 +90,9 @@ void vcpu_request_nmi(struct vcpu *vcpu);
  * following power-up, reset, or INIT"). */
 void vcpu_reset(struct vcpu *vcpu, bool init_signal);
 
+/* A vCPU that was just reset begins at segment:offset. */
+void vcpu_start_real_mode(struct vcpu *vcpu, uint16_t segment, uint16_t offset);
+
 /* Starts an application processor at `vector` << 12. */
 void vcpu_start_sipi(struct vcpu *vcpu, uint8_t vector);
 

@@ -104,14 +104,17 @@ void vcpu_reset(struct vcpu *vcpu, bool init_signal)
     vcpu_update_deadline(vcpu);
 }
 
-void vcpu_start_sipi(struct vcpu *vcpu, uint8_t vector)
+void vcpu_start_real_mode(struct vcpu *vcpu, uint16_t segment, uint16_t offset)
 {
-    struct seg cs = {.base = (uint64_t)vector << PAGE_SHIFT,
-                     .selector = (uint16_t)(vector << 8),
-                     .limit = LIMIT_64K,
-                     .access = ACCESS_CODE16};
+    struct seg cs = {
+        .base = (uint64_t)segment << 4, .selector = segment, .limit = LIMIT_64K, .access = ACCESS_CODE16};
     virt_set_seg(vcpu, SEG_CS, &cs);
-    virt_set(vcpu, VIRT_RIP, 0);
+    virt_set(vcpu, VIRT_RIP, offset);
     vcpu->events.activity = VIRT_ACTIVE;
     virt_set(vcpu, VIRT_ACTIVITY, VIRT_ACTIVE);
+}
+
+void vcpu_start_sipi(struct vcpu *vcpu, uint8_t vector)
+{
+    vcpu_start_real_mode(vcpu, (uint16_t)(vector << 8), 0); /* at physical address vector << 12 */
 }

@@ -1,5 +1,6 @@
 /* What a VM is made of: created once, loaded from pristine images for each of its lives (hv/vm_life.c). */
 #include "hv/vm.h"
+#include "hv/warm_reset.h"
 #include "arch/x86/virt.h"
 #include "hv/clock.h"
 #include "hv/core.h"
@@ -290,6 +291,8 @@ enum status vm_load(struct vm *vm, char *why, size_t why_size)
         s = guest_load(&vm->image, &files, &vm->gmem, built.rsdp);
     if (s == STATUS_OK)
         s = gmem_write(&vm->gmem, params.base, vm->acpi, built.size);
+    if (s == STATUS_OK)
+        s = warm_reset_write_rom(vm);
     if (s != STATUS_OK)
         fmt_format(why, why_size, "its images cannot be loaded: %s", status_name(s));
     guest_entry(&vm->image, &vm->entry);
@@ -300,7 +303,7 @@ enum status vm_load(struct vm *vm, char *why, size_t why_size)
 #define ACCESS_FLAT_CODE32 0xc09bu
 #define ACCESS_FLAT_CODE64 0xa09bu
 
-static void apply_entry(struct vcpu *vcpu, const struct guest_entry *entry)
+static void apply_flat_entry(struct vcpu *vcpu, const struct guest_entry *entry)
 {
     static const enum seg_name data[] = {SEG_ES, SEG_SS, SEG_DS, SEG_FS, SEG_GS};
     struct seg seg = {.limit = UINT32_MAX, .selector = entry->ds, .access = ACCESS_FLAT_DATA};
@@ -317,9 +320,17 @@ static void apply_entry(struct vcpu *vcpu, const struct guest_entry *entry)
     virt_set(vcpu, VIRT_CR0, entry->cr0);
     virt_set(vcpu, VIRT_EFER, entry->efer);
     virt_set(vcpu, VIRT_RFLAGS, entry->rflags);
+    virt_set(vcpu, VIRT_RIP, entry->rip);
+}
+
+static void apply_entry(struct vcpu *vcpu, const struct guest_entry *entry)
+{
+    if (entry->real_mode)
+        vcpu_start_real_mode(vcpu, entry->cs, (uint16_t)entry->rip);
+    else
+        apply_flat_entry(vcpu, entry);
     memcpy(vcpu->gpr, entry->gpr, sizeof(entry->gpr));
     virt_set(vcpu, VIRT_RSP, entry->rsp);
-    virt_set(vcpu, VIRT_RIP, entry->rip);
 }
 
 void vm_begin_vcpu(struct vcpu *vcpu)

@@ -47,7 +47,8 @@ struct platform {
     uint32_t device_count; /* C. of the devices in start-up order, those that this VM has */
     struct vdev_env env;
     struct vdev_env legacy_env; /* of PIT and RTC, whose lines the HPET may take over */
-    uint64_t next_timer_tsc;    /* A. host TSC of the earliest device deadline, UINT64_MAX = none */
+    bool init_only;          /* what restarts it reset the processors only, and the chipset kept its state */
+    uint64_t next_timer_tsc; /* A. host TSC of the earliest device deadline, UINT64_MAX = none */
 };
 
 struct vm {

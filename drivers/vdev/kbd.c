@@ -271,7 +271,7 @@ static void write_output_port(struct kbd *k, uint8_t value)
 {
     k->output_port = value & (OUT_NOT_RESET | OUT_A20);
     if (!(value & OUT_NOT_RESET))
-        k->dev.env->power(k->dev.env->ctx, VDEV_RESET);
+        k->dev.env->power(k->dev.env->ctx, VDEV_INIT);
 }
 
 static uint8_t read_output_port(const struct kbd *k)
@@ -345,7 +345,7 @@ static void write_command(struct kbd *k, uint8_t command)
     k->pending = 0;
     if (command >= CMD_PULSE) {
         if (!(command & OUT_NOT_RESET))
-            k->dev.env->power(k->dev.env->ctx, VDEV_RESET);
+            k->dev.env->power(k->dev.env->ctx, VDEV_INIT);
     } else if ((command & (uint8_t)~RAM_INDEX) == CMD_READ_RAM) {
         reply(k, k->ram[command & RAM_INDEX]);
     } else if ((command & (uint8_t)~RAM_INDEX) == CMD_WRITE_RAM) {

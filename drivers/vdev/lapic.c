@@ -432,8 +432,8 @@ uint64_t lapic_tsc_deadline_read(struct lapic *l)
 /* ---- inter-processor interrupts ---- */
 
 /* Can the SDM's table "Valid Combinations for the Pentium 4 and Intel Xeon Processors' Local xAPIC Interrupt
- * Command Register" have it, and is there anything to do? NMIs by SELF and ALL are invalid there but
- * harmless: passed on. */
+ * Command Register" have it, and is there anything to do? NMIs and INITs by SELF and ALL are invalid there,
+ * but processors deliver them, and test programs reset themselves so: passed on. */
 static bool ipi_is_valid(const struct lapic_ipi *ipi)
 {
     switch (ipi->mode) {
@@ -442,9 +442,7 @@ static bool ipi_is_valid(const struct lapic_ipi *ipi)
     case LAPIC_NMI:
         return true;
     case LAPIC_INIT:
-        if (ipi->level && !ipi->assert)
-            return false; /* INIT level de-assert: not supported since the Pentium 4 */
-        return ipi->shorthand == LAPIC_DEST_FIELD || ipi->shorthand == LAPIC_DEST_OTHERS;
+        return !ipi->level || ipi->assert; /* INIT level de-assert: not supported since the Pentium 4 */
     case LAPIC_SIPI:
         return ipi->shorthand == LAPIC_DEST_FIELD || ipi->shorthand == LAPIC_DEST_OTHERS;
     default:

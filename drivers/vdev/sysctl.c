@@ -4,8 +4,8 @@
 #define PORT_A_INIT 0x01u
 #define PORT_A_A20  0x02u
 
-/* Reset control register (PIIX3/ICH data sheets, "RST_CNT"): a rising edge of RST_CPU resets, in the way that
- * the other two bits choose. All of them restart the VM. */
+/* Reset control register (PIIX3/ICH data sheets, "RST_CNT"): a rising edge of RST_CPU resets the machine, or
+ * without SYS_RST only the processors. */
 #define RESET_SYSTEM 0x02u
 #define RESET_CPU    0x04u
 #define RESET_FULL   0x08u
@@ -16,9 +16,9 @@ static struct sysctl *sysctl_of(struct vdev *dev)
     return container_of(dev, struct sysctl, dev);
 }
 
-static void reset_vm(struct sysctl *s)
+static void reset_vm(struct sysctl *s, enum vdev_power how)
 {
-    s->dev.env->power(s->dev.env->ctx, VDEV_RESET);
+    s->dev.env->power(s->dev.env->ctx, how);
 }
 
 static void write_port(struct sysctl *s, uint64_t port, uint8_t value)
@@ -34,13 +34,13 @@ static void write_port(struct sysctl *s, uint64_t port, uint8_t value)
         old = s->port_a;
         s->port_a = value & (PORT_A_INIT | PORT_A_A20);
         if ((value & PORT_A_INIT) && !(old & PORT_A_INIT))
-            reset_vm(s);
+            reset_vm(s, VDEV_INIT);
         break;
     case SYSCTL_RESET_PORT:
         old = s->reset_control;
         s->reset_control = value & RESET_KEPT;
         if ((value & RESET_CPU) && !(old & RESET_CPU))
-            reset_vm(s);
+            reset_vm(s, value & RESET_SYSTEM ? VDEV_RESET : VDEV_INIT);
         break;
     default: /* SYSCTL_DELAY_PORT: only takes its time */
         break;

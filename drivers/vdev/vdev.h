@@ -15,7 +15,11 @@ struct io_req {
     bool write;
 };
 
-enum vdev_power { VDEV_POWEROFF, VDEV_RESET };
+enum vdev_power {
+    VDEV_POWEROFF,
+    VDEV_RESET, /* of the whole machine */
+    VDEV_INIT,  /* of the processors only; what follows is up to the firmware */
+};
 
 struct vdev_env {
     void *ctx;

@@ -40,6 +40,7 @@
 #define MMAP_ENTRY_SIZE  20u /* what its `size` field says, which it does not count */
 
 /* Where what the guest is told lies; all below GUEST_EBDA. */
+#define LOW_BIOS_END  0x500u /* interrupt vectors and the BIOS data area */
 #define LOW_GDT       0x1000u
 #define LOW_STACK_TOP 0x9000u /* the specification gives no stack; this one is better than none */
 #define LOW_INFO      0x10000u
@@ -493,7 +494,10 @@ enum status multiboot_load(const struct multiboot_plan *plan, const struct multi
 
     if (str_length(cmdline) >= MULTIBOOT_CMDLINE_MAX)
         return ERR_INVALID;
-    writer_put_zeros(&w, 0, GUEST_VGA);
+    /* What a BIOS and a boot loader write. The rest is zero at a VM's first start, and as the guest left it
+     * when it reset its machine: test programs count their resets there. */
+    writer_put_zeros(&w, 0, LOW_BIOS_END);
+    writer_put_zeros(&w, LOW_INFO, LOW_CMDLINE + MULTIBOOT_CMDLINE_MAX - LOW_INFO);
     writer_put_zeros(&w, GUEST_ROM, GUEST_ONE_MIB - GUEST_ROM);
     writer_put(&w, LOW_GDT, boot_gdt, sizeof(boot_gdt));
     multiboot_put_segments(&w, image, kernel);

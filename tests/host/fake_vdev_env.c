@@ -61,6 +61,8 @@ static void power(void *ctx, enum vdev_power what)
         f->poweroffs++;
     else
         f->resets++;
+    if (what == VDEV_INIT)
+        f->inits++;
 }
 
 static int64_t wall_seconds(void *ctx)

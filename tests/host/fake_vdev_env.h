@@ -39,7 +39,8 @@ struct fake_vdev_env {
     struct fake_event events[FAKE_EVENTS];
     unsigned event_count;
     unsigned timer_calls, set_timer_calls;
-    unsigned poweroffs, resets;
+    unsigned poweroffs, resets; /* resets of any kind; */
+    unsigned inits;             /* those of the processors only */
     uint8_t console[FAKE_CONSOLE];
     size_t console_size;         /* bytes written; those beyond FAKE_CONSOLE are only counted */
     uint8_t memory[FAKE_MEMORY]; /* guest memory from address 0 */

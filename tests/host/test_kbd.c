@@ -246,6 +246,7 @@ static void test_reset_requests(void **state)
     assert_int_equal(fake.resets, 2);
     tell(0xd1, 0x02);
     assert_int_equal(fake.resets, 3);
+    assert_int_equal(fake.inits, 3);
     tell(0xd1, 0x03);
     assert_int_equal(fake.resets, 3);
     assert_int_equal(fake.poweroffs, 0);

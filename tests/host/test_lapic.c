@@ -423,14 +423,14 @@ static void test_ipi_validity(void **state)
         uint32_t command;
         bool sent;
     } rows[] = {
-        {0xc500, true},   {0x4500, true},   {0x0500, true}, /* INIT: level assert, edge (as Linux and as
-                                                               others write it) */
-        {0x8500, false},                                    /* INIT level de-assert */
-        {0x4699, true},   {0x0699, true},                   /* SIPI */
-        {0x40500, false}, {0x80500, false}, {0xc4500, true}, {0x40699, false},
-        {0x80699, false}, {0xc4699, true},  {0x200, false},  {0x3fd, false},
+        {0xc500, true},   {0x4500, true},  {0x0500, true}, /* INIT: level assert, edge (as Linux and as
+                                                              others write it) */
+        {0x8500, false},                                   /* INIT level de-assert */
+        {0x4699, true},   {0x0699, true},                  /* SIPI */
+        {0x40500, true},  {0x80500, true}, {0xc4500, true}, {0x40699, false},
+        {0x80699, false}, {0xc4699, true}, {0x200, false},  {0x3fd, false},
         {0x7fd, false}, /* SMI, reserved modes */
-        {0x400, true},    {0x80400, true},  {0x1fd, true},   {0x800fd, true},
+        {0x400, true},    {0x80400, true}, {0x1fd, true},   {0x800fd, true},
         {0xc00fd, true}, /* lowest; all; others */
     };
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {

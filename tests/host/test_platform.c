@@ -186,6 +186,37 @@ static void assert_stopping(enum stop_reason why)
     setup(NULL);
 }
 
+/* Resets of the processors leave the machine as it is when a shutdown code says so, else only port 0x92: that
+ * is how programs tell the one from the other. */
+static void test_warm_resets(void **state)
+{
+    static const struct {
+        uint16_t port;
+        uint8_t value;
+    } ways[] = {{0x92, 1}, {0x64, 0xfe}, {0xcf9, 4}};
+    for (unsigned i = 0; i < ARRAY_SIZE(ways); i++) {
+        out(0x70, 1, 0x0f);
+        out(0x71, 1, 0x0a);
+        out(ways[i].port, 1, ways[i].value);
+        assert_int_equal(vm->state, VM_RUNNING);
+        for (unsigned cpu = 0; cpu < 2; cpu++)
+            assert_true(machine.vcpus[cpu].requests & VCPU_REQ_INIT);
+        setup(NULL);
+    }
+    out(0x71, 1, 0x0a);
+    out(0x92, 1, 3); /* CMOS byte 0: no code */
+    out(0x64, 1, 0xfe);
+    platform_reset(vm);
+    assert_int_equal(in(0x92, 1), 3);
+    platform_reset(vm);
+    assert_int_equal(in(0x92, 1), 2);
+    setup(NULL);
+    out(0x70, 1, 0x0f);
+    out(0x71, 1, 0x0a);
+    out(0xcf9, 1, 6);
+    assert_stopping(STOP_REBOOT); /* of the whole machine, code or not */
+}
+
 static void test_power(void **state)
 {
     out(0xcf9, 1, 0x0e);
@@ -405,6 +436,7 @@ int main(void)
         T(test_memory_in_cmos),
         T(test_environment),
         T(test_power),
+        T(test_warm_resets),
         T(test_compat),
         T(test_earliest_deadline),
         T(test_new_deadline_is_told),

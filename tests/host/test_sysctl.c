@@ -27,6 +27,7 @@ static void test_port_a(void **state)
     assert_int_equal(fake.resets, 0);
     fake_out(dev, 0x92, 0x03);
     assert_int_equal(fake.resets, 1);
+    assert_int_equal(fake.inits, 1);
     fake_out(dev, 0x92, 0x03); /* only the rising edge resets */
     assert_int_equal(fake.resets, 1);
 }
@@ -47,6 +48,7 @@ static void test_reset_control(void **state)
     assert_int_equal(fake_in(dev, 0xcf9), 0);
     fake_out(dev, 0xcf9, 0x04);
     assert_int_equal(fake.resets, 2);
+    assert_int_equal(fake.inits, 1); /* 4 is the processors' alone */
     assert_int_equal(fake.poweroffs, 0);
     sysctl_ops.reset(dev);
     assert_int_equal(fake_in(dev, 0xcf9), 0);

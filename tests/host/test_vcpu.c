@@ -11,6 +11,7 @@
 #include "arch/x86/msr.h"
 #include "hv/clock.h"
 #include "hv/console.h"
+#include "hv/warm_reset.h"
 #include "tests/host/run_path.h"
 
 #define IF_ON  (RFLAGS_FIXED_1 | RFLAGS_IF)
@@ -1076,6 +1077,46 @@ static void test_init_of_the_first_vcpu_reboots(void **state)
     assert_int_equal(v->stop, STOP_REBOOT);
 }
 
+/* ... but for a program that only wants out of protected mode: hv/warm_reset.h. */
+static void test_warm_reset(void **state)
+{
+    (void)state;
+    uint16_t vector[2] = {0x1234, 0xabcd}, segment, offset;
+    uint8_t *code = &machine.vm.platform.rtc.cmos[RTC_SHUTDOWN];
+    assert_int_equal(gmem_write(&machine.vm.gmem, gpa(0x467), vector, sizeof(vector)), STATUS_OK);
+    for (unsigned value = 0; value < 256; value++) {
+        *code = (uint8_t)value;
+        assert_int_equal(warm_reset_take(&machine.vm, &segment, &offset), value == 5 || value == 10);
+    }
+    *code = 10;
+    virt_set(v, VIRT_CR0, 0x80000011);
+    vcpu_request(v, VCPU_REQ_INIT);
+    assert_no_event(run_path_enter(v));
+    assert_int_equal(virt_get(v, VIRT_RIP), 0x1234);
+    struct seg cs = virt_get_seg(v, SEG_CS);
+    assert_int_equal(cs.selector, 0xabcd);
+    assert_int_equal(cs.base, 0xabcd0);
+    assert_int_equal(virt_get(v, VIRT_CR0), 0x10);
+    assert_int_equal(*code, 0); /* once */
+    assert_int_equal(v->stop, STOP_NONE);
+}
+
+/* A triple fault resets the processors, too: all of them. */
+static void test_warm_reset_by_triple_fault(void **state)
+{
+    (void)state;
+    uint16_t vector[2] = {0x7c00, 0};
+    struct exit exit = {.kind = EXIT_TRIPLE_FAULT};
+    assert_int_equal(gmem_write(&machine.vm.gmem, gpa(0x467), vector, sizeof(vector)), STATUS_OK);
+    machine.vm.platform.rtc.cmos[RTC_SHUTDOWN] = 5;
+    assert_true(run_path_exit(v, &exit));
+    assert_int_equal(virt_get(v, VIRT_RIP), 0x7c00);
+    assert_int_equal(ap->requests & VCPU_REQ_INIT, VCPU_REQ_INIT);
+    assert_int_equal(machine.vm.state, VM_RUNNING);
+    assert_false(run_path_exit(v, &exit)); /* the code is gone */
+    assert_int_equal(machine.vm.stop, STOP_TRIPLE_FAULT);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup(name, setup)
@@ -1139,6 +1180,8 @@ int main(void)
         TEST(test_stop_while_waiting_for_sipi),
         TEST(test_waiting_keeps_time),
         TEST(test_init_of_the_first_vcpu_reboots),
+        TEST(test_warm_reset),
+        TEST(test_warm_reset_by_triple_fault),
     };
 #undef TEST
     return cmocka_run_group_tests(tests, NULL, NULL);
