@@ -14,12 +14,10 @@
 #include "drivers/mmio.h"
 #include "hv/lib/lock.h"
 
-#define PF_MAC_BYTES    6u
-#define PF_VLAN_MAX     4094u
-#define PF_NAME_MAX     16u
-#define PF_VFS_MAX      8u /* of the cards known here */
-#define PF_RATE_NO_CAP  0u
-#define PF_VLAN_NO_PORT 0u
+#define PF_MAC_BYTES 6u
+#define PF_VLAN_MAX  4094u
+#define PF_NAME_MAX  16u
+#define PF_VFS_MAX   8u /* of the cards known here */
 
 /* What a VF may do. It is the operator's, and outlives resets of the VF. */
 struct pf_vf_policy {
@@ -28,7 +26,8 @@ struct pf_vf_policy {
     uint16_t vlan; /* 1..4094: all its traffic is in this VLAN, and it sees no tags; 0: guest may choose */
     uint32_t rate_mbps; /* at most this much is sent; 0: no cap */
     bool spoofcheck;    /* only its own MAC and VLANs as sender */
-    bool trust;         /* may change a given MAC, be promiscuous, and join any number of groups */
+    bool trust;         /* may change a given MAC, add MACs to it, and be promiscuous */
+    const char *owner;  /* the VM's name, for the log; NULL: none. Stays there as long as the policy */
 };
 
 struct pf_vf_status {
@@ -36,7 +35,7 @@ struct pf_vf_status {
     bool ready;                /* its driver has reset it, and may send and receive */
     uint8_t mac[PF_MAC_BYTES]; /* all zero: none yet */
     uint16_t vlan;             /* port VLAN, or 0 */
-    bool rate_unsupported;     /* policy asks for a cap, and the card has none (or no link yet: see link()) */
+    bool rate_unsupported;     /* the policy asks for a cap, and the card has none */
     uint64_t rx_packets, tx_packets, rx_bytes, tx_bytes; /* since its policy was set; VF to VF included */
     uint64_t spoofed;           /* times the card dropped packets with a sender that is not the VF's */
     uint64_t requests, refused; /* mailbox messages, and those answered with a NACK */
