@@ -18,9 +18,10 @@
 #include "drivers/nvme/nvme_admin.h"
 #include "hv/lib/lock.h"
 
-#define NVME_VFS_MAX        64u
-#define NVME_NAMESPACES_MAX 128u
-#define NVME_LOCK_US        60000000u
+#define NVME_VFS_MAX         64u
+#define NVME_SECONDARIES_MAX 127u /* as many as a list holds */
+#define NVME_NAMESPACES_MAX  128u
+#define NVME_LOCK_US         60000000u
 
 #define NVME_CLASS_CODE 0x010802u /* mass storage, NVM, NVMe I/O controller: which PCI functions are ours */
 
@@ -58,6 +59,7 @@ struct nvme_pf {
     uint16_t queues_granule, vectors_granule; /* 0: none said */
     uint32_t secondary_count, vf_count, namespace_count;
     char serial[21], model[41], firmware[9];
+    uint16_t secondaries[NVME_SECONDARIES_MAX]; /* controller identifiers */
     struct nvme_vf vfs[NVME_VFS_MAX];
     struct nvme_namespace namespaces[NVME_NAMESPACES_MAX];
 };
@@ -84,8 +86,8 @@ enum status nvme_pf_vfs_enabled(struct nvme_pf *pf, uint32_t count, char *why, s
  * refused; the VF is left FREE, or FAILED when even that could not be made sure of. */
 enum status nvme_pf_prepare_vf(struct nvme_pf *pf, uint32_t vf, uint32_t nsid, char *why, size_t size);
 /* Takes the namespace away, and the controller offline with no resources left. The VF no longer does DMA by
- * then (bus mastering off, FLR). On failure the VF is FAILED and keeps its namespace, until nvme_pf_start().
- */
+ * then (bus mastering off, FLR). On failure the VF is FAILED and keeps its namespace, so that nobody else
+ * gets it, until a later call for this VF, or nvme_pf_start(), succeeds. A FREE VF: nothing happens. */
 enum status nvme_pf_release_vf(struct nvme_pf *pf, uint32_t vf, char *why, size_t size);
 /* Asks the card whether a READY VF still has its namespace, alone. A card whose VFs may manage namespaces
  * (see nvme_info) lets one VM take another's: this is how that is found. ERR_INVALID: it is not so, see why.

@@ -77,7 +77,7 @@
 /* Namespace list (4.10): 32 bits each. */
 #define NVME_NSID_LIST_MAX 1024u
 
-/* Primary controller capabilities (figure 249); the fields for vectors lie 32 bytes behind those for queues.
+/* Primary controller capabilities (figure 249): the fields for vectors lie 32 bytes behind those for queues.
  */
 #define NVME_PC_CNTLID  0u
 #define NVME_PC_CRT     4u
