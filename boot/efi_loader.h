@@ -8,6 +8,7 @@
 #include "boot/elf.h"
 #include "boot/preflight.h"
 #include "drivers/acpi/acpi.h"
+#include "drivers/pci/pci.h"
 
 extern EFI_HANDLE efi_image;
 extern EFI_SYSTEM_TABLE *efi_st;
@@ -63,6 +64,12 @@ void efi_exit_boot_services(struct span *map, size_t *desc_size);
 uint64_t efi_find_rsdp(void); /* 0: none */
 /* Opened once; NULL: no tables, or none that can be trusted. */
 const struct acpi_tables *efi_acpi_tables(void);
+
+/* efi_pci.c */
+/* All PCI functions that the firmware's root bridges lead to; looked for once, nothing is written to them. */
+const struct pci_inventory *efi_pci_scan(void);
+/* A line for each that is not a part of the machine itself. */
+void efi_pci_print(const struct pci_inventory *inv);
 
 /* efi_cpus.c: fills cpus (BSP first) and answers where the knowledge comes from. */
 const char *efi_find_cpus(struct boot_cpu *cpus, uint32_t *count);

@@ -107,6 +107,8 @@ static EFI_STATUS preflight(uint64_t available)
     efi_print("\nPreflight: %s\n", *brand ? brand : "unnamed CPU");
     size_t count = preflight_check(&in, rows);
     efi_preflight_print(rows, count);
+    if (in.has_dmar)
+        efi_pci_print(efi_pci_scan());
     efi_print("\n");
     if (!preflight_passed(rows, count))
         return efi_fail(EFI_UNSUPPORTED,
@@ -197,6 +199,7 @@ static EFI_STATUS fill_info(void)
     info->blackbox_hpa = loader.info.blackbox_hpa;
     info->rsdp_hpa = efi_acpi_tables() ? efi_find_rsdp() : 0;
     info->has_dmar = loader.info.has_dmar;
+    memcpy(info->pci_roots, efi_pci_scan()->roots, sizeof(info->pci_roots));
     info->cpu_count = loader.info.cpu_count;
     memcpy(info->cpus, loader.info.cpus, sizeof(info->cpus));
     info->config = loader.config;

@@ -38,6 +38,19 @@ static void capture_vmx(struct preflight_input *in)
         in->vmx_ept_vpid_cap = efi_rdmsr(MSR_VMX_EPT_VPID_CAP);
 }
 
+static void capture_pci(struct preflight_input *in)
+{
+    const struct pci_inventory *inv = efi_pci_scan();
+    char text[96];
+    in->pci_functions = inv->count + inv->dropped;
+    for (uint32_t i = 0; i < inv->count; i++) {
+        const struct pci_device *dev = &inv->devices[i];
+        in->pci_assignable += pci_verdict(inv, dev, text, sizeof(text));
+        in->pci_sriov += dev->sriov.total != 0;
+        in->pci_vfs += dev->sriov.total;
+    }
+}
+
 void efi_preflight_capture(struct preflight_input *in)
 {
     uint32_t max_ext = efi_cpuid(CPUID_EXT_MAX).eax;
@@ -58,6 +71,8 @@ void efi_preflight_capture(struct preflight_input *in)
     const struct acpi_tables *tables = efi_acpi_tables();
     in->has_acpi = tables != NULL;
     in->has_dmar = tables && acpi_has_dmar(tables);
+    in->has_mcfg = tables && acpi_find(tables, "MCFG", 0);
+    capture_pci(in);
 }
 
 void efi_preflight_print(const struct preflight_row *rows, size_t count)

@@ -172,6 +172,13 @@ static void check_machine(struct table *t)
         (unsigned long)(in->memory_free >> 20), (unsigned long)(in->memory_needed >> 20));
     want(t, "ACPI tables", in->has_acpi, "absent: this firmware has none");
     want(t, "VT-d (DMAR table)", in->has_dmar, "absent: no devices can be given to VMs");
+    want(t, "PCI Express (MCFG table)", in->has_mcfg, "absent: no virtual functions");
+    if (in->pci_sriov)
+        add(t, "PCI functions", PREFLIGHT_OK, NULL, "%u, of which %u assignable; %u with SR-IOV (%u VFs)",
+            in->pci_functions, in->pci_assignable, in->pci_sriov, in->pci_vfs);
+    else
+        add(t, "PCI functions", PREFLIGHT_OPTIONAL, NULL, "%u, of which %u assignable; none with SR-IOV",
+            in->pci_functions, in->pci_assignable);
 }
 
 size_t preflight_check(const struct preflight_input *in, struct preflight_row rows[PREFLIGHT_MAX_ROWS])

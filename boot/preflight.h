@@ -18,7 +18,9 @@ struct preflight_input {
     uint32_t cpus_found, cpus_needed;    /* needed: 0 = no valid configuration to tell */
     const char *cpu_source;              /* "MP Services", ... */
     uint64_t memory_free, memory_needed; /* bytes */
-    bool has_acpi, has_dmar;
+    bool has_acpi, has_dmar, has_mcfg;
+    uint32_t pci_functions, pci_assignable; /* assignable: if there is an IOMMU */
+    uint32_t pci_sriov, pci_vfs;            /* functions with SR-IOV, and the VFs that all of them can have */
 };
 
 enum preflight_state { PREFLIGHT_OK, PREFLIGHT_MISSING, PREFLIGHT_OPTIONAL };

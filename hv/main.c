@@ -137,6 +137,7 @@ static void find_devices(const struct acpi_tables *tables)
     if (!inv->devices)
         host_panic("Bulkhead's own memory is used up: no room for the list of devices");
     inv->capacity = MAX_DEVICES;
+    memcpy(inv->roots, core.info->pci_roots, sizeof(inv->roots));
     if (pci_scan(inv, &core.pci_config) != STATUS_OK)
         log_line(LOG_WARN, "core", "%u PCI functions too many: those may still write to memory",
                  inv->dropped);

@@ -89,6 +89,8 @@ struct pci_device *pci_find_id(const struct pci_inventory *inv, uint16_t vendor,
                                unsigned nth);
 /* VF number `index` of an enabled PF, or NULL. */
 struct pci_device *pci_find_vf(const struct pci_inventory *inv, uint16_t pf, uint16_t index);
+/* One line about a function: its name, ids and kind, its isolation group, and what pci_verdict() says. */
+void pci_describe(const struct pci_inventory *inv, const struct pci_device *dev, char *line, size_t size);
 /* What a class code means, for people: "Ethernet controller". Never NULL. */
 const char *pci_class_name(uint32_t class_code);
 
@@ -103,6 +105,8 @@ void pci_acs_enable(struct pci_inventory *inv, const struct pci_config *cfg);
  * answer, to list all. */
 struct pci_device *pci_group_mate(const struct pci_inventory *inv, const struct pci_device *dev,
                                   const struct pci_device *after);
+/* Bridges, chipset, displays: no VM ever gets one. */
+bool pci_is_machine(const struct pci_device *dev);
 /* Why it may or may not be given to a VM, for people: "assignable", "needs ACS: shares a group with 00:1f.2",
  * "a bridge" ... True: assignable. Knows nothing about an IOMMU. */
 bool pci_verdict(const struct pci_inventory *inv, const struct pci_device *dev, char *text, size_t size);

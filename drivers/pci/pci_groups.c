@@ -118,18 +118,18 @@ struct pci_device *pci_group_mate(const struct pci_inventory *inv, const struct 
     return NULL;
 }
 
-/* A function that is no one's to have, or NULL. */
+bool pci_is_machine(const struct pci_device *dev)
+{
+    unsigned class = dev->class_code >> 16;
+    return dev->header != 0 || class == PCI_CLASS_BRIDGE || class == PCI_CLASS_SYSTEM ||
+           class == PCI_CLASS_DISPLAY;
+}
+
+/* Why a function is no one's to have, or NULL. */
 static const char *why_kept(const struct pci_device *dev)
 {
-    if (dev->header != 0)
-        return "a bridge: stays with Bulkhead";
-    switch (dev->class_code >> 16) {
-    case PCI_CLASS_BRIDGE:
-    case PCI_CLASS_SYSTEM:
-        return "part of the machine: stays with Bulkhead";
-    case PCI_CLASS_DISPLAY:
-        return "a display: stays with Bulkhead";
-    }
+    if (pci_is_machine(dev))
+        return "stays with Bulkhead";
     if (!dev->msix && !dev->msi)
         return "no MSI: its interrupts cannot be remapped";
     if (!dev->has_flr)

@@ -1,4 +1,5 @@
 #include "drivers/pci/pci.h"
+#include "hv/lib/fmt.h"
 
 /* The "PCI Code and ID Assignment Specification", appendix D, as far as people meet it in a list. */
 static const struct {
@@ -54,4 +55,22 @@ const char *pci_class_name(uint32_t class_code)
             return names[i].name;
     uint32_t family = class_code >> 16 & 0xff;
     return family < ARRAY_SIZE(families) ? families[family] : "Device";
+}
+
+void pci_describe(const struct pci_inventory *inv, const struct pci_device *dev, char *line, size_t size)
+{
+    char verdict[96];
+    size_t n = fmt_format(line, size, BDF_FMT "  %04x:%04x  %-23s  group %-2u  ", BDF_ARGS(dev->bdf),
+                          dev->vendor, dev->device, pci_class_name(dev->class_code), dev->group);
+    if (n >= size)
+        return;
+    pci_verdict(inv, dev, verdict, sizeof(verdict));
+    if (dev->secondary)
+        fmt_format(line + n, size - n, "to bus %02x", dev->secondary);
+    else if (dev->is_vf)
+        fmt_format(line + n, size - n, "VF %u of " BDF_FMT ": %s", dev->vf_index, BDF_ARGS(dev->pf), verdict);
+    else if (dev->sriov.count)
+        fmt_format(line + n, size - n, "%u of %u VFs on", dev->sriov.count, dev->sriov.total);
+    else
+        fmt_format(line + n, size - n, "%s", verdict);
 }

@@ -33,6 +33,11 @@ static int setup(void **state)
         .memory_needed = 384ull << 20,
         .has_acpi = true,
         .has_dmar = true,
+        .has_mcfg = true,
+        .pci_functions = 15,
+        .pci_assignable = 4,
+        .pci_sriov = 3,
+        .pci_vfs = 18,
     };
     return 0;
 }
@@ -172,6 +177,12 @@ static void test_optional_bits(void **state)
     only("ACPI tables", PREFLIGHT_OPTIONAL, NULL);
     in.has_dmar = false;
     only("VT-d (DMAR table)", PREFLIGHT_OPTIONAL, NULL);
+    in.has_mcfg = false;
+    only("PCI Express (MCFG table)", PREFLIGHT_OPTIONAL, NULL);
+    in.pci_sriov = 0;
+    assert_string_equal(find("PCI functions")->text, "15, of which 4 assignable; none with SR-IOV");
+    only("PCI functions", PREFLIGHT_OPTIONAL, NULL);
+    assert_string_equal(find("PCI functions")->text, "15, of which 4 assignable; 3 with SR-IOV (18 VFs)");
 }
 
 static void test_cpu_features(void **state)
