@@ -43,6 +43,7 @@ struct iommu_env {
 
 struct iommu;
 struct vtd_unit;
+struct vtd_scope;
 
 /* What some functions can reach: one per VM, one per host driver that does DMA. All 0 before
  * iommu_domain_create() and after iommu_domain_destroy(). */
@@ -61,19 +62,22 @@ struct iommu_reserved; /* a function with reserved ranges, and its domain */
 
 struct iommu {
     const struct iommu_env *env; /* C after iommu_init() */
-    struct pci_config config;    /* C */
-    uint32_t unit_count;         /* C. 0: not usable */
+    bool ready;                  /* C. every unit is on, with our tables */
+    uint32_t unit_count;         /* C */
     struct vtd_unit *units[IOMMU_MAX_UNITS];
     bool can_remap, eim;             /* C */
     bool coherent, has_2m, has_1g;   /* C. what all units have */
     uint8_t width, levels;           /* C. bits of an address in a domain; levels of tables */
-    uint8_t max_id;                  /* C. highest domain id */
+    uint16_t max_id;                 /* C. highest domain id */
+    uint32_t scope_count;            /* C */
+    struct vtd_scope *scopes;        /* C. which unit has what */
     uint32_t reserved_count;         /* C */
-    struct iommu_reserved *reserved; /* C but for the entries' domains, which `lock` guards */
-    struct spinlock lock;            /* guards the rest */
+    struct iommu_reserved *reserved; /* C but for their domains */
+    struct spinlock lock;            /* guards ids and domains */
     uint64_t ids[4];                 /* bit set: domain id in use */
-    uint32_t domains, interrupts;    /* in use; those of the reserved ranges included */
-    uint64_t pages;                  /* taken from env->pages, but for domains' tables */
+    uint32_t domains;                /* in use; those of reserved ranges included */
+    uint32_t interrupts;             /* A. in use */
+    uint64_t pages;                  /* A. taken from env->pages, but for domains' tables; they stay taken */
 };
 
 /* Switches every unit on: nothing translates, interrupts are remapped, faults are kept. What the firmware
