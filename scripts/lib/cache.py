@@ -1,6 +1,7 @@
 """The cache outside the tree: things that are slow to obtain and the same for every checkout."""
 import contextlib
 import fcntl
+import hashlib
 import os
 
 
@@ -10,6 +11,14 @@ def directory(*parts):
         home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
         base = os.path.join(home, "bulkhead")
     return os.path.join(os.path.abspath(base), *parts)
+
+
+def key(*parts):
+    """A name for what was made of these: strings, bytes, and lists and dictionaries of them."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(repr(part).encode() + b"\0")
+    return digest.hexdigest()[:12]
 
 
 @contextlib.contextmanager

@@ -1,12 +1,10 @@
 """The carrier: a small Linux with KVM and QEMU that runs inside Bochs, where a machine has no VT-x of its own. Made of
 Debian's packages only, and kept in the cache: a root file system (read-only at run time, so that it serves any number of
 runs), and a disk from which the firmware boots the kernel."""
-import hashlib
 import os
-import re
 import shutil
 import stat
-import subprocess
+import struct
 import tempfile
 
 import cache
@@ -38,14 +36,7 @@ MODULE_OPTIONS = {
 # The firmware in Bochs has no ACPI tables, and CPUID overstates the TSC's frequency. Kernel messages go to the third
 # serial port: the first is the console of the machine inside, the second takes commands.
 COMMAND_LINE = ("console=ttyS2,115200 tsc=reliable tsc_early_khz=%(khz)d mitigations=off nokaslr "
-                "transparent_hugepage=always random.trust_cpu=on audit=0 panic=1")
-
-
-def _digest(*parts):
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(repr(part).encode() + b"\0")
-    return digest.hexdigest()[:12]
+                "cryptomgr.notests intel_pstate=disable transparent_hugepage=always random.trust_cpu=on audit=0 panic=1")
 
 
 def _file(path):
@@ -53,24 +44,9 @@ def _file(path):
         return file.read()
 
 
-def _unpack(package, target, *patterns):
-    unpack = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE)
-    done = subprocess.run(["tar", "-x", "-C", target, "--keep-directory-symlink", "--no-same-owner", "--no-same-permissions",
-                           *(["--wildcards", *patterns] if patterns else [])],
-                          stdin=unpack.stdout, stderr=subprocess.PIPE, check=False)
-    unpack.stdout.close()
-    if unpack.wait() != 0 or done.returncode != 0:
-        raise ui.Failure("%s cannot be unpacked: %s" % (package, done.stderr.decode("utf-8", "replace")[-300:]))
-
-
-def _publish(staging, target):
-    shutil.rmtree(target, ignore_errors=True)
-    os.rename(staging, target)
-
-
 def root():
     """Path of the root file system's image: Debian's packages unpacked, without running anything of them."""
-    target = cache.directory("carrier-root-" + _digest(SUITE, PACKAGES, UNWANTED, 1))
+    target = cache.directory("carrier-root-" + cache.key(SUITE, PACKAGES, UNWANTED, 1))
     path = os.path.join(target, "root.img")
     if os.path.exists(path):
         return path
@@ -91,7 +67,7 @@ def _make_root(work, target):
         os.symlink("usr/" + name, os.path.join(tree, name))
     packages = debian.closure(PACKAGES, SUITE, work)
     for package in packages:
-        _unpack(package, tree)
+        guests.unpack(package, tree)
     for name in UNWANTED:
         shutil.rmtree(os.path.join(tree, name), ignore_errors=True)
     out = os.path.join(staging, "root.img")
@@ -101,53 +77,7 @@ def _make_root(work, target):
                what="making the carrier's root file system")
     with open(os.path.join(staging, "packages"), "w", encoding="ascii") as file:
         file.writelines(os.path.basename(package) + "\n" for package in packages)
-    _publish(staging, target)
-
-
-def _modules():
-    """Directory with the kernel modules that are loaded, each as 'NN-NAME.ko' in the order of loading."""
-    kernel = guests.kernel(KERNEL)
-    name, version = _file(os.path.join(os.path.dirname(kernel), "package")).decode().split()
-    target = cache.directory("carrier-modules-" + _digest(name, version, MODULES))
-    if os.path.exists(target):
-        return target
-    with cache.lock("carrier"):
-        if not os.path.exists(target):
-            with tempfile.TemporaryDirectory(dir=cache.directory(), prefix="carrier-") as work:
-                _unpack(debian.download(name, version, work), work, "*.ko", "*/modules.builtin")
-                _pick_modules(work, target)
-    return target
-
-
-def _pick_modules(work, target):
-    found, order = {}, []
-    for directory, _, names in os.walk(work):
-        for name in names:
-            if name.endswith(".ko"):
-                found[name[:-3].replace("_", "-")] = os.path.join(directory, name)
-            elif name == "modules.builtin":
-                for line in _file(os.path.join(directory, name)).decode().split():
-                    found[os.path.basename(line)[:-3].replace("_", "-")] = None
-
-    def need(name):
-        if name.replace("_", "-") not in found:
-            raise ui.Failure("the kernel %s has no module %s" % (KERNEL, name))
-        path = found[name.replace("_", "-")]
-        if not path:
-            return
-        depends = re.search(rb"\0depends=([^\0]*)\0", _file(path))
-        for other in depends.group(1).decode().split(",") if depends and depends.group(1) else ():
-            need(other)
-        if path not in order:
-            order.append(path)
-
-    for name in MODULES:
-        need(name)
-    staging = os.path.join(work, "result")
-    os.mkdir(staging)
-    for index, path in enumerate(order):
-        shutil.copyfile(path, os.path.join(staging, "%02d-%s" % (index, os.path.basename(path))))
-    _publish(staging, target)
+    guests.publish(staging, target)
 
 
 def _initrd(modules):
@@ -164,13 +94,24 @@ def _initrd(modules):
     return archive.finish()
 
 
+def _madt():
+    """ACPI's table of interrupt controllers (specification 6.5, 5.2.12) for Bochs: one local APIC, an IOAPIC (its id is the
+    number of CPUs), the timer at its input 2."""
+    body = struct.pack("<II", 0xFEE00000, 1)                      # flags: there is a PIC as well
+    body += struct.pack("<BBBBI", 0, 8, 0, 0, 1)                  # local APIC, enabled
+    body += struct.pack("<BBBBII", 1, 12, 1, 0, 0xFEC00000, 0)
+    body += struct.pack("<BBBBIH", 2, 10, 0, 0, 2, 0)             # interrupt source override: IRQ 0 is input 2
+    header = struct.pack("<4sIBB6s8sI4sI", b"APIC", 36 + len(body), 3, 0, b"BLKHD ", b"CARRIER ", 1, b"BLKH", 1)
+    return header[:9] + bytes([-sum(header + body) & 0xFF]) + header[10:] + body
+
+
 def boot_disk(khz):
     """Path of the disk that the firmware boots: kernel, initramfs, command line. khz: the TSC's frequency in Bochs."""
-    modules = _modules()
+    modules = guests.modules(KERNEL, MODULES)
     initrd = _initrd(modules)
     command_line = COMMAND_LINE % {"khz": khz}
-    target = cache.directory("carrier-boot-" + _digest(guests.kernel(KERNEL), initrd, command_line,
-                                                       _file(os.path.join(ui.ROOT, LOADER)), 1))
+    files = {"initrd.img": initrd, "cmdline": command_line.encode() + b"\n", "madt": _madt()}
+    target = cache.directory("carrier-boot-" + cache.key(guests.kernel(KERNEL), files, _file(os.path.join(ui.ROOT, LOADER))))
     path = os.path.join(target, "boot.img")
     with cache.lock("carrier"):
         if os.path.exists(path):
@@ -178,7 +119,6 @@ def boot_disk(khz):
         with tempfile.TemporaryDirectory(dir=cache.directory(), prefix="carrier-") as work:
             staging = os.path.join(work, "result")
             os.mkdir(staging)
-            files = {"initrd.img": initrd, "cmdline": command_line.encode() + b"\n"}
             for name, content in files.items():
                 with open(os.path.join(work, name), "wb") as file:
                     file.write(content)
@@ -186,5 +126,5 @@ def boot_disk(khz):
             image.write(os.path.join(staging, "boot.img"), [
                 ("EFI/BOOT/BOOTX64.EFI", loader), ("vmlinuz", guests.kernel(KERNEL)),
                 *((name, os.path.join(work, name)) for name in files)])
-            _publish(staging, target)
+            guests.publish(staging, target)
     return path

@@ -1,6 +1,7 @@
 """Guest artefacts: Debian's kernels (into the cache) and the busybox initramfs (into the build directory)."""
 import gzip
 import os
+import re
 import shutil
 import stat
 import struct
@@ -71,25 +72,107 @@ def vmlinux(name):
     return path
 
 
+def unpack(package, target, *patterns):
+    """Takes the files out of a Debian package, all or those that match."""
+    stream = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE)
+    done = subprocess.run(["tar", "-x", "-C", target, "--keep-directory-symlink", "--no-same-owner", "--no-same-permissions",
+                           *(["--wildcards", *patterns] if patterns else [])],
+                          stdin=stream.stdout, stderr=subprocess.PIPE, check=False)
+    stream.stdout.close()
+    if stream.wait() != 0 or done.returncode != 0:
+        raise ui.Failure("%s cannot be unpacked: %s" % (package, done.stderr.decode("utf-8", "replace")[-300:]))
+
+
+def publish(staging, target):
+    """Puts a complete directory in its place in the cache."""
+    shutil.rmtree(target, ignore_errors=True)
+    os.rename(staging, target)
+
+
 def _fetch(name, target):
     package, version = debian.dependency_of(*KERNELS[name])
     os.makedirs(os.path.dirname(target), exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache.directory(), prefix="kernel-") as work:
-        package_file = debian.download(package, version, work)
-        staging = os.path.join(work, "result")
-        os.mkdir(staging)
-        unpack = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", package_file], stdout=subprocess.PIPE)
-        subprocess.run(["tar", "-x", "-C", staging, "--strip-components=2", "--wildcards", "./boot/vmlinuz-*",
-                        "./boot/config-*"], stdin=unpack.stdout, check=True)
-        unpack.stdout.close()
-        if unpack.wait() != 0:
-            raise ui.Failure("%s cannot be unpacked" % package_file)
+        unpack(debian.download(package, version, work), work, "./boot/vmlinuz-*", "./boot/config-*")
+        staging = os.path.join(work, "boot")
         for entry in os.listdir(staging):
             os.rename(os.path.join(staging, entry), os.path.join(staging, entry.split("-")[0]))
         with open(os.path.join(staging, "package"), "w", encoding="ascii") as file:
             file.write("%s %s\n" % (package, version))
-        shutil.rmtree(target, ignore_errors=True)
-        os.rename(staging, target)
+        publish(staging, target)
+
+
+def _modules_of(work):
+    """{name with dashes: path, or None when it is built in} of an unpacked kernel package."""
+    found = {}
+    for directory, _, names in os.walk(work):
+        for name in names:
+            if name.endswith((".ko", ".ko.xz")):
+                found[name.split(".ko")[0].replace("_", "-")] = os.path.join(directory, name)
+            elif name == "modules.builtin":
+                with open(os.path.join(directory, name), encoding="ascii") as file:
+                    for line in file.read().split():
+                        found.setdefault(os.path.basename(line)[:-3].replace("_", "-"), None)
+    return found
+
+
+def _in_order(found, wanted, kernel_name):
+    """Paths of the modules and of what they need, each after what it needs."""
+    order = []
+
+    def need(name):
+        if name.replace("_", "-") not in found:
+            raise ui.Failure("the kernel %s has no module %s" % (kernel_name, name))
+        path = found[name.replace("_", "-")]
+        if not path:
+            return
+        if path.endswith(".xz"):
+            ui.command(["xz", "-d", path])
+            path = found[name.replace("_", "-")] = path[:-3]
+        with open(path, "rb") as file:
+            depends = re.search(rb"\0depends=([^\0]*)\0", file.read())
+        for other in depends.group(1).decode().split(",") if depends and depends.group(1) else ():
+            need(other)
+        if path not in order:
+            order.append(path)
+
+    for name in wanted:
+        need(name)
+    return order
+
+
+def modules(kernel_name, wanted):
+    """Directory, in the cache, with modules of a kernel and what they need, each as NN-NAME.ko in the order of loading."""
+    path = kernel(kernel_name)
+    with open(os.path.join(os.path.dirname(path), "package"), encoding="ascii") as file:
+        package, version = file.read().split()
+    target = cache.directory("modules", cache.key(package, version, tuple(wanted)))
+    if os.path.exists(target):
+        return target
+    with cache.lock("modules"):
+        if os.path.exists(target):
+            return target
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache.directory(), prefix="modules-") as work:
+            unpack(debian.download(package, version, work), work, "*.ko*", "*/modules.builtin")
+            staging = os.path.join(work, "result")
+            os.mkdir(staging)
+            for index, module in enumerate(_in_order(_modules_of(work), wanted, kernel_name)):
+                # Type information is most of a module, and checking it, and the signature, is most of the time to load it.
+                ui.command(["objcopy", "--strip-debug", "--remove-section=.BTF", module,
+                            os.path.join(staging, "%02d-%s" % (index, os.path.basename(module)))])
+            publish(staging, target)
+    return target
+
+
+def modules_archive(kernel_name, wanted):
+    """Modules as a second archive behind an initramfs: /modules/NN-NAME.ko, for `insmod` in this order."""
+    archive, where = Cpio(), modules(kernel_name, wanted)
+    archive.add("modules", stat.S_IFDIR | 0o755)
+    for name in sorted(os.listdir(where)):
+        with open(os.path.join(where, name), "rb") as file:
+            archive.add("modules/" + name, stat.S_IFREG | 0o644, file.read())
+    return gzip.compress(archive.finish(), 6, mtime=0)
 
 
 class Cpio:

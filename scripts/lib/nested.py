@@ -27,6 +27,7 @@ RUN_DISK_MIB = 1024               # Bulkhead's images are written to the beginni
 CARRIER_MIB = 352                 # what the carrier needs beside its machine's memory
 MOST_MIB = 2048 - CARRIER_MIB     # Bochs has no more than 2 GiB
 START_SECONDS = 300
+MOST_UNREAD = 16 << 20            # bytes of console output kept for who does not read
 END_MARK = "\x01qemu ended "      # on the control channel, at any time
 
 
@@ -59,18 +60,26 @@ NETWORK = "\n".join([
     *("ip tuntap add tap%d mode tap && ip link set tap%d master br0 up" % (n, n) for n in range(2))])
 
 
+def _last_of(path, lines):
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return "".join(file.readlines()[-lines:])
+    except OSError:
+        return ""
+
+
 class Carrier:
     """A Linux with KVM whose shell takes commands, and on which one machine at a time runs. The parts below this class
     differ in how the shell and the console are reached. Not for several threads."""
 
     def __init__(self):
         self.machine = None
-        self._replies = b""
+        self._replies = self._to_peer = self._to_console = b""
         self._news = threading.Condition()
         self._closed = False
         self._serial = 0
         self._wake = socket.socketpair()
-        self._shell = self._console = None
+        self._shell = self._console = self._pump_thread = None
 
     def _begin(self, shell, console):
         self._shell, self._console = shell, console
@@ -78,30 +87,27 @@ class Carrier:
         self._pump_thread.start()
 
     def _pump(self):
-        """Moves bytes: shell -> replies, console -> machine, machine -> console. Nothing here waits for anybody."""
-        pending = b""
+        """Moves bytes: shell -> replies, console <-> machine. Nothing here waits for anybody: who owns the machine may ask
+        the shell something and not look at the console meanwhile."""
         while not self._closed:
-            machine = self.machine
-            console = self._console
-            peer = machine.peer if machine and machine.peer else None
-            reading = [s for s in (self._wake[1], self._shell, console, peer if not pending else None) if s]
-            ready, writable, _ = select.select(reading, [console] if pending and console else [], [], 1.0)
+            machine, console = self.machine, self._console
+            peer = machine.peer if machine else None
+            reading = [s for s in (self._wake[1], self._shell, console if len(self._to_peer) < MOST_UNREAD else None,
+                                   peer if not self._to_console else None) if s]
+            writing = [s for s, data in ((console, self._to_console), (peer, self._to_peer)) if s and data]
+            ready, writable, _ = select.select(reading, writing, [], 1.0)
             if self._wake[1] in ready:
                 self._wake[1].recv(64)
             if console in ready:
-                self._pass_on(machine, console)
+                self._take_console()
             if peer in ready:
-                try:
-                    pending = peer.recv(4096)
-                except OSError:
-                    pending = b""
-                if not pending:
+                self._to_console = self._take(peer)
+                if not self._to_console:
                     machine.ended(None)  # who owned the machine has closed it
-            if writable:
-                try:
-                    pending = pending[console.send(pending):]
-                except OSError:
-                    pending = b""
+            if console in writable:
+                self._to_console = self._give(console, self._to_console)
+            if peer in writable:
+                self._to_peer = self._give(peer, self._to_peer)
             if self._shell in ready and not self._hear(machine):
                 break
         with self._news:
@@ -117,15 +123,21 @@ class Carrier:
         except OSError:
             return b""
 
-    def _pass_on(self, machine, console):
-        data = self._take(console)
+    @staticmethod
+    def _give(target, data):
+        try:
+            return data[target.send(data):]
+        except BlockingIOError:
+            return data
+        except OSError:
+            return b""
+
+    def _take_console(self):
+        data = self._take(self._console)
         if not data:
             self._console = None
-        elif machine and machine.peer:
-            try:
-                machine.peer.sendall(data)
-            except OSError:
-                pass
+        elif self.machine and self.machine.peer:
+            self._to_peer += data
 
     def _hear(self, machine):
         data = self._take(self._shell)
@@ -140,8 +152,8 @@ class Carrier:
         if end and machine:
             # All that the machine said was sent before this, so it has arrived.
             while self._console and select.select([self._console], [], [], 0)[0]:
-                self._pass_on(machine, self._console)
-            machine.ended(int(end.group(1)))
+                self._take_console()
+            machine.ended(int(end.group(1)), self._to_peer)
         return True
 
     def _wait(self, pattern, timeout, what):
@@ -184,6 +196,7 @@ class Carrier:
         if self.machine and self.machine.peer:
             raise ui.Failure("the carrier has a machine already")
         command = self._prepare(image, cpus, memory)
+        self._to_peer = self._to_console = b""
         self.machine = Machine(self)
         self._wake[0].send(b"w")
         self.output("{ %s >%s/qemu.log 2>&1; echo '\x01qemu'\" ended $?\"; } & qemu=$!"
@@ -203,6 +216,8 @@ class Carrier:
             self._wake[0].send(b"w")
         except OSError:
             pass
+        if self._pump_thread:
+            self._pump_thread.join(10)
         for thing in (self._shell, self._console):
             if thing:
                 thing.close()
@@ -214,16 +229,27 @@ class Machine:
     def __init__(self, owner, own=False):
         self.owner, self.own = owner, own
         self.console, self.peer = socket.socketpair()
+        self.peer.setblocking(False)
         self.status = None
         self.process = self
         self._over = threading.Event()
 
-    def ended(self, status):
+    def ended(self, status, last=b""):
+        """last: what the console has not taken yet."""
         self.status = status
         peer, self.peer = self.peer, None
         if peer:
-            peer.close()
+            threading.Thread(target=self._finish, args=(peer, last), daemon=True).start()
         self._over.set()
+
+    @staticmethod
+    def _finish(peer, last):
+        try:
+            peer.setblocking(True)
+            peer.sendall(last)
+        except OSError:
+            pass
+        peer.close()
 
     def poll(self):
         return self.status if self._over.is_set() and self.status is not None else -1 if self._over.is_set() else None
@@ -259,6 +285,7 @@ class BochsCarrier(Carrier):
         if memory > MOST_MIB:
             raise ui.Failure("the nested rig can give a machine at most %d MiB here, and the configuration needs %d"
                              % (MOST_MIB, memory))
+        self._mute = False
         self.work = tempfile.mkdtemp(prefix="bulkhead-carrier-")
         self.kernel_log = kernel_log or os.path.join(self.work, "kernel.log")
         self.disk = os.path.join(self.work, "run.img")
@@ -293,19 +320,18 @@ class BochsCarrier(Carrier):
         return qemu_command("/dev/sdc", "serial,path=/dev/ttyS0", cpus, memory, "/tmp") + ["-pidfile", "/tmp/pid"]
 
     def tail(self, lines=12):
-        text = ""
-        if not self._closed and self._shell:
-            try:
-                text = self.run("tail -n %d /tmp/qemu.log" % lines, 20)[0]
-            except ui.Failure:
-                pass
-        if not text:
-            try:
-                with open(self.kernel_log, encoding="utf-8", errors="replace") as file:
-                    text = "".join(file.readlines()[-lines:])
-            except OSError:
-                pass
-        return text
+        return self._last_of_qemu(lines) + _last_of(self.kernel_log, lines)
+
+    def _last_of_qemu(self, lines):
+        if self._closed or self._mute:
+            return ""
+        self._mute = True  # when the shell does not answer, its failure ends here as well
+        try:
+            return self.run("tail -n %d /tmp/qemu.log" % lines, 20)[0]
+        except ui.Failure:
+            return ""
+        finally:
+            self._mute = False
 
     def close(self):
         super().close()
@@ -358,11 +384,7 @@ class LocalCarrier(Carrier):
             listener.close()
 
     def tail(self, lines=12):
-        try:
-            with open(os.path.join(self.directory, "qemu.log"), encoding="utf-8", errors="replace") as file:
-                return "".join(file.readlines()[-lines:])
-        except OSError:
-            return ""
+        return _last_of(os.path.join(self.directory, "qemu.log"), lines)
 
     def close(self):
         super().close()

@@ -19,6 +19,8 @@ OPERATOR = r"^bulkhead> "
 KEY = "\x01"                      # Ctrl-A
 LINUX = ("kernel = vmlinuz", "initrd = initrd.img", "cmdline = console=ttyS0,115200 quiet")
 
+LOAD_MODULES = "for m in /modules/*.ko; do insmod $m || echo $m: cannot be loaded; done"
+
 
 class Boot(rig.Session):
     """A machine on the carrier: send() and expect() are Bulkhead's console, self.carrier the world around the machine."""
@@ -44,8 +46,9 @@ def vm(name, cpus, memory, *lines):
     return "[vm %s]\ncpus = %s\nmemory = %s\n%s\n" % (name, cpus, memory, "\n".join(lines))
 
 
-def disk(name, config, kernels=None):
-    """An image: the configuration, the initramfs as initrd.img, and kernels: {file name: name in guests.KERNELS, or a path}."""
+def disk(name, config, kernels=None, modules=()):
+    """An image: the configuration, the initramfs as initrd.img, and kernels: {file name: name in guests.KERNELS, or a path}.
+    With modules (names), there is KERNEL.img for each of Debian's kernels: the initramfs, and what LOAD_MODULES loads."""
     where = rig.directory("nested-" + name)
     path = os.path.join(where, "bulkhead.conf")
     with open(path, "w", encoding="ascii") as file:
@@ -53,11 +56,22 @@ def disk(name, config, kernels=None):
     files = [("EFI/BOOT/BOOTX64.EFI", build.LOADER), ("bulkhead.conf", path)]
     for target, kernel in (kernels or {}).items():
         files.append((target, guests.kernel(kernel) if kernel in guests.KERNELS else kernel))
+        if modules and kernel in guests.KERNELS:
+            files.append((target + ".img", _with_modules(where, target, kernel, modules)))
     if "initrd.img" in config:
         files.append(("initrd.img", rig.initramfs()))
     out = os.path.join(where, "disk.img")
     image.write(out, files)
     return out
+
+
+def _with_modules(where, target, kernel, modules):
+    path = os.path.join(where, target + ".img")
+    with open(path, "wb") as file, open(rig.initramfs(), "rb") as source:
+        content = source.read()
+        file.write(content + bytes(-len(content) % 4))  # Linux finds the next archive on a multiple of 4
+        file.write(guests.modules_archive(kernel, modules))
+    return path
 
 
 def preflight(t, carrier):

@@ -1,7 +1,9 @@
 /* Boots \vmlinuz natively: no hypervisor, the same kernel, initrd and command line as in a VM. The reference for
  * what a VM costs. Everything is read from the disk before the clock starts, so that only the kernel is measured:
  * the initrd is handed over from memory through the protocol that the kernel's EFI stub asks for (LoadFile2 on a
- * vendor media device path, Linux: Documentation/admin-guide/efi-stub.rst). */
+ * vendor media device path, Linux: Documentation/admin-guide/efi-stub.rst).
+ * With a file \\madt (a whole table), the kernel finds it: the firmware in Bochs has no ACPI tables, and a kernel that
+ * knows of no local APIC gets no interrupts from its timer. */
 #include <efi.h>
 #include <efilib.h>
 #include <stdint.h>
@@ -90,6 +92,64 @@ static EFI_STATUS read_file(EFI_FILE *root, CHAR16 *name, struct file *out)
     return uefi_call_wrapper(file->Read, 3, file, &out->size, out->data);
 }
 
+/* ACPI specification 6.5, 5.2.5.3 and 5.2.8. */
+struct rsdp {
+    char signature[8];
+    uint8_t checksum;
+    char oem[6];
+    uint8_t revision;
+    uint32_t rsdt;
+    uint32_t length;
+    uint64_t xsdt;
+    uint8_t extended_checksum;
+    uint8_t reserved[3];
+} __attribute__((packed));
+
+struct xsdt {
+    char signature[4];
+    uint32_t length;
+    uint8_t revision;
+    uint8_t checksum;
+    char oem[6];
+    char oem_table[8];
+    uint32_t oem_revision;
+    char creator[4];
+    uint32_t creator_revision;
+    uint64_t entry;
+} __attribute__((packed));
+
+static struct rsdp rsdp_template = {.signature = "RSD PTR ", .oem = "BLKHD ", .revision = 2, .length = sizeof(struct rsdp)};
+static struct xsdt xsdt_template = {.signature = "XSDT", .length = sizeof(struct xsdt), .revision = 1, .oem = "BLKHD ",
+                                    .oem_table = "CARRIER ", .creator = "BLKH"};
+
+static uint8_t checksum(const void *data, UINTN size)
+{
+    uint8_t sum = 0;
+    for (UINTN i = 0; i < size; i++)
+        sum = (uint8_t)(sum - ((const uint8_t *)data)[i]);
+    return sum;
+}
+
+static EFI_STATUS give_madt(const struct file *madt)
+{
+    uint8_t *place;
+    UINTN head = sizeof(struct rsdp) + 4 + sizeof(struct xsdt); /* 36 + 4: the XSDT on a multiple of 8 */
+    EFI_STATUS status = uefi_call_wrapper(BS->AllocatePool, 3, EfiACPIReclaimMemory, head + madt->size, (void **)&place);
+    if (EFI_ERROR(status))
+        return status;
+    struct rsdp *rsdp = (void *)place;
+    struct xsdt *xsdt = (void *)(place + sizeof(*rsdp) + 4);
+    CopyMem(rsdp, &rsdp_template, sizeof(*rsdp));
+    CopyMem(xsdt, &xsdt_template, sizeof(*xsdt));
+    CopyMem(xsdt + 1, madt->data, madt->size);
+    xsdt->entry = (uintptr_t)(xsdt + 1);
+    xsdt->checksum = checksum(xsdt, sizeof(*xsdt));
+    rsdp->xsdt = (uintptr_t)xsdt;
+    rsdp->checksum = checksum(rsdp, 20);
+    rsdp->extended_checksum = checksum(rsdp, sizeof(*rsdp));
+    return uefi_call_wrapper(BS->InstallConfigurationTable, 2, &(EFI_GUID)ACPI_20_TABLE_GUID, rsdp);
+}
+
 /* The command line as UTF-16, without the line end. */
 static UINT32 widen(const struct file *text, CHAR16 *out, UINTN capacity)
 {
@@ -103,7 +163,7 @@ static UINT32 widen(const struct file *text, CHAR16 *out, UINTN capacity)
 static EFI_STATUS boot(EFI_HANDLE self)
 {
     static CHAR16 options[1024];
-    struct file kernel = {0}, command_line = {0};
+    struct file kernel = {0}, command_line = {0}, madt = {0};
     EFI_LOADED_IMAGE *loaded;
     EFI_HANDLE image = NULL, initrd_handle = NULL;
     EFI_STATUS status = uefi_call_wrapper(BS->HandleProtocol, 3, self, &LoadedImageProtocol, (void **)&loaded);
@@ -117,6 +177,8 @@ static EFI_STATUS boot(EFI_HANDLE self)
         status = read_file(root, L"initrd.img", &initrd);
     if (!EFI_ERROR(status))
         status = read_file(root, L"cmdline", &command_line);
+    if (!EFI_ERROR(status) && !EFI_ERROR(read_file(root, L"madt", &madt)))
+        status = give_madt(&madt);
     if (EFI_ERROR(status))
         return status;
     status = uefi_call_wrapper(BS->LoadImage, 6, FALSE, self, loaded->FilePath, kernel.data, kernel.size, &image);
