@@ -30,6 +30,9 @@ struct prompt_command {
 extern const struct prompt_command prompt_commands[];
 extern const uint32_t prompt_command_count;
 
+/* hv/prompt_pci.c */
+void prompt_run_pci(struct prompt_call *call);
+
 /* Empty line, no history, nothing runs. */
 void prompt_init(void);
 /* Shows the prompt: it has come to the front. */

@@ -315,6 +315,7 @@ const struct prompt_command prompt_commands[] = {
     {"start", "VM", "starts a stopped VM from its pristine images", run_start},
     {"stop", "VM", "stops a VM at once, as if its plug were pulled", run_stop},
     {"reset", "VM", "stops a VM at once and starts it again", run_reset},
+    {"pci", "[B:D.F]", "the machine's PCI functions, and which of them a VM could be given", prompt_run_pci},
     {"attach", "VM", "brings a VM to the front, as Ctrl-A and its digit do", run_attach},
     {"exit", "", "back to the VM in front; also Ctrl-D", run_exit},
     {"reboot", "[yes]", "resets the machine; `yes` when VMs are running, which end with it", run_reboot},

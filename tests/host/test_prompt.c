@@ -12,6 +12,7 @@
 #include "hv/lib/bits.h"
 #include "hv/prompt.h"
 #include "tests/host/fake_host.h"
+#include "tests/host/fake_pci.h"
 #include "tests/host/machine.h"
 
 #define PROMPT "bulkhead> "
@@ -304,6 +305,46 @@ static void test_vms(void **state)
     assert_has(got, "db-2");
 }
 
+static void test_pci(void **state)
+{
+    static struct fake_pci pci;
+    static struct pci_device devices[32];
+    assert_string_equal(answer("pci"), "");
+    assert_true(fake_pci_load(&pci, TEST_SOURCE_DIR "/tests/vectors/pci/qemu-q35-ovmf.txt"));
+    core.pci = (struct pci_inventory){.capacity = 32, .devices = devices, .roots = {1}};
+    assert_int_equal(pci_scan(&core.pci, &pci.cfg), STATUS_OK);
+    const char *got = answer("pci");
+    assert_has(got, "00:00.0  8086:29c0  Host bridge              group 0   stays with Bulkhead\r\n");
+    assert_has(got, "05:02.0  10ec:8139  Ethernet controller");
+    assert_string_equal(answer("pci 01:00.0"),
+                        "01:00.0  8086:10c9  Ethernet controller      group 9   assignable; 8 VFs\r\n"
+                        "  BAR 0: 0x80820000, 128 KiB, memory\r\n"
+                        "  BAR 1: 0x80800000, 128 KiB, memory\r\n"
+                        "  BAR 2: 0x9000, 32 bytes, I/O ports\r\n"
+                        "  BAR 3: 0x80840000, 16 KiB, memory, 64-bit\r\n"
+                        "  MSI-X: 10 vectors, table in BAR 3 at 0x0\r\n"
+                        "  function level reset: yes\r\n"
+                        "  SR-IOV: 0 of 8 VFs on, device 10ca, offset 0x80, stride 2\r\n"
+                        "  VF BAR 0: 0xc040020000, 16 KiB, memory, 64-bit, prefetchable\r\n"
+                        "  VF BAR 3: 0xc040000000, 16 KiB, memory, 64-bit, prefetchable\r\n");
+    got = answer("pci 0:1f.2");
+    assert_has(got, "  MSI\r\n");
+    assert_has(got, "  function level reset: no\r\n  in the same group: 00:1f.0 00:1f.3\r\n");
+    assert_has(answer("pci 00:02.0"), "  window: 0x80800000 to 0x809fffff, memory\r\n");
+    assert_answer("pci 01:00.1", "there is nothing at 01:00.1: `pci` lists all");
+    static const char *const bad[] = {"x",        "01:00",    "01:00.8", "01:20.0",
+                                      "001:00.0", "01:00.0x", "01.00.0", ":0.0"};
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        char line[40], reply[80];
+        snprintf(line, sizeof(line), "pci %s", bad[i]);
+        snprintf(reply, sizeof(reply), "'%s' is not a PCI address like 01:00.0", bad[i]);
+        assert_answer(line, reply);
+    }
+    devices[9].msix_count = 0;
+    assert_has(answer("pci 01:00.0"), "  MSI-X: not usable, its table is not in a memory BAR\r\n");
+    core.pci = (struct pci_inventory){0};
+}
+
 static void test_log(void **state)
 {
     char line[64];
@@ -529,6 +570,8 @@ int main(void)
         T(test_many_words),
         T(test_help),
         T(test_vms),
+        T(test_pci),
+        T(test_pci),
         T(test_log),
         T(test_log_ends),
         T(test_attach_and_exit),

@@ -74,3 +74,85 @@ void pci_describe(const struct pci_inventory *inv, const struct pci_device *dev,
     else
         fmt_format(line + n, size - n, "%s", verdict);
 }
+
+/* ---- in detail ---- */
+
+static const char *kind_name(uint8_t kind)
+{
+    static const char *const kinds[] = {"", "I/O ports", "memory", "memory, 64-bit",
+                                        "memory, 64-bit, prefetchable"};
+    return kind < ARRAY_SIZE(kinds) ? kinds[kind] : "";
+}
+
+static void put_bar(const char *what, unsigned i, const struct pci_bar *bar, char *line, size_t size)
+{
+    bool kib = bar->size >= 1024;
+    if (bar->kind != PCI_BAR_NONE)
+        fmt_format(line, size, "  %s %u: 0x%llx, %llu %s, %s", what, i, (unsigned long long)bar->base,
+                   (unsigned long long)(kib ? bar->size >> 10 : bar->size), kib ? "KiB" : "bytes",
+                   kind_name(bar->kind));
+}
+
+static void put_window(const struct pci_device *dev, unsigned i, char *line, size_t size)
+{
+    static const char *const uses[PCI_WINDOWS] = {"I/O ports", "memory", "prefetchable memory"};
+    const struct pci_window *w = &dev->windows[i];
+    if (dev->header == 1 && w->base <= w->limit)
+        fmt_format(line, size, "  window: 0x%llx to 0x%llx, %s", (unsigned long long)w->base,
+                   (unsigned long long)w->limit, uses[i]);
+}
+
+static void put_interrupts(const struct pci_device *dev, char *line, size_t size)
+{
+    if (dev->msix_count)
+        fmt_format(line, size, "  MSI-X: %u vectors, table in BAR %u at 0x%x", dev->msix_count, dev->msix_bar,
+                   dev->msix_offset);
+    else if (dev->msix)
+        fmt_format(line, size, "  MSI-X: not usable, its table is not in a memory BAR");
+    else if (dev->msi)
+        fmt_format(line, size, "  MSI");
+}
+
+static void put_group(const struct pci_inventory *inv, const struct pci_device *dev, char *line, size_t size)
+{
+    size_t n = 0;
+    for (const struct pci_device *mate = NULL; (mate = pci_group_mate(inv, dev, mate)) && n < size;)
+        n += fmt_format(line + n, size - n, "%s" BDF_FMT,
+                        n ? " " : "  in the same group: ", BDF_ARGS(mate->bdf));
+}
+
+bool pci_detail(const struct pci_inventory *inv, const struct pci_device *dev, uint32_t n, char *line,
+                size_t size)
+{
+    enum {
+        DESCRIPTION,
+        BARS,
+        WINDOWS = BARS + PCI_BARS,
+        INTERRUPTS = WINDOWS + PCI_WINDOWS,
+        RESET,
+        SRIOV,
+        VF_BARS,
+        GROUP = VF_BARS + PCI_BARS,
+        END
+    };
+    line[0] = 0;
+    if (n == DESCRIPTION)
+        pci_describe(inv, dev, line, size);
+    else if (n < WINDOWS)
+        put_bar("BAR", n - BARS, &dev->bars[n - BARS], line, size);
+    else if (n < INTERRUPTS)
+        put_window(dev, n - WINDOWS, line, size);
+    else if (n == INTERRUPTS)
+        put_interrupts(dev, line, size);
+    else if (n == RESET && dev->header == 0)
+        fmt_format(line, size, "  function level reset: %s", dev->has_flr ? "yes" : "no");
+    else if (n == SRIOV && dev->sriov.total)
+        fmt_format(line, size, "  SR-IOV: %u of %u VFs on, device %04x, offset 0x%x, stride %u",
+                   dev->sriov.count, dev->sriov.total, dev->sriov.vf_device, dev->sriov.offset,
+                   dev->sriov.stride);
+    else if (n >= VF_BARS && n < GROUP)
+        put_bar("VF BAR", n - VF_BARS, &dev->sriov.vf_bars[n - VF_BARS], line, size);
+    else if (n == GROUP)
+        put_group(inv, dev, line, size);
+    return n < END;
+}
