@@ -132,11 +132,16 @@ static void expected(const struct field *fields, size_t count, uint8_t *value, u
     }
 }
 
-/* Does a write of ones here reset the function? */
-static bool hits_flr(uint32_t offset, unsigned size)
+/* The byte that a write at offset, of `size` bytes, puts at `at`; 0: none. */
+static uint8_t byte_at(uint32_t offset, unsigned size, uint32_t pattern, uint32_t at)
 {
-    return (f.setup.pcie && offset <= FAKE_CAP_PCIE + 9u && offset + size > FAKE_CAP_PCIE + 9u) ||
-           (f.setup.af && offset <= FAKE_CAP_AF + 4u && offset + size > FAKE_CAP_AF + 4u);
+    return at >= offset && at < offset + size ? (uint8_t)(pattern >> ((at - offset) * 8)) : 0;
+}
+
+static bool hits_flr(uint32_t offset, unsigned size, uint32_t pattern)
+{
+    return (f.setup.pcie && (byte_at(offset, size, pattern, FAKE_CAP_PCIE + 9u) & 0x80)) ||
+           (f.setup.af && (byte_at(offset, size, pattern, FAKE_CAP_AF + 4u) & 1));
 }
 
 static void one_write(void (*make)(struct fake_func *), const uint8_t *value, const uint8_t *writable,
@@ -146,7 +151,7 @@ static void one_write(void (*make)(struct fake_func *), const uint8_t *value, co
     start(make);
     memcpy(real, f.config, sizeof(real));
     memcpy(want, value, sizeof(want));
-    bool flr = pattern && hits_flr(offset, size);
+    bool flr = hits_flr(offset, size, pattern);
     for (unsigned i = 0; i < size && !flr; i++)
         want[offset + i] = (uint8_t)((value[offset + i] & ~writable[offset + i]) |
                                      (pattern >> (8 * i) & writable[offset + i]));
@@ -173,6 +178,8 @@ static void every_write(void (*make)(struct fake_func *), const struct field *fi
         for (uint32_t offset = 0; offset < 4096; offset += size) {
             one_write(make, value, writable, offset, size, ~0u);
             one_write(make, value, writable, offset, size, 0);
+            one_write(make, value, writable, offset, size, 0x7f7f7f7f); /* no FLR */
+            one_write(make, value, writable, offset, size, 0x80838083);
         }
 }
 
