@@ -5,6 +5,7 @@
 #include "hv/clock.h"
 #include "hv/core.h"
 #include "hv/guest/acpi_build.h"
+#include "hv/guest/pci_place.h"
 #include "hv/lib/bits.h"
 #include "hv/lib/fmt.h"
 #include "hv/lib/log.h"
@@ -278,9 +279,13 @@ static void find_files(struct vm *vm, struct guest_files *files)
 enum status vm_load(struct vm *vm, char *why, size_t why_size)
 {
     struct acpi_build params = {.vcpu_count = vm->vcpu_count, .base = gpa(GUEST_ACPI)};
+    struct vpci_window windows[VPCI_WINDOWS];
     struct acpi_built built;
     struct guest_files files;
 
+    pci_place_windows(&vm->layout, vm->cpuid.phys_bits, windows);
+    params.pci_first = windows[PCI_PLACE_ABOVE].first;
+    params.pci_last = windows[PCI_PLACE_ABOVE].last;
     find_files(vm, &files);
     enum status s = guest_prepare(&files, &vm->layout, &vm->image, why, why_size);
     if (s != STATUS_OK)

@@ -414,12 +414,13 @@ static void crs_memory32(struct out *o, uint32_t base, uint32_t size)
 
 enum crs_window { WINDOW_MEMORY = 0, WINDOW_IO = 1, WINDOW_BUS = 2 };
 
-/* A range that the bridge passes on; `bytes` is the width of the descriptor's fields (2 or 4). */
-static void crs_window(struct out *o, enum crs_window kind, uint32_t first, uint32_t last, unsigned bytes)
+/* A range that the bridge passes on; `bytes` is the width of the descriptor's fields (2, 4 or 8). */
+static void crs_window(struct out *o, enum crs_window kind, uint64_t first, uint64_t last, unsigned bytes)
 {
+    enum { WORD_SPACE = 0x88, DWORD_SPACE = 0x87, QWORD_SPACE = 0x8a };
     static const uint8_t type_flags[] = {
         [WINDOW_MEMORY] = 1 /* read/write */, [WINDOW_IO] = 3, [WINDOW_BUS] = 0};
-    put(o, bytes == 2 ? 0x88 : 0x87, 1);
+    put(o, bytes == 2 ? WORD_SPACE : bytes == 4 ? DWORD_SPACE : QWORD_SPACE, 1);
     put(o, 3 + 5 * bytes, 2);
     put(o, kind, 1);
     put(o, 0x0c, 1); /* both ends fixed */
@@ -489,7 +490,7 @@ static void put_osc(struct out *o)
     aml_length_end(o, method);
 }
 
-static void put_pci(struct out *o)
+static void put_pci(struct out *o, const struct acpi_build *params)
 {
     size_t pci = aml_device(o, "PCI0", "PNP0A08", 0);
     aml_name(o, "_CID");
@@ -503,6 +504,8 @@ static void put_pci(struct out *o)
     crs_window(o, WINDOW_IO, 0x0d00, 0xffff, 2);
     crs_window(o, WINDOW_MEMORY, GUEST_PCI_HOLE, GUEST_PCI_LOW_END - 1, 4);
     crs_window(o, WINDOW_MEMORY, GUEST_PCI_HIGH, GUEST_PCI_HIGH_END - 1, 4);
+    if (params->pci_first < params->pci_last)
+        crs_window(o, WINDOW_MEMORY, params->pci_first, params->pci_last, 8);
     crs_end(o, c);
     put_osc(o);
     put_prt(o);
@@ -566,7 +569,7 @@ static void put_processor(struct out *o, uint32_t i)
     aml_length_end(o, length);
 }
 
-static void put_dsdt(struct out *o, uint32_t vcpus)
+static void put_dsdt(struct out *o, const struct acpi_build *params)
 {
     size_t start = table_begin(o, "DSDT", 2);
     aml_name(o, "_S5_"); /* SLP_TYP for PM1a and PM1b */
@@ -581,9 +584,9 @@ static void put_dsdt(struct out *o, uint32_t vcpus)
     put(o, AML_SCOPE, 1);
     size_t scope = aml_length_begin(o);
     put_text(o, "_SB_", 4);
-    for (uint32_t i = 0; i < vcpus; i++)
+    for (uint32_t i = 0; i < params->vcpu_count; i++)
         put_processor(o, i);
-    put_pci(o);
+    put_pci(o, params);
     put_board(o);
     put_isa(o);
     aml_length_end(o, scope);
@@ -603,7 +606,7 @@ enum status acpi_build(const struct acpi_build *params, uint8_t *buf, size_t siz
     uint32_t facs = (uint32_t)(base + o.at - 64);
     align(&o, 16);
     uint64_t dsdt = base + o.at;
-    put_dsdt(&o, params->vcpu_count);
+    put_dsdt(&o, params);
     align(&o, 16);
     uint64_t fadt = base + o.at;
     put_fadt(&o, facs, (uint32_t)dsdt);

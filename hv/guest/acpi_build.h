@@ -1,4 +1,5 @@
-/* ACPI tables for a guest: RSDP, XSDT, FADT, FACS, MADT, MCFG, HPET, DSDT (ACPI 6.x). Pure: bytes into a buffer. */
+/* ACPI tables for a guest: RSDP, XSDT, FADT, FACS, MADT, MCFG, HPET, DSDT (ACPI 6.x). Pure: bytes into a
+ * buffer. */
 #pragma once
 
 #include "hv/lib/addr.h"
@@ -15,8 +16,9 @@ static inline uint32_t acpi_pci_gsi(uint32_t slot, uint32_t pin)
 }
 
 struct acpi_build {
-    uint32_t vcpu_count; /* 1..ACPI_BUILD_MAX_VCPUS; APIC ID = index */
-    gpa_t base;          /* where `buf` will be in guest memory: 64-byte aligned, below 4 GiB */
+    uint32_t vcpu_count;          /* 1..ACPI_BUILD_MAX_VCPUS; APIC ID = index */
+    gpa_t base;                   /* where `buf` will be in guest memory: 64-byte aligned, below 4 GiB */
+    uint64_t pci_first, pci_last; /* the PCI window above RAM, inclusive; pci_first >= pci_last: none */
 };
 
 struct acpi_built {

@@ -9,7 +9,8 @@
  *   e0000000   .. f0000000  PCI configuration space (ECAM), buses 0..255
  *   f0000000   .. fec00000  PCI memory window
  *   fec00000   .. 100000000 IOAPIC, local APIC, top of the hole
- *   100000000  .. high_end  RAM, what did not fit below */
+ *   100000000  .. high_end  RAM, what did not fit below
+ *   next GiB   .. the end   PCI memory window (hv/guest/pci_place.h) */
 #pragma once
 
 #include "hv/gmem.h"

@@ -15,6 +15,9 @@
 #include "hv/guest/acpi_build.h"
 #include "hv/guest/layout.h"
 
+#define PCI_ABOVE      0x140000000ull
+#define PCI_ABOVE_LAST 0x7fffffffffull
+
 static uint8_t buf[ACPI_BUILD_SIZE];
 static struct acpi_built built;
 
@@ -30,7 +33,8 @@ static enum status read_buf(void *ctx, hpa_t addr, void *out, size_t size)
 static void build(uint32_t vcpus)
 {
     memset(buf, 0xee, sizeof(buf));
-    struct acpi_build p = {.vcpu_count = vcpus, .base = gpa(GUEST_ACPI)};
+    struct acpi_build p = {
+        .vcpu_count = vcpus, .base = gpa(GUEST_ACPI), .pci_first = PCI_ABOVE, .pci_last = PCI_ABOVE_LAST};
     assert_int_equal(acpi_build(&p, buf, sizeof(buf), &built), STATUS_OK);
     assert_true(built.size <= sizeof(buf));
     assert_int_equal(built.rsdp.v, GUEST_ACPI);
@@ -86,6 +90,26 @@ static void test_tables_are_found_by_the_host_parser(void **state)
     }
 }
 
+static bool has_qword_window(void)
+{
+    static const uint8_t head[] = {0x8a, 43, 0,
+                                   0 /* memory */}; /* QWord Address Space, ACPI 6.5, 6.4.3.5.1 */
+    for (uint32_t i = 0; i + sizeof(head) <= built.size; i++)
+        if (memcmp(buf + i, head, sizeof(head)) == 0)
+            return true;
+    return false;
+}
+
+static void test_window_above_ram(void **state)
+{
+    build(1);
+    assert_true(has_qword_window());
+    struct acpi_build p = {.vcpu_count = 1, .base = gpa(GUEST_ACPI), .pci_first = 2ull << 40, .pci_last = 1};
+    memset(buf, 0, sizeof(buf));
+    assert_int_equal(acpi_build(&p, buf, sizeof(buf), &built), STATUS_OK);
+    assert_false(has_qword_window()); /* RAM leaves no room */
+}
+
 static void test_facs_is_aligned_and_named(void **state)
 {
     (void)state;
@@ -105,7 +129,8 @@ static void test_bad_parameters(void **state)
 {
     (void)state;
     struct acpi_built out;
-    struct acpi_build p = {.vcpu_count = 1, .base = gpa(GUEST_ACPI)};
+    struct acpi_build p = {
+        .vcpu_count = 1, .base = gpa(GUEST_ACPI), .pci_first = PCI_ABOVE, .pci_last = PCI_ABOVE_LAST};
     /* Every size that is too small is noticed, and nothing is written past it. */
     build(1);
     for (size_t size = 0; size < built.size; size += 97) {
@@ -205,6 +230,11 @@ static void test_iasl_and_acpiexec_agree(void **state)
     assert_null(strstr(text, "ACPI Error"));
     assert_null(strstr(text, "ACPI Warning"));
     assert_non_null(strstr(text, "Evaluation of \\_SB.CP03._UID returned"));
+    /* The windows where the guest may find or put BARs. */
+    assert_non_null(strstr(text, "C0000000"));
+    assert_non_null(strstr(text, "0000000140000000"));
+    assert_non_null(strstr(text, "0000007FFFFFFFFF"));
+    assert_non_null(strstr(text, "0000007EC0000000")); /* its length */
     char clean[64];
     snprintf(clean, sizeof(clean), "rm -rf %s", dir);
     assert_int_equal(system(clean), 0);
@@ -214,6 +244,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tables_are_found_by_the_host_parser),
+        cmocka_unit_test(test_window_above_ram),
         cmocka_unit_test(test_facs_is_aligned_and_named),
         cmocka_unit_test(test_bad_parameters),
         cmocka_unit_test(test_iasl_and_acpiexec_agree),
