@@ -86,13 +86,17 @@ static bool set_groups(struct pf *pf, uint32_t vf, const uint32_t *msg)
 
 static bool set_vlan(struct pf *pf, uint32_t vf, const uint32_t *msg)
 {
-    const struct igb_vf *v = &((const struct igb *)pf->priv)->vf[vf];
+    const struct igb *igb = pf->priv;
+    const struct igb_vf *v = &igb->vf[vf];
     uint32_t vlan = msg[1], add = IGB_MAIL_INFO(msg[0]);
     if (add > 1 || vlan >= VLAN_LAST)
         return false;
     if (vlan == 0)
         return true; /* drivers ask for it always; whether untagged packets pass is not theirs to say */
-    if (v->policy.vlan || !igb_switch_vlan(pf, vf, (uint16_t)vlan, add))
+    /* A VLAN that the operator gave to another VM is that VM's, unless this one is trusted (to route, say).
+     */
+    bool taken = add && !v->policy.trust && igb_switch_vlan_taken(igb, vf, (uint16_t)vlan);
+    if (v->policy.vlan || taken || !igb_switch_vlan(pf, vf, (uint16_t)vlan, add))
         return false;
     igb_switch_accept(pf, vf);
     return true;

@@ -57,6 +57,19 @@ static void take_mac(struct pf *pf, uint32_t vf, const uint8_t mac[PF_MAC_BYTES]
     }
 }
 
+/* Nor is a VLAN. */
+static void take_vlan(struct pf *pf, uint32_t vf, uint16_t vlan)
+{
+    struct igb *igb = pf->priv;
+    for (uint32_t i = 0; i < pf->vf_count; i++) {
+        const struct igb_vf *other = &igb->vf[i];
+        if (i == vf || !other->open || other->policy.vlan || other->policy.trust)
+            continue;
+        igb_switch_vlan(pf, i, vlan, false);
+        igb_switch_accept(pf, i);
+    }
+}
+
 static void vf_policy(struct pf *pf, uint32_t vf, const struct pf_vf_policy *policy)
 {
     struct igb *igb = pf->priv;
@@ -70,6 +83,8 @@ static void vf_policy(struct pf *pf, uint32_t vf, const struct pf_vf_policy *pol
             v->policy = *policy;
             if (policy->has_mac)
                 take_mac(pf, vf, policy->mac);
+            if (policy->vlan)
+                take_vlan(pf, vf, policy->vlan);
             igb_stats_begin(pf, vf);
         }
         igb_switch_rate(pf, vf);

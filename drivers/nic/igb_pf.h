@@ -107,6 +107,8 @@ void igb_switch_groups(struct pf *pf);
 void igb_switch_rate(struct pf *pf, uint32_t vf);
 /* Is there, besides `vf`, a VF that has this address, or is promised it? */
 bool igb_switch_mac_taken(const struct igb *igb, uint32_t vf, const uint8_t mac[PF_MAC_BYTES]);
+/* Is this the port VLAN of another VF? */
+bool igb_switch_vlan_taken(const struct igb *igb, uint32_t vf, uint16_t vlan);
 
 /* ---- igb_mailbox.c. pf->lock is held ---- */
 /* Answers the VF's message, if it may send one now and the buffer can be had. */

@@ -95,6 +95,14 @@ void igb_switch_mac(struct pf *pf, uint32_t vf, uint32_t slot)
     flush(pf);
 }
 
+bool igb_switch_vlan_taken(const struct igb *igb, uint32_t vf, uint16_t vlan)
+{
+    for (uint32_t i = 0; i < IGB_POOLS; i++)
+        if (i != vf && igb->vf[i].owned && igb->vf[i].policy.vlan == vlan)
+            return true;
+    return false;
+}
+
 bool igb_switch_mac_taken(const struct igb *igb, uint32_t vf, const uint8_t mac[PF_MAC_BYTES])
 {
     for (uint32_t i = 0; i < IGB_POOLS; i++) {

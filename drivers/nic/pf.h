@@ -26,7 +26,7 @@ struct pf_vf_policy {
     uint16_t vlan; /* 1..4094: all its traffic is in this VLAN, and it sees no tags; 0: guest may choose */
     uint32_t rate_mbps; /* at most this much is sent; 0: no cap */
     bool spoofcheck;    /* only its own MAC and VLANs as sender */
-    bool trust;         /* may change a given MAC, add MACs to it, and be promiscuous */
+    bool trust;         /* may change a given MAC, add MACs to it, join others' VLANs, be promiscuous */
     const char *owner;  /* the VM's name, for the log; NULL: none. Stays there as long as the policy */
 };
 

@@ -442,6 +442,24 @@ static void test_guest_vlans(void **state)
     assert_true(NACKED(ask(a, IGB_MAIL_VLAN | 2 << 16, 5, 0)));
 }
 
+static void test_operator_takes_vlan(void **state)
+{
+    struct pf_vf_policy in40 = policy_of(mac_a), trusted = policy_of(mac_x);
+    in40.vlan = 40;
+    trusted.trust = true;
+    struct igbvf *b = up(1, mac_b), *c = up_with(2, &trusted);
+    assert_true(igbvf_set_vlan(b, 40, true) && igbvf_set_vlan(c, 40, true));
+    assert_int_equal(from_wire(broadcast, 40), 6);
+    own(0, &in40); /* from now on it is this VM's: no other one that is not trusted stays or comes in */
+    assert_int_equal(from_wire(broadcast, 40), 4);
+    assert_int_equal(from_wire(broadcast, 0), 6);
+    assert_false(igbvf_set_vlan(b, 40, true));
+    assert_true(igbvf_set_vlan(c, 40, true));
+    assert_true(igbvf_set_vlan(b, 40, false)); /* leaving is never wrong */
+    own(0, NULL);
+    assert_true(igbvf_set_vlan(b, 40, true));
+}
+
 static void test_vlan_shares(void **state)
 {
     /* 31 entries for 7 VFs: 4 for each, whatever the others do. */
@@ -934,6 +952,7 @@ int main(void)
         T(test_port_vlan),
         T_I350(test_port_vlan_i350),
         T(test_guest_vlans),
+        T(test_operator_takes_vlan),
         T(test_vlan_shares),
         T_I350(test_vlan_shares),
         T(test_groups),
