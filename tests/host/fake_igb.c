@@ -93,6 +93,9 @@ static uint32_t pf_read(void *ctx, uint64_t offset)
 
 static void reset_card(struct fake_igb *card)
 {
+    /* Bus mastering stays off where it was asked off: worse than the real thing, and no driver should rely on
+     * it. */
+    uint32_t kept = fake_igb_reg(card, IGB_CTRL) & IGB_CTRL_GIO_MASTER_DISABLE;
     memset(card->regs, 0, sizeof(card->regs));
     /* The tables come up with anything in them; the PF's own address is in the first filter. */
     for (unsigned i = 0; i < IGB_TABLE_DWORDS; i++) {
@@ -104,7 +107,8 @@ static void reset_card(struct fake_igb *card)
     *reg(card, IGB_RAH(0)) = IGB_RAH_AV | 0x6057;
     *reg(card, IGB_EECD) = card->no_nvm ? 0 : IGB_EECD_AUTO_RD;
     *reg(card, IGB_EEMNGCTL) = card->no_nvm ? 0 : IGB_EEMNGCTL_CFG_DONE(0);
-    *reg(card, IGB_CTRL) = card->stuck_reset ? IGB_CTRL_RST : 0;
+    *reg(card, IGB_CTRL) = kept | (card->stuck_reset ? IGB_CTRL_RST : 0);
+    *reg(card, IGB_PHPM) = IGB_PHPM_GO_LINKD;
     card->link_at_us = 0;
     for (unsigned vf = 0; vf < IGB_POOLS; vf++)
         card->v2p[vf] = IGB_V2P_RSTI;

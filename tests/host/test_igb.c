@@ -134,6 +134,9 @@ static void check_started(bool i350)
         assert_int_equal(fake_igb_reg(&card, IGB_RAH(i)), 0);
     assert_int_equal(fake_igb_reg(&card, IGB_VLVF(0)), 0x80000000);
     assert_int_equal(card.phy_bmcr, 0x1340);
+    assert_int_equal(fake_igb_reg(&card, IGB_PHPM), i350 ? 0 : IGB_PHPM_GO_LINKD);
+    assert_int_equal(fake_igb_reg(&card, IGB_IMC), 0xffffffff); /* since the reset */
+    assert_int_equal(fake_igb_reg(&card, IGB_EIMC), 0xffffffff);
 }
 
 static void test_start(void **state)
@@ -229,6 +232,7 @@ static void life(void)
     assert_int_equal(from_wire(broadcast, 0), 2);
     own(0, NULL);
     own(1, NULL);
+    assert_int_equal(fake_igb_reg(&card, IGB_VMOLR(0)) | fake_igb_reg(&card, IGB_VMOLR(1)), 0);
     assert_int_equal(fake_igb_reg(&card, IGB_VFRE) | fake_igb_reg(&card, IGB_VFTE), 0);
     for (unsigned i = 0; i < 24; i++)
         assert_int_equal(fake_igb_reg(&card, IGB_RAH(i)), 0);
@@ -671,6 +675,15 @@ static void test_reset_orders(void **state)
     assert_int_equal(from_wire(mac_a, 0), 1);
     card.pf.ops->poll(&card.pf);
     assert_int_equal(from_wire(mac_a, 0), 1);
+    /* A RESET message alone also forgets what was asked for. */
+    fake_igb_vf_write(&card, 0, FAKE_VF_MEM + 4, 12);
+    flood(0, IGB_MAIL_VLAN | 1 << 16);
+    card.pf.ops->poll(&card.pf);
+    assert_int_equal(from_wire(broadcast, 12), 1);
+    flood(0, IGB_MAIL_RESET);
+    card.pf.ops->poll(&card.pf);
+    assert_int_equal(from_wire(broadcast, 12), 0);
+    assert_int_equal(from_wire(broadcast, 0), 1);
     /* A message of before the reset opens nothing and is refused. */
     flood(0, IGB_MAIL_LPE);
     fake_igb_vf_write(&card, 0, FAKE_VF_CTRL, IGB_CTRL_RST);
@@ -693,11 +706,11 @@ static void test_reset_orders(void **state)
 static uint32_t mail_word_at_read;
 static uint32_t (*real_read)(void *ctx, uint64_t offset);
 
-/* The VF resets itself, and says so, right after the poll has read MBVFICR. */
+/* The VF resets itself, and says so, right after the first of the two reads that a poll begins with. */
 static uint32_t read_and_reset(void *ctx, uint64_t offset)
 {
     uint32_t value = real_read(ctx, offset);
-    if (offset == IGB_MBVFICR && mail_word_at_read) {
+    if ((offset == IGB_MBVFICR || offset == IGB_VFLRE) && mail_word_at_read) {
         uint32_t word = mail_word_at_read;
         mail_word_at_read = 0;
         fake_igb_flr(&card, 0);
