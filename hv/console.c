@@ -3,6 +3,7 @@
 #include "hv/core.h"
 #include "hv/lib/fmt.h"
 #include "hv/lib/lock.h"
+#include "hv/lib/plain.h"
 #include "hv/lib/string.h"
 #include "hv/prompt.h"
 
@@ -19,6 +20,8 @@
 #define REFRESH_BUDGET   16u  /* characters drawn on the screen in a poll: a few microseconds */
 #define SETTLE_POLLS     256u
 #define SHOW_BACKLOG     256u /* bytes that keep the wire busy until the next poll and beyond */
+#define RECALL_LINES     10u  /* that were sent before and are sent again for who comes */
+#define RECALL_BYTES     2048u
 
 static struct spinlock lock; /* guards the next group */
 static const struct console_port *port;
@@ -34,6 +37,9 @@ static bool wire_fresh = true;            /* it ended a line */
  * polls. */
 static bool ordered;
 static uint32_t place, ordered_polls;
+/* [recall_at, recall_end) of the ring that is shown was sent before and is to be sent again. */
+static uint32_t recall_at, recall_end;
+static enum plain recall_state;
 static bool closing; /* console_flush(): of the ring in front only what came before `last_place` */
 static uint32_t last_place;
 static struct lines shows[CONFIG_MAX_VMS]; /* console_show(): the first is being made */
@@ -105,6 +111,7 @@ static uint32_t ring_put(struct console_vm *c, uint8_t byte)
     }
     c->ring[c->head % CONSOLE_RING] = byte;
     __atomic_store_n(&c->head, c->head + 1, __ATOMIC_RELAXED);
+    c->kept += c->kept < CONSOLE_RING;
     uint32_t waiting = c->head - c->tail;
     spin_unlock(&c->lock);
     return waiting;
@@ -118,6 +125,44 @@ static unsigned ring_take(struct console_vm *c, uint8_t *to, unsigned max, const
     while (n < max && c->tail != c->head && !(until && (int32_t)(c->tail - *until) >= 0)) {
         to[n++] = c->ring[c->tail % CONSOLE_RING];
         __atomic_store_n(&c->tail, c->tail + 1, __ATOMIC_RELAXED);
+    }
+    spin_unlock(&c->lock);
+    return n;
+}
+
+STATIC_ASSERT(RECALL_BYTES < CONSOLE_RING, "what a full ring has lost is not looked at");
+
+/* Where the newest RECALL_LINES lines begin, or as many as are kept and come to RECALL_BYTES at most. */
+static void ring_begin_recall(struct console_vm *c)
+{
+    spin_lock(&c->lock);
+    uint32_t lines = 0, most = c->kept < RECALL_BYTES ? c->kept : RECALL_BYTES;
+    recall_at = c->head;
+    for (uint32_t back = 1; back <= most && lines < RECALL_LINES; back++) {
+        uint32_t at = c->head - back;
+        /* The first byte ever begins a line, and the one behind an end of a line. */
+        if (back < c->kept && c->ring[(at - 1) % CONSOLE_RING] != '\n')
+            continue;
+        recall_at = at;
+        lines++;
+    }
+    recall_end = c->tail;
+    if ((int32_t)(recall_end - recall_at) < 0) /* all of it waits to be sent the first time */
+        recall_at = recall_end;
+    recall_state = PLAIN_TEXT;
+    spin_unlock(&c->lock);
+}
+
+static unsigned ring_recall(struct console_vm *c, uint8_t *to, unsigned max)
+{
+    unsigned n = 0;
+    spin_lock(&c->lock);
+    if (c->head - recall_at > CONSOLE_RING) /* overwritten meanwhile */
+        recall_at = recall_end;
+    while (n < max && recall_at != recall_end) {
+        uint8_t byte = c->ring[recall_at++ % CONSOLE_RING];
+        if (plain_is_text(&recall_state, byte))
+            to[n++] = byte;
     }
     spin_unlock(&c->lock);
     return n;
@@ -246,7 +291,9 @@ static unsigned next_bytes(uint8_t *to, unsigned max)
         core_spoke = true;
     } else if (shown) {
         const uint32_t *until = ordered ? &place : closing ? &last_place : NULL;
-        n = ring_take(&shown->console, to, max, until);
+        n = ring_recall(&shown->console, to, max);
+        if (n == 0)
+            n = ring_take(&shown->console, to, max, until);
         core_spoke = core_spoke && n == 0;
     }
     return n;
@@ -256,7 +303,7 @@ static unsigned next_bytes(uint8_t *to, unsigned max)
 static bool anything_waits(void)
 {
     const struct vm *vm = get_shown();
-    return *inject || console_backlog() || (vm && ring_waiting(&vm->console));
+    return *inject || console_backlog() || (vm && (recall_at != recall_end || ring_waiting(&vm->console)));
 }
 
 /* Moves what the port takes now. */
@@ -302,6 +349,14 @@ void console_vm_put(struct vm *vm, uint8_t byte)
     struct vcpu *vcpu = host_cpu()->vcpu;
     if (vcpu && vcpu->vm == vm)
         vcpu_request(vcpu, VCPU_REQ_CONSOLE);
+}
+
+void console_vm_begin(struct vm *vm)
+{
+    struct console_vm *c = &vm->console;
+    spin_lock(&c->lock);
+    c->kept = c->head - c->tail;
+    spin_unlock(&c->lock);
 }
 
 void console_throttle(struct vcpu *vcpu)
@@ -412,6 +467,8 @@ void console_attach(struct vm *vm)
         report_lost(vm);
     }
     set_front(vm, false);
+    if (vm)
+        ring_begin_recall(&vm->console);
     drain();
     spin_unlock(&lock);
 }

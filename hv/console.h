@@ -2,7 +2,9 @@
  * Bulkhead's prompt (hv/prompt.h).
  *
  * Each VM's output goes into a ring of its own. The ring of the VM in front is the queue to the wire; what
- * the others print is kept, the newest CONSOLE_RING bytes, and shown when they come to the front. The core's
+ * the others print is kept, the newest CONSOLE_RING bytes, and shown when they come to the front. Before it
+ * come the lines that were sent last, without what would steer the terminal once more, so that a VM that has
+ * had nothing to say shows where it is. The core's
  * lines have a queue of their own and keep their place between a guest's lines, but do not wait for a guest
  * that floods. Nobody waits for the wire, except the vCPU of the VM in front that prints faster than the wire
  * takes it.
@@ -43,6 +45,7 @@ struct console_screen {
 struct console_vm {
     struct spinlock lock; /* guards the output; held for a few instructions. Inside the console's own lock */
     uint32_t head, tail;  /* free-running; head - tail bytes wait */
+    uint32_t kept;        /* bytes up to `head` that are in the ring, those that were sent among them */
     uint64_t lost;        /* bytes that were overwritten and not yet reported */
     uint8_t ring[CONSOLE_RING];
 
@@ -63,6 +66,8 @@ void console_set_screen(const struct console_screen *screen);
 
 /* One byte from a guest's serial port. Any CPU that runs a vCPU of `vm`, under vm->devices. Never waits. */
 void console_vm_put(struct vm *vm, uint8_t byte);
+/* A VM begins a new life: what was shown of the one before is not shown again. Any CPU. */
+void console_vm_begin(struct vm *vm);
 /* VCPU_REQ_CONSOLE: the vCPU's VM is in front and prints faster than the wire. Holds up this vCPU, for at
  * most two milliseconds, and not beyond its next deadline or request. */
 void console_throttle(struct vcpu *vcpu);
@@ -83,8 +88,8 @@ uint32_t console_lines(void);
 /* Bytes of the core's own that still wait for the wire. */
 size_t console_backlog(void);
 
-/* Brings a VM to the front, with a banner and what it has printed meanwhile; NULL: nobody. Leaves the prompt.
- * Only the CPU that polls. */
+/* Brings a VM to the front, with a banner, its last lines, and what it has printed meanwhile; NULL: nobody.
+ * Leaves the prompt. Only the CPU that polls. */
 void console_attach(struct vm *vm);
 /* The VM in front; at the prompt the one that will be again. */
 struct vm *console_front(void);

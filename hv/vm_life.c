@@ -192,6 +192,7 @@ static enum life_load load(struct vm *vm)
     vm->start_tsc = host_tsc();
     vm->start_wall = core_wall_seconds();
     platform_reset(vm);
+    console_vm_begin(vm);
     return LOAD_DONE;
 }
 

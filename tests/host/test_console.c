@@ -153,9 +153,132 @@ static void test_background_is_kept(void **state)
     put(&other, " three\n");
     assert_sent(" three\n");
     console_attach(&machine.vm);
-    assert_sent(BANNER_1 " and there"); /* what was shown is not shown again */
+    assert_sent(BANNER_1 "here and there");
     console_attach(&other);
-    assert_sent("\r\n" BANNER_2);
+    assert_sent("\r\n" BANNER_2 "one\r\ntwo three\n");
+}
+
+/* Who comes to a VM that has had nothing to say sees its last ten lines, the one without an end too. */
+static void test_last_lines_are_shown_again(void **state)
+{
+    char line[16];
+    attach(&machine.vm);
+    for (unsigned i = 1; i <= 30; i++) {
+        snprintf(line, sizeof(line), "line %u\n", i);
+        put(&machine.vm, line);
+    }
+    put(&machine.vm, "# ");
+    console_poll();
+    console_attach(&other);
+    clear_wire();
+    console_attach(&machine.vm);
+    assert_sent(BANNER_1
+                "line 22\nline 23\nline 24\nline 25\nline 26\nline 27\nline 28\nline 29\nline 30\n# ");
+    put(&machine.vm, "ls\n");
+    assert_sent("ls\n");
+    console_attach(&machine.vm); /* again, and the wire is slow: what comes meanwhile comes behind it */
+    assert_memory_equal(wire, BANNER_1 "line 22\n", strlen(BANNER_1 "line 22\n"));
+    clear_wire();
+    room = 0;
+    console_attach(&machine.vm);
+    for (unsigned i = 0; i < 40; i++) {
+        room = 7;
+        console_poll();
+    }
+    assert_sent(BANNER_1
+                "line 22\nline 23\nline 24\nline 25\nline 26\nline 27\nline 28\nline 29\nline 30\n# ls\n");
+    room = 0;
+    console_attach(&machine.vm);
+    put(&machine.vm, "new\n");
+    for (unsigned i = 0; i < 40; i++) {
+        room = 7;
+        console_poll();
+    }
+    assert_memory_equal(wire, BANNER_1 "line 22\n", strlen(BANNER_1 "line 22\n"));
+    assert_string_equal((char *)wire + sent - 17, "line 30\n# ls\nnew\n");
+    /* Ten lines wait: those are the last. */
+    room = UINT32_MAX;
+    console_attach(&other);
+    clear_wire();
+    put(&machine.vm, "1\n2\n3\n4\n5\n6\n7\n8\n9\n10\n");
+    console_attach(&machine.vm);
+    assert_sent(BANNER_1 "1\n2\n3\n4\n5\n6\n7\n8\n9\n10\n");
+    console_attach(&other);
+    clear_wire();
+    put(&machine.vm, "11\n");
+    console_attach(&machine.vm);
+    assert_sent(BANNER_1 "2\n3\n4\n5\n6\n7\n8\n9\n10\n11\n");
+}
+
+/* What waits is shown, whosever it is; what was shown is of a life that is over. */
+static void test_a_new_life_begins_empty(void **state)
+{
+    attach(&machine.vm);
+    put(&machine.vm, "old\n");
+    console_attach(&other);
+    put(&machine.vm, "last words\n");
+    console_vm_begin(&machine.vm);
+    put(&machine.vm, "new\n");
+    clear_wire();
+    console_attach(&machine.vm);
+    assert_sent(BANNER_1 "last words\nnew\n");
+    console_vm_begin(&machine.vm);
+    console_attach(&other);
+    clear_wire();
+    console_attach(&machine.vm);
+    assert_sent(BANNER_1);
+}
+
+/* Lines that are too long for it are not cut in two, nor is one whose beginning is not kept any more. */
+static void test_long_lines_are_not_shown_again(void **state)
+{
+    attach(&machine.vm);
+    put(&machine.vm, "before\n");
+    for (unsigned i = 0; i < 3000; i++)
+        console_vm_put(&machine.vm, 'x');
+    console_poll();
+    console_attach(&machine.vm);
+    console_attach(&other);
+    clear_wire();
+    console_attach(&machine.vm);
+    assert_sent(BANNER_1);
+    put(&machine.vm, "\n");
+    clear_wire();
+    console_attach(&machine.vm);
+    assert_sent(BANNER_1);
+    put(&machine.vm, "after\n");
+    clear_wire();
+    console_attach(&machine.vm);
+    assert_sent(BANNER_1 "after\n");
+}
+
+/* What steers the terminal, or asks it something, does it once only. */
+static void test_sequences_are_not_sent_again(void **state)
+{
+    attach(&machine.vm);
+    put(&machine.vm, "\033[32mgreen\033[0m \a\tA\033(BB\033]0;a title\aC\033Pask\033\\D\b\033[6nE\n");
+    put(&machine.vm, "\033[1;3\ncut \033]2;x\nF \033OPG \303\244 \033cH\n");
+    console_attach(&other);
+    clear_wire();
+    console_attach(&machine.vm);
+    assert_sent(BANNER_1 "green \tABCD\bE\n\ncut \nF G \303\244 H\n");
+}
+
+/* Lines that are being shown again and are overwritten meanwhile are left out, and the rest follows. */
+static void test_overtaken_while_shown_again(void **state)
+{
+    attach(&machine.vm);
+    put(&machine.vm, "old\n");
+    console_poll();
+    room = 0;
+    console_attach(&machine.vm);
+    for (unsigned i = 0; i < CONSOLE_RING; i++)
+        console_vm_put(&machine.vm, 'n');
+    clear_wire();
+    room = UINT32_MAX;
+    console_poll();
+    assert_int_equal(sent, strlen(BANNER_1) + CONSOLE_RING);
+    assert_null(strstr((char *)wire, "old"));
 }
 
 static void test_what_is_not_kept_is_counted(void **state)
@@ -615,11 +738,11 @@ static void test_prompt_and_back(void **state)
     assert_sent("\r\n[1.0] core: a line\r\nbulkhead> ");
     type("\001"
          "1");
-    assert_sent("\r\n" BANNER_1 "unseen\n");
+    assert_sent("\r\n" BANNER_1 "guest# unseen\n");
     type("\001h");
     clear_wire();
     type("\004");
-    assert_sent("\r\n" BANNER_1);
+    assert_sent("\r\n" BANNER_1 "guest# unseen\n");
 }
 
 /* Dropped lines are counted although the guest has become quiet. */
@@ -681,6 +804,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(test_put_waits_for_the_line),
         T(test_background_is_kept),
+        T(test_last_lines_are_shown_again),
+        T(test_a_new_life_begins_empty),
+        T(test_long_lines_are_not_shown_again),
+        T(test_sequences_are_not_sent_again),
+        T(test_overtaken_while_shown_again),
         T(test_what_is_not_kept_is_counted),
         T(test_background_never_waits),
         T(test_front_is_held_up),

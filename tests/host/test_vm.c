@@ -618,6 +618,7 @@ static void test_restart_is_pristine(void **state)
     assert_int_equal(gmem_write(&vm.gmem, gpa(KERNEL_AT + 100), junk, sizeof(junk)), STATUS_OK);
     assert_int_equal(gmem_write(&vm.gmem, gpa(vm.image.bzimage.plan.cmdline), junk, sizeof(junk)), STATUS_OK);
     assert_int_equal(gmem_write(&vm.gmem, gpa(GUEST_ACPI), junk, sizeof(junk)), STATUS_OK);
+    vm.console.kept = vm.console.head = vm.console.tail = 100;
     lapic_mmio_write(&vm.vcpus[0]->lapic, 0xf0, 4, 0x1ff);
     lapic_post(&vm.vcpus[0]->lapic, 0x77, false);
     vm.platform.ioapic.redirection[5] = 0x35;
@@ -635,6 +636,7 @@ static void test_restart_is_pristine(void **state)
     assert_int_equal(vm.vcpus_in_loop, 3);
     assert_ptr_equal(core.cpus[3].assigned, vm.vcpus[2]);
     assert_int_equal(vm_now_ns(&vm), 0);
+    assert_int_equal(vm.console.kept, 0);
     assert_int_equal(vm.platform.ioapic.redirection[5], 1u << 16);
     for (unsigned i = 0; i < 3; i++)
         vm_begin_vcpu(vm.vcpus[i]);

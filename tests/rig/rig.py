@@ -25,7 +25,9 @@ WORK = os.path.join(build.BUILD, "rig")
 # RIG_VERBOSE=1: the emulator also logs why a VM entry failed, and every EPT violation (slow).
 VERBOSE = bool(os.environ.get("RIG_VERBOSE"))
 LEFT_TO_FIRMWARE = r"BdsDxe: failed to start|Shell>|BdsDxe: No bootable option"
-MARK = "rig:$((6*7)):"  # what is typed; what the shell prints is "rig:42:", so the echo of a command is not taken for it
+# What is typed and what the shell prints of it: so the echo of a command is not taken for it, nor what is shown again
+# because its VM came to the front.
+TYPED_MARK, MARK = "rig:$((%d*7)):", "rig:%d:"
 
 
 class Timeout(Exception):
@@ -44,6 +46,7 @@ class Session:
         self.started = time.monotonic()
         self.text = ""       # all that was shown, without escape sequences and carriage returns
         self.at = 0          # up to here it was looked at by expect()
+        self.runs = 0        # commands that were run
         self._raw = b""
         self.machine = start()
         self.machine.console.settimeout(0.5)
@@ -114,8 +117,10 @@ class Session:
 
     def run(self, command, timeout=30):
         """Runs a shell command in the guest and returns (its output, its exit status)."""
-        self.send("echo %sbegin; %s; echo %s$?" % (MARK, command, MARK))
-        match = self.expect(r"^rig:42:begin\n((?s:.*?))rig:42:(\d+)\n", timeout)
+        self.runs += 1
+        typed, mark = TYPED_MARK % self.runs, MARK % (7 * self.runs)
+        self.send("echo %sbegin; %s; echo %s$?" % (typed, command, typed))
+        match = self.expect(r"^%sbegin\n((?s:.*?))%s(\d+)\n" % (mark, mark), timeout)
         return match.group(1), int(match.group(2))
 
     def output(self, command, timeout=30):

@@ -39,6 +39,7 @@ class Session:
     """A terminal with scripts/run in it. What it shows is kept in build/rig-logs/NAME.log."""
 
     def __init__(self, name):
+        self.calls = 0
         os.makedirs(rig.LOGS, exist_ok=True)
         self.log = open(os.path.join(rig.LOGS, name + ".log"), "wb")
         self.child = pexpect.spawn(os.path.join(ui.ROOT, "scripts", "run"),
@@ -82,9 +83,10 @@ class Session:
         return self.keys("\r", r"\n" + PROMPT, timeout).strip()
 
     def shell(self, line):
-        """A shell command's output in the VM in front."""
-        self.keys("echo be''gin; %s; echo en''d\r" % line, r"\nbegin\r?\n")
-        return self.expect(r"\bend\r?\n").strip()
+        """A shell command's output in the VM in front; not one that is shown again because the VM came to the front."""
+        self.calls += 1
+        self.keys("echo be''gin%d; %s; echo en''d%d\r" % (self.calls, line, self.calls), r"\nbegin%d\r?\n" % self.calls)
+        return self.expect(r"\bend%d\r?\n" % self.calls).strip()
 
 
 class _Writer:
@@ -129,6 +131,9 @@ def _switching(t, s):
     s.shell("sleep 4")
     s.switch(5)
     s.expect("late")
+    s.switch(1)
+    s.switch(5)
+    t.check("late" in s.keys("\x01?", "Ctrl-A 1..9: that VM"), "console: a VM that has been quiet shows its last lines")
     t.check(s.shell("hostname") == "db", "console: and back, with the output of meanwhile")
     s.keys("\x019", "no VM has the digit 9")
     s.keys("\x01?", "Ctrl-A 1..9: that VM")
