@@ -115,26 +115,36 @@ static void msi_real_enable(struct vpci *v, bool on)
     host_modify(v, v->msi + PCI_MSI_CONTROL, PCI_MSI_CONTROL_ENABLE, on ? PCI_MSI_CONTROL_ENABLE : 0);
 }
 
+static void msi_real_mask(struct vpci *v, unsigned at, bool on)
+{
+    v->msi_masked = on;
+    host_modify(v, at, 1, on);
+}
+
 /* The single MSI. The real one is enabled after its message is in place, and before the message goes it is
- * switched off. */
+ * switched off or masked. */
 static void msi_follow(struct vpci *v)
 {
     const uint32_t *value = v->space.value;
     unsigned data_at = vpci_policy_msi_data(v), mask_at = vpci_policy_msi_mask(v);
-    bool enabled = value[v->msi / 4] >> 16 & PCI_MSI_CONTROL_ENABLE;
-    bool live = enabled && !(mask_at && (value[mask_at / 4] & 1));
     unsigned address_at = v->msi + PCI_MSI_ADDRESS;
+    bool enabled = value[v->msi / 4] >> 16 & PCI_MSI_CONTROL_ENABLE;
+    bool masked = mask_at && (value[mask_at / 4] & 1), live = enabled && !masked;
     uint64_t address = value[address_at / 4];
     if (data_at == address_at + 8)
         address |= (uint64_t)value[address_at / 4 + 1] << 32;
     uint32_t data = value[data_at / 4];
     if (v->msi_enabled && !enabled)
         msi_real_enable(v, false);
+    if (masked && !v->msi_masked)
+        msi_real_mask(v, mask_at, true);
     if (live ? !v->msi_live || v->msi_address != address || v->msi_data != data : v->msi_live)
         v->env->irq_set(v->env->ctx, 0, address, data, !live);
     v->msi_live = live;
     v->msi_address = address;
     v->msi_data = data;
+    if (!masked && v->msi_masked)
+        msi_real_mask(v, mask_at, false);
     if (!v->msi_enabled && enabled)
         msi_real_enable(v, true);
 }
@@ -149,6 +159,8 @@ static void quiet(struct vpci *v)
         msix_reset(&v->msix);
     if (v->msi) {
         v->space.value[v->msi / 4] &= ~((uint32_t)PCI_MSI_CONTROL_ENABLE << 16);
+        if (vpci_policy_msi_mask(v))
+            v->space.value[vpci_policy_msi_mask(v) / 4] = 0;
         msi_follow(v);
     }
     for (unsigned i = 0; i < PCI_BARS; i++)

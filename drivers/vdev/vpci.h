@@ -1,7 +1,7 @@
 /* An assigned function (a VF, or a whole physical function) as its guest sees it: an ordinary endpoint on the
  * guest's bus 0. Configuration space is emulated; of the guest's writes, only Enable and Function Mask of
- * MSI-X (Enable of MSI) ever reach the real one. Everything else that is real happens through the callbacks
- * of a struct vpci_env. Everything here is called under the VM's device lock.
+ * MSI-X (Enable and mask of MSI) ever reach the real one. Everything else that is real happens through the
+ * callbacks of a struct vpci_env. Everything here is called under the VM's device lock.
  *
  * What is shown: ids as given, class, revision and subsystem ids of the real function; memory BARs (below a
  * page in size: as one page; I/O BARs and the ROM are not shown); no INTx (neither of a VF nor of a whole
@@ -28,8 +28,8 @@ struct vpci_env {
     void (*master)(void *ctx, bool on);
     /* MSI-X entry (or, without MSI-X, the single MSI: entry 0) begins to deliver with the guest's message,
      * has it changed, or (masked) stops. The real entry gets *our* message; masked sets its mask bit, so that
-     * the real PBA collects what is pending. The real MSI-X is enabled when this is called. (The single MSI:
-     * its real Enable is set after this and cleared before this.) */
+     * the real PBA collects what is pending. The real MSI-X is enabled when this is called. (Enable and mask
+     * of the single MSI are vpci's: they keep it silent before it begins and after it stops.) */
     void (*irq_set)(void *ctx, unsigned entry, uint64_t address, uint32_t data, bool masked);
     /* The guest asked for a function level reset: do it, and restore what the real function needs (BARs,
      * Command.MEM). When it is called, no BAR is mapped, bus mastering is off and nothing delivers. */
@@ -78,7 +78,8 @@ struct vpci {
     uint64_t mapped_at[PCI_BARS];        /* of the BARs in `mapped` */
     uint8_t mapped;                      /* bit per BAR */
     bool mastering;                      /* what env->master() was told last */
-    bool msi_enabled, msi_live;          /* the single MSI: of the real function; it delivers with ... */
+    bool msi_enabled, msi_masked;        /* of the real function's single MSI */
+    bool msi_live;                       /* it delivers with ... */
     uint64_t msi_address;                /* ... this message */
     uint32_t msi_data;
     uint8_t noted; /* bit per kind of note */

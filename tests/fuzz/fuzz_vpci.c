@@ -96,6 +96,7 @@ static void check_irqs(void)
         bool live = (msi[0] & 0x10000) && !(msi[4] & 1);
         FAKE_REQUIRE(f.live[0] == live);
         FAKE_REQUIRE((f.config[FAKE_CAP_MSI + 2] & 1) == (msi[0] >> 16 & 1));
+        FAKE_REQUIRE((f.config[FAKE_CAP_MSI + 16] & 1) == (msi[4] & 1));
         if (live)
             FAKE_REQUIRE(f.address[0] == ((uint64_t)msi[2] << 32 | msi[1]) && f.data[0] == msi[3]);
         return;

@@ -29,13 +29,14 @@ static uint32_t host_read(void *ctx, uint32_t offset, unsigned size)
     return v;
 }
 
-/* All that may ever be written: Enable and Function Mask of MSI-X, Enable of MSI. */
+/* All that may ever be written: Enable and Function Mask of MSI-X, Enable and mask of MSI. */
 static void host_write(void *ctx, uint32_t offset, unsigned size, uint32_t value)
 {
     struct fake_func *f = ctx;
     uint32_t old = host_read(f, offset, size), changed = old ^ value;
     bool msix = f->setup.msix_count && offset == FAKE_CAP_MSIX + 2u && !(changed & ~0xc000u);
-    bool msi = !f->setup.msix_count && offset == FAKE_CAP_MSI + 2u && !(changed & ~1u);
+    bool msi = !f->setup.msix_count && (offset == FAKE_CAP_MSI + 2u || offset == FAKE_CAP_MSI + 16u) &&
+               !(changed & ~1u);
     FAKE_REQUIRE(size == 2 && (msix || msi));
     memcpy(f->config + offset, &value, 2);
     record(f, EV_HOST_WRITE, offset, value);
@@ -74,6 +75,9 @@ static void irq_set(void *ctx, unsigned entry, uint64_t address, uint32_t data, 
         FAKE_REQUIRE(f->config[FAKE_CAP_MSIX + 3] & 0x80);
     } else {
         FAKE_REQUIRE(entry == 0);
+        if (masked || !f->live[0]) /* it is silent */
+            FAKE_REQUIRE(!(f->config[FAKE_CAP_MSI + 2] & 1) ||
+                         ((f->config[FAKE_CAP_MSI + 3] & 1) && (f->config[FAKE_CAP_MSI + 16] & 1)));
     }
     bool same = f->live[entry] && f->address[entry] == address && f->data[entry] == data;
     FAKE_REQUIRE(masked ? f->live[entry] : !same);
@@ -212,5 +216,6 @@ void fake_func_msi(struct fake_func *f)
     f->setup.bars[0] = (struct vpci_bar){0x4000, 0xc0010000, PCI_BAR_MEM64};
     f->setup.msi = FAKE_CAP_MSI;
     fake_func_put(f, FAKE_CAP_MSI, 0x018a0005, 4); /* mask bits, 64-bit, 32 messages */
+    fake_func_put(f, FAKE_CAP_MSI + 16, 0, 4);
     fake_func_put(f, FAKE_CAP_MSI + 20, 0, 4);
 }
