@@ -28,7 +28,7 @@ set_source_files_properties(${CMAKE_SOURCE_DIR}/arch/x86/panic_hw.c PROPERTIES
                             COMPILE_DEFINITIONS "BULKHEAD_BUILD=\"${BULKHEAD_BUILD}\"")
 # What no exit runs through is made small, so that the image stays small.
 foreach(source ${PURE_SOURCES} ${HW_SOURCES})
-  if(source MATCHES "/drivers/(fb|acpi|pci|iommu|nic|nvme)/|/drivers/mmio_hw|/drivers/vdev/vpci_policy\\.c$|/hv/guest/|/hv/(prompt|prompt_commands|prompt_pci|dump|stats|report|panic_text|blackbox|config|config_assign|pmem|pool)\\.c$|/arch/x86/(hostpt|symbols|panic_hw|smp_hw|cpu_init_hw)\\.c$|/vmx_(check|check_guest|caps|explain_hw|reasons)\\.c$")
+  if(source MATCHES "/drivers/(fb|acpi|pci|iommu|nic|nvme)/|/drivers/mmio_hw|/drivers/vdev/vpci_policy\\.c$|/hv/guest/|/hv/(assign|devices|faults|vm_assign|vm_device|prompt|prompt_commands|prompt_pci|dump|stats|report|panic_text|blackbox|config|config_assign|pmem|pool)\\.c$|/arch/x86/(hostpt|symbols|panic_hw|smp_hw|cpu_init_hw)\\.c$|/vmx_(check|check_guest|caps|explain_hw|reasons)\\.c$")
     set_property(SOURCE ${source} APPEND PROPERTY COMPILE_OPTIONS -Os)
   endif()
 endforeach()

@@ -7,6 +7,8 @@
 #include "hv/pool.h"
 #include "hv/vm.h"
 
+struct iommu;
+
 struct core {
     struct boot_info *info; /* C */
     struct pool pool;       /* has its own lock */
@@ -18,6 +20,7 @@ struct core {
     struct pci_config pci_config;   /* C */
     bool has_ecam;                  /* C. else pci_config reaches 256 bytes only: no SR-IOV */
     struct pci_inventory pci;       /* C after start-up, VFs included */
+    struct iommu *iommu;            /* C after start-up; NULL: none that protects */
     uint32_t starting;              /* A. VMs whose first start has not ended */
     uint32_t ending;                /* A. set once: the machine is going down */
 };

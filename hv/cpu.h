@@ -27,6 +27,8 @@ uint64_t host_tsc(void);
 struct cpu *host_cpu(void);
 /* Makes `target` leave its guest, or wake from idle. Cheap, asynchronous, callable from any CPU. */
 void host_kick(const struct cpu *target);
+/* Is its local APIC, and so every other, in x2APIC mode? */
+bool host_x2apic(void);
 /* Sleeps until a kick, or until the TSC reaches `until` (UINT64_MAX: no limit). May return early. */
 void host_idle(uint64_t until);
 /* A host interrupt or NMI arrived while a guest ran (already acknowledged): ends it at the APIC. */

@@ -11,6 +11,7 @@
 #include "hv/clock.h"
 #include "hv/console.h"
 #include "hv/core.h"
+#include "hv/devices.h"
 #include "hv/lib/log.h"
 #include "hv/lib/string.h"
 
@@ -204,6 +205,7 @@ static void run_boot_cpu(void *argument)
     const struct acpi_tables *tables = find_tables();
     find_power_controls(tables);
     find_devices(tables);
+    devices_init(tables);
     pmem_init(&core.pmem, core.info->regions, core.info->region_count);
     create_vms();
     start_vms();

@@ -2,6 +2,7 @@
 #include "hv/clock.h"
 #include "hv/console.h"
 #include "hv/core.h"
+#include "hv/devices.h"
 #include "hv/dump.h"
 #include "hv/lib/bits.h"
 #include "hv/lib/fmt.h"
@@ -226,6 +227,11 @@ static void run_dump(struct prompt_call *call)
         call->lines = (struct lines){.next = dump_next, .vm = vm};
 }
 
+static void run_vfs(struct prompt_call *call)
+{
+    call->lines.next = devices_vfs_next;
+}
+
 /* ---- a VM's life ---- */
 
 static void give_order(struct prompt_call *call, enum vm_order order)
@@ -312,6 +318,7 @@ const struct prompt_command prompt_commands[] = {
     {"stats", "[VM]", "exits by reason, injected interrupts, time in guest and host, per vCPU", run_stats},
     {"trace", "VM [vCPU] [N]", "the last N exits (20) of a vCPU, in words; without vCPU: of each", run_trace},
     {"dump", "VM", "registers and all recorded exits; scripts/replay FILE runs them again", run_dump},
+    {"vfs", "", "VFs: owner, MAC, VLAN, link, packets, drops, faults", run_vfs},
     {"start", "VM", "starts a stopped VM from its pristine images", run_start},
     {"stop", "VM", "stops a VM at once, as if its plug were pulled", run_stop},
     {"reset", "VM", "stops a VM at once and starts it again", run_reset},

@@ -3,6 +3,7 @@
 #include "hv/clock.h"
 #include "hv/console.h"
 #include "hv/core.h"
+#include "hv/devices.h"
 #include "hv/report.h"
 
 static struct vcpu *pick(struct cpu *cpu)
@@ -15,6 +16,7 @@ static void idle(struct cpu *cpu)
     uint64_t until = UINT64_MAX;
     if (cpu->polls_console) {
         console_poll();
+        devices_poll();
         until = host_tsc() + clock_hz() / CONSOLE_POLLS_PER_SECOND;
     }
     host_idle(until);
@@ -26,6 +28,7 @@ void sched_breathe(void)
     if (!cpu->polls_console || host_tsc() < cpu->poll_tsc)
         return;
     console_poll();
+    devices_poll();
     cpu->poll_tsc = host_tsc() + clock_hz() / CONSOLE_POLLS_PER_SECOND;
 }
 

@@ -5,6 +5,7 @@
 #include "arch/x86/virt.h"
 #include "hv/clock.h"
 #include "hv/console.h"
+#include "hv/devices.h"
 #include "hv/exit_table.h"
 #include "hv/lib/log.h"
 #include "hv/lib/string.h"
@@ -84,6 +85,7 @@ static void __attribute__((noinline)) run_timers(struct vcpu *vcpu, uint64_t now
         platform_run_timers(vcpu->vm);
     if (vcpu->cpu->polls_console && vcpu->cpu->poll_tsc <= now) {
         console_poll();
+        devices_poll();
         vcpu->cpu->poll_tsc = host_tsc() + clock_hz() / CONSOLE_POLLS_PER_SECOND;
     }
     vcpu_update_deadline(vcpu);
@@ -109,6 +111,8 @@ static bool __attribute__((noinline)) take_rare_requests(struct vcpu *vcpu, uint
         dump_take_snapshot(vcpu);
     if (requests & VCPU_REQ_STOP)
         return false;
+    if (requests & VCPU_REQ_FLUSH)
+        virt_flush_nested(vcpu);
     if (requests & VCPU_REQ_NMI)
         latch_nmi(vcpu);
     if (requests & VCPU_REQ_NMI_AGAIN)

@@ -25,9 +25,10 @@ enum vcpu_request {
     VCPU_REQ_SIPI = 1 << 3, /* vector in sipi_vector */
     VCPU_REQ_STOP = 1 << 4, /* leave the run loop: the VM is stopping */
     VCPU_REQ_NMI = 1 << 5,
-    VCPU_REQ_CONSOLE = 1 << 6,  /* it prints faster than the wire: console_throttle() */
-    VCPU_REQ_SNAPSHOT = 1 << 7, /* copy the registers into `snapshot` */
+    VCPU_REQ_CONSOLE = 1 << 6,   /* it prints faster than the wire: console_throttle() */
+    VCPU_REQ_SNAPSHOT = 1 << 7,  /* copy the registers into `snapshot` */
     VCPU_REQ_NMI_AGAIN = 1 << 8, /* with VCPU_REQ_NMI: a second one came before the first was seen */
+    VCPU_REQ_FLUSH = 1 << 9,     /* the nested tables have changed: forget what is cached of them */
 };
 
 /* Lifetimes: C = constant after vm_create, O = touched only by the CPU that runs the vCPU, A = atomic. */
@@ -82,8 +83,8 @@ bool vcpu_prepare_entry(struct vcpu *vcpu);
 /* Asks `vcpu` for `request` from any CPU, waking it when it runs or sleeps elsewhere. */
 void vcpu_request(struct vcpu *vcpu, enum vcpu_request what);
 
-/* An NMI for `vcpu`, from any CPU. As on a processor two may be under way, one being delivered and one latched;
- * a third is lost. */
+/* An NMI for `vcpu`, from any CPU. As on a processor two may be under way, one being delivered and one
+ * latched; a third is lost. */
 void vcpu_request_nmi(struct vcpu *vcpu);
 
 /* Architectural state after power-up or INIT (SDM volume 3, table "IA-32 and Intel 64 processor states

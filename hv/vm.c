@@ -10,6 +10,7 @@
 #include "hv/lib/fmt.h"
 #include "hv/lib/log.h"
 #include "hv/lib/string.h"
+#include "hv/vm_assign.h"
 
 #define VCPU_PAGES        ((sizeof(struct vcpu) + PAGE_SIZE - 1) / PAGE_SIZE)
 #define ACPI_PAGES        (ACPI_BUILD_SIZE / PAGE_SIZE)
@@ -180,6 +181,7 @@ static enum status create_vcpus(struct vm *vm, char *why, size_t why_size)
 /* Gives back what a creation that failed had taken. No vCPU of it was ever loaded. */
 static void destroy(struct vm *vm)
 {
+    vm_assign_destroy(vm);
     for (uint32_t i = 0; i < vm->vcpu_count; i++) {
         const struct recorder *r = &vm->vcpus[i]->recorder;
         virt_vcpu_destroy(vm->vcpus[i]);
@@ -221,9 +223,11 @@ static enum status create_parts(struct vm *vm, char *why, size_t why_size)
     if (s != STATUS_OK)
         return s;
     s = platform_init(vm);
-    if (s != STATUS_OK)
+    if (s != STATUS_OK) {
         fmt_format(why, why_size, "its devices cannot be placed: %s", status_name(s));
-    return s;
+        return s;
+    }
+    return vm_assign_create(vm, why, why_size);
 }
 
 enum status vm_create(struct vm *vm, uint32_t id, char *why, size_t why_size)

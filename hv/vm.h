@@ -1,8 +1,9 @@
 /* A virtual machine.
  *
- * Lock order (outer first): vm->devices, vm->life, log, console, vm->console, pool. vm->life guards the VM's
- * state machine, vm->devices every struct vdev of the VM, interrupt routing, and the device timers. The local
- * APIC has no lock: see drivers/vdev/lapic.h. */
+ * Lock order (outer first): vm->devices, vm->life, log, console, vm->console, pool. The locks of
+ * the IOMMU, of a PF's driver and of a struct vm_device come between vm->devices and the log. vm->life guards
+ * the VM's state machine, vm->devices every struct vdev of the VM, interrupt routing, and the device timers.
+ * The local APIC has no lock: see drivers/vdev/lapic.h. */
 #pragma once
 
 #include "arch/x86/ept.h"
@@ -30,6 +31,8 @@
 #include "hv/vcpu.h"
 
 #define VM_MAX_VCPUS 16u
+
+struct vm_assign;
 
 struct platform {
     struct uart uart;
@@ -75,13 +78,14 @@ struct vm {
     struct pmem_extent extents[PMEM_MAX_EXTENTS]; /* C. its memory as it came from pmem */
     uint32_t extent_count;                        /* C */
     struct gmem gmem;                             /* C */
-    struct ept ept;                               /* C */
+    struct ept ept;                               /* C, but for assigned devices' registers: devices */
     struct cpuid_table cpuid;                     /* C */
     uint64_t xcr0_allowed;                        /* C */
 
     struct guest_layout layout; /* C */
     struct guest_image image;   /* C while running. what its files are, and where they go */
     struct guest_entry entry;   /* C while running. how vCPU 0 begins */
+    struct vm_assign *assign;   /* C. devices of the machine that it has; NULL: none */
     uint8_t *acpi;              /* C. ACPI_BUILD_SIZE bytes in which its tables are built */
     uint64_t start_tsc;         /* C while running: host TSC when the VM's time was 0 */
     int64_t start_wall;         /* C while running: UTC seconds at that moment */

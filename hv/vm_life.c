@@ -4,7 +4,7 @@
 #include "hv/dump.h"
 #include "hv/lib/bits.h"
 #include "hv/lib/fmt.h"
-#include "hv/vm.h"
+#include "hv/vm_assign.h"
 
 /* Memory is zeroed in pieces of this size, by whichever of the VM's CPUs is free: about a millisecond each.
  */
@@ -189,6 +189,10 @@ static enum life_load load(struct vm *vm)
         log_vm(LOG_ERROR, vm, "cannot be started: %s", why);
         return LOAD_FAILED;
     }
+    if (vm_assign_start(vm, why, sizeof(why)) != STATUS_OK) {
+        log_vm(LOG_ERROR, vm, "cannot be started: %s", why);
+        return LOAD_FAILED;
+    }
     vm->start_tsc = host_tsc();
     vm->start_wall = core_wall_seconds();
     platform_reset(vm);
@@ -209,6 +213,13 @@ void vm_prepare(struct vcpu *vcpu)
     spin_lock(&vm->life);
     struct life life = life_of(vm);
     enum life_action action = life_loaded(&life, how);
+    if (action != LIFE_RUN && how == LOAD_DONE && vm->assign) {
+        spin_unlock(&vm->life); /* resets take long; nobody changes the state meanwhile, but the wish */
+        vm_assign_stop(vm);
+        spin_lock(&vm->life);
+        life = life_of(vm);
+        action = life_loaded(&life, LOAD_BROKEN_OFF);
+    }
     set_life(vm, &life);
     bool first = !vm->started && action != LIFE_BEGIN;
     vm->started |= first;
@@ -229,10 +240,12 @@ void vm_vcpu_left(struct vcpu *vcpu)
 {
     struct vm *vm = vcpu->vm;
     spin_lock(&vm->life);
-    if (--vm->vcpus_in_loop != 0) {
-        spin_unlock(&vm->life);
+    bool last = --vm->vcpus_in_loop == 0;
+    spin_unlock(&vm->life);
+    if (!last)
         return;
-    }
+    vm_assign_stop(vm); /* nobody else decides about a VM that is stopping */
+    spin_lock(&vm->life);
     struct life life = life_of(vm);
     uint32_t quick = vm->quick_crashes;
     bool restart = life_restarts(life.stop, vm->config->on_reboot, vm->config->on_crash, vm_now_ns(vm),

@@ -8,6 +8,7 @@ enum status apic_init(const struct pt_env *env, hpa_t root);
 /* Each CPU: enables its APIC, masks every local source. */
 void apic_enable(void);
 
+bool apic_is_x2(void); /* after apic_init() */
 void apic_eoi(void);
 void apic_send_fixed(uint32_t apic_id, uint8_t vector);
 void apic_send_init(uint32_t apic_id);

@@ -81,6 +81,11 @@ enum status apic_init(const struct pt_env *env, hpa_t root)
     return mmio ? STATUS_OK : ERR_NO_MEMORY;
 }
 
+bool apic_is_x2(void)
+{
+    return !mmio;
+}
+
 void apic_enable(void)
 {
     uint64_t base = cpu_rdmsr(MSR_IA32_APIC_BASE) | BASE_ENABLE;

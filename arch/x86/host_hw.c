@@ -63,6 +63,11 @@ void host_handle_nmi(void)
     __atomic_fetch_add(&cpu_this()->nmis, 1, __ATOMIC_RELAXED);
 }
 
+bool host_x2apic(void)
+{
+    return apic_is_x2();
+}
+
 void host_idle(uint64_t until)
 {
     if (until == UINT64_MAX || apic_set_deadline(until)) {
