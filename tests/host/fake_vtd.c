@@ -57,6 +57,8 @@ static void env_store(void *ctx, uint64_t *entry, uint64_t value)
     struct fake_vtd *f = ctx;
     f->stores++;
     *entry = value;
+    if (f->changed)
+        f->changed(f->changed_ctx);
 }
 
 static void env_write_back(void *ctx, const void *at, size_t size)
@@ -68,6 +70,8 @@ static void env_write_back(void *ctx, const void *at, size_t size)
         abort();
     memcpy((char *)f->memory + from, (char *)f->cpu + from, end - from);
     f->write_backs += (end - from) / 64;
+    if (f->changed)
+        f->changed(f->changed_ctx);
 }
 
 /* What a unit sees that does not wait for its write buffer. */
@@ -249,7 +253,7 @@ static void command(struct fake_vtd_unit *u, uint32_t value)
     if (bits_count(changed) > 1)
         breach(u, "more than one command at once");
     if (changed & u->deaf) {
-        u->gsts &= ~(changed & ONE_SHOTS);
+        u->gsts = (u->gsts & ~(changed & ONE_SHOTS)) | (changed & VTD_GCMD_WBF);
         return;
     }
     if (changed & ONE_SHOTS)
@@ -415,7 +419,7 @@ static bool env_map(void *ctx, hpa_t base, uint64_t size, struct mmio *out)
 static void fault(struct fake_vtd_unit *u, uint16_t bdf, uint8_t reason, uint64_t low, bool write)
 {
     uint64_t *record = u->records[u->next_record];
-    if (u->fsts & VTD_FSTS_PFO)
+    if ((u->fsts & VTD_FSTS_PFO) || u->fake->peeking)
         return;
     if (record[1] & VTD_FRCD_F) {
         u->fsts |= VTD_FSTS_PFO;
@@ -429,7 +433,7 @@ static void fault(struct fake_vtd_unit *u, uint16_t bdf, uint8_t reason, uint64_
 static struct fake_vtd_context *find_context(struct fake_vtd_unit *u, uint16_t bdf)
 {
     for (uint32_t i = 0; i < FAKE_VTD_CACHE; i++)
-        if (u->contexts[i].valid && u->contexts[i].bdf == bdf)
+        if (u->contexts[i].valid && u->contexts[i].bdf == bdf && !u->fake->peeking)
             return &u->contexts[i];
     uint64_t root = load(u, (u->root & ~PAGE_MASK) + (bdf >> 8) * 16);
     uint64_t low = 0, high = 0;
@@ -438,7 +442,9 @@ static struct fake_vtd_context *find_context(struct fake_vtd_unit *u, uint16_t b
         high = load(u, (root & VTD_ADDRESS) + (bdf & 0xff) * 16 + 8);
     }
     bool present = low & 1;
-    struct fake_vtd_context *c = &u->contexts[u->next_context++ % FAKE_VTD_CACHE];
+    static struct fake_vtd_context peeked;
+    struct fake_vtd_context *c =
+        u->fake->peeking ? &peeked : &u->contexts[u->next_context++ % FAKE_VTD_CACHE];
     *c = (struct fake_vtd_context){.valid = present || (u->cap & VTD_CAP_CM),
                                    .bdf = bdf,
                                    .id = present ? (uint16_t)bits_get(high, 23, 8) : 0,
@@ -449,7 +455,8 @@ static struct fake_vtd_context *find_context(struct fake_vtd_unit *u, uint16_t b
 
 static struct fake_vtd_entry *keep(struct fake_vtd_unit *u, struct fake_vtd_entry entry)
 {
-    struct fake_vtd_entry *e = &u->entries[u->next_entry++ % FAKE_VTD_CACHE];
+    static struct fake_vtd_entry peeked;
+    struct fake_vtd_entry *e = u->fake->peeking ? &peeked : &u->entries[u->next_entry++ % FAKE_VTD_CACHE];
     *e = entry;
     e->valid = true;
     return e;
@@ -463,7 +470,7 @@ static struct fake_vtd_entry translate(struct fake_vtd_unit *u, const struct fak
     uint64_t table = context->low & VTD_ADDRESS, access = 3;
     for (uint32_t i = 0; i < FAKE_VTD_CACHE; i++) {
         const struct fake_vtd_entry *e = &u->entries[i];
-        if (!e->valid || e->id != context->id || iova - e->from >= e->size)
+        if (!e->valid || e->id != context->id || iova - e->from >= e->size || u->fake->peeking)
             continue;
         if (!e->level)
             return *e;
@@ -531,6 +538,14 @@ bool fake_vtd_dma(struct fake_vtd *f, unsigned unit, uint16_t bdf, uint64_t iova
         return false;
     }
     return true;
+}
+
+bool fake_vtd_peek(struct fake_vtd *f, unsigned unit, uint16_t bdf, uint64_t iova, bool write, uint64_t *at)
+{
+    f->peeking = true;
+    bool passes = fake_vtd_dma(f, unit, bdf, iova, write, at);
+    f->peeking = false;
+    return passes;
 }
 
 static struct fake_vtd_irte find_irte(struct fake_vtd_unit *u, uint32_t index)

@@ -85,8 +85,11 @@ struct fake_vtd {
     uint32_t device_count;
     struct fake_vtd_device devices[FAKE_VTD_DEVICES];
     uint64_t guest_base, guest_size; /* what is_guest_memory() says yes to */
-    const char *breach;              /* the first rule broken; NULL: none */
-    uint64_t stores, write_backs;    /* into tables; lines */
+    bool peeking;                    /* fake_vtd_peek() is under way */
+    void (*changed)(void *ctx);      /* called after each change of memory; NULL: nobody */
+    void *changed_ctx;
+    const char *breach;           /* the first rule broken; NULL: none */
+    uint64_t stores, write_backs; /* into tables; lines */
     struct pt_env pages;
     struct iommu_env env;
     struct pci_config config;
@@ -108,6 +111,9 @@ uint16_t fake_vtd_scope(struct acpi_dmar *dmar, uint8_t type, uint8_t bus, uint8
 
 /* A device's access of a few bytes, through this unit. True: it passes, and *at is where it goes. */
 bool fake_vtd_dma(struct fake_vtd *f, unsigned unit, uint16_t bdf, uint64_t iova, bool write, uint64_t *at);
+/* The same as a unit would answer that has nothing in its caches; neither they nor the fault records change.
+ */
+bool fake_vtd_peek(struct fake_vtd *f, unsigned unit, uint16_t bdf, uint64_t iova, bool write, uint64_t *at);
 /* A device's interrupt message. True: it passes to this APIC id and vector. */
 bool fake_vtd_interrupt(struct fake_vtd *f, unsigned unit, uint16_t bdf, uint64_t address, uint32_t data,
                         uint32_t *apic_id, uint8_t *vector);
