@@ -69,11 +69,11 @@ enum status iommu_irq_alloc(struct iommu *iommu, uint16_t bdf, uint16_t pf, uint
         store(unit, &unit->irtes[2 * i + 1], VTD_IRTE_SVT_SID | bdf);
         store(unit, &unit->irtes[2 * i], VTD_IRTE_FPD); /* a masked one is no fault of its owner's */
     }
+    enum status status = first == VTD_IRTES ? ERR_NO_MEMORY : flush(unit, first, count);
     spin_unlock(&unit->lock);
-    if (first == VTD_IRTES)
-        return ERR_NO_MEMORY;
-    *handle = HANDLE(unit->index, first);
-    return STATUS_OK;
+    if (status == STATUS_OK)
+        *handle = HANDLE(unit->index, first);
+    return status;
 }
 
 /* The unit of a handle in use; NULL: no such handle. */

@@ -14,7 +14,7 @@
 #define FAKE_VTD_STEP    0x10000ull
 #define FAKE_VTD_CACHE   1024u
 #define FAKE_VTD_RECORDS 8u
-#define FAKE_VTD_DEVICES 64u
+#define FAKE_VTD_DEVICES 96u
 
 /* What QEMU's unit has, with aw-bits=48 and eim=on. */
 #define FAKE_VTD_CAP  0x00d2008c222f0606ull
