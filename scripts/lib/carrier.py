@@ -1,6 +1,6 @@
 """The carrier: a small Linux with KVM and QEMU that runs inside Bochs, where a machine has no VT-x of its own. Made of
 Debian's packages only, and kept in the cache: a root file system (read-only at run time, so that it serves any number of
-runs), and a disk from which the firmware boots the kernel."""
+runs), and a disk from which the firmware boots the kernel. Where there is VT-x, its QEMU serves alone: Debian 12's has no igb."""
 import os
 import shutil
 import stat
@@ -44,40 +44,46 @@ def _file(path):
         return file.read()
 
 
-def root():
-    """Path of the root file system's image: Debian's packages unpacked, without running anything of them."""
-    target = cache.directory("carrier-root-" + cache.key(SUITE, PACKAGES, UNWANTED, 1))
-    path = os.path.join(target, "root.img")
-    if os.path.exists(path):
-        return path
+def tree():
+    """Directory with Debian's packages unpacked, nothing of them run: a root file system, and QEMU for this machine too."""
+    target = cache.directory("carrier-" + cache.key(SUITE, PACKAGES, UNWANTED))
     with cache.lock("carrier"):
-        if not os.path.exists(path):
-            with ui.step("preparing the nested rig's carrier (QEMU and what it needs from Debian), once"), \
+        if not os.path.exists(target):
+            with ui.step("preparing the nested rig: QEMU and what it needs from Debian, once"), \
                     tempfile.TemporaryDirectory(dir=cache.directory(), prefix="carrier-") as work:
-                _make_root(work, target)
-    return path
+                _unpack_all(work, target)
+    return os.path.join(target, "tree")
 
 
-def _make_root(work, target):
-    tree, staging = os.path.join(work, "tree"), os.path.join(work, "result")
-    os.makedirs(staging)
+def _unpack_all(work, target):
+    staging = os.path.join(work, "result")
+    unpacked = os.path.join(staging, "tree")
     for name in ("dev", "proc", "sys", "run", "tmp", "etc", "root", "mnt", "var", *("usr/" + d for d in ("bin", "sbin", "lib", "lib64"))):
-        os.makedirs(os.path.join(tree, name))
+        os.makedirs(os.path.join(unpacked, name))
     for name in ("bin", "sbin", "lib", "lib64"):
-        os.symlink("usr/" + name, os.path.join(tree, name))
+        os.symlink("usr/" + name, os.path.join(unpacked, name))
     packages = debian.closure(PACKAGES, SUITE, work)
     for package in packages:
-        guests.unpack(package, tree)
+        guests.unpack(package, unpacked)
     for name in UNWANTED:
-        shutil.rmtree(os.path.join(tree, name), ignore_errors=True)
-    out = os.path.join(staging, "root.img")
-    size = int(ui.command(["du", "-sm", tree]).split()[0])
-    ui.command(["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-m", "0", "-E", "root_owner=0:0", "-d", tree, out,
-                "%dM" % (size * 5 // 4 + 16)], env=dict(os.environ, PATH=os.environ.get("PATH", "") + ":/usr/sbin:/sbin"),
-               what="making the carrier's root file system")
+        shutil.rmtree(os.path.join(unpacked, name), ignore_errors=True)
     with open(os.path.join(staging, "packages"), "w", encoding="ascii") as file:
         file.writelines(os.path.basename(package) + "\n" for package in packages)
     guests.publish(staging, target)
+
+
+def root():
+    """Path of the root file system as the image of a disk."""
+    source = tree()
+    path = os.path.join(os.path.dirname(source), "root.img")
+    with cache.lock("carrier"):
+        if not os.path.exists(path):
+            size = int(ui.command(["du", "-sm", source]).split()[0])
+            ui.command(["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-m", "0", "-E", "root_owner=0:0", "-d", source, path + ".part",
+                        "%dM" % (size * 5 // 4 + 16)], env=dict(os.environ, PATH=os.environ.get("PATH", "") + ":/usr/sbin:/sbin"),
+                       what="making the carrier's root file system")
+            os.rename(path + ".part", path)
+    return path
 
 
 def _initrd(modules):

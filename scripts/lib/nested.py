@@ -17,7 +17,7 @@ import bochs
 import carrier
 import ui
 
-FIRMWARE = "/usr/share/ovmf/OVMF.fd"
+FIRMWARE = "usr/share/ovmf/OVMF.fd"
 OUTSIDE = "10.77.0.1"             # the carrier's address on the wire
 PREFIX = 24
 PF_MACS = ("52:54:00:82:57:60", "52:54:00:82:57:61")
@@ -31,12 +31,12 @@ MOST_UNREAD = 16 << 20            # bytes of console output kept for who does no
 END_MARK = "\x01qemu ended "      # on the control channel, at any time
 
 
-def qemu_command(disk, console, cpus, memory, directory, accel="kvm,kernel-irqchip=split", cpu="host,migratable=off"):
+def qemu_command(disk, console, cpus, memory, directory, root="/", accel="kvm,kernel-irqchip=split", cpu="host,migratable=off"):
     """QEMU's arguments, the same on every carrier. disk: path of a device or file; console: a chardev without its id;
-    directory: where it finds namespaces (nvme0, ...). igb at 01:00.0, NVMe at 02:00.0, an e1000e at 00:1b.0, each network
+    root: where QEMU and its firmware are; directory: where it finds namespaces (nvme0, ...). igb at 01:00.0, NVMe at 02:00.0, an e1000e at 00:1b.0, each network
     card on a tap device of its own (tap0, tap1)."""
-    argv = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none",
-            "-accel", accel, "-cpu", cpu, "-machine", "q35", "-smp", str(cpus), "-m", str(memory), "-bios", FIRMWARE,
+    argv = [*_program(root), "-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none",
+            "-accel", accel, "-cpu", cpu, "-machine", "q35", "-smp", str(cpus), "-m", str(memory), "-bios", os.path.join(root, FIRMWARE),
             "-chardev", console + ",id=console", "-serial", "chardev:console",
             "-drive", "if=none,id=disk,format=raw,cache=none,file=" + disk, "-device", "ide-hd,drive=disk,bootindex=1",
             "-device", "intel-iommu,intremap=on,eim=on,aw-bits=48,caching-mode=off,snoop-control=off",
@@ -53,6 +53,16 @@ def qemu_command(disk, console, cpus, memory, directory, accel="kvm,kernel-irqch
         argv += ["-drive", "if=none,id=n%d,format=raw,file=%s/nvme%d" % (index, directory, index),
                  "-device", "nvme-ns,drive=n%d,bus=nvme,nsid=%d,shared=off,detached=on" % (index, index + 1)]
     return argv
+
+
+def _program(root):
+    """QEMU below a directory that is not this system's root: with its own libraries and files."""
+    if root == "/":
+        return ["qemu-system-x86_64"]
+    libraries = os.path.join(root, "usr/lib/x86_64-linux-gnu")
+    return ["env", "QEMU_MODULE_DIR=" + os.path.join(libraries, "qemu"), os.path.join(root, "usr/lib64/ld-linux-x86-64.so.2"),
+            "--library-path", libraries, os.path.join(root, "usr/bin/qemu-system-x86_64"), "-L", os.path.join(root, "usr/share/qemu"),
+            "-L", os.path.join(root, "usr/share/seabios")]
 
 
 NETWORK = "\n".join([
@@ -189,7 +199,11 @@ class Carrier:
 
     def counters(self, interface):
         """(packets received, packets sent) by an interface of the carrier: br0, tap0 (the igb), tap1 (the e1000e)."""
-        return tuple(int(self.output("cat /sys/class/net/%s/statistics/%s_packets" % (interface, way))) for way in ("rx", "tx"))
+        row = re.search(r"^ *%s:(.*)$" % re.escape(interface), self.output("cat /proc/net/dev"), re.M)
+        if not row:
+            raise ui.Failure("the carrier has no interface %s" % interface)
+        numbers = row.group(1).split()
+        return int(numbers[1]), int(numbers[9])
 
     def start(self, image, cpus=1, memory=512):
         """Starts the machine with an image as its disk; the one before must have ended."""
@@ -347,8 +361,8 @@ class LocalCarrier(Carrier):
         self.directory = tempfile.mkdtemp(prefix="bulkhead-nested-")
         self.accel = accel or {}
         here, there = socket.socketpair()
-        self.shell = subprocess.Popen(["unshare", "-Urn", "sh", "/dev/fd/%d" % there.fileno()], stdin=subprocess.DEVNULL,
-                                      stdout=there, stderr=there, pass_fds=[there.fileno()], preexec_fn=bochs.end_with_parent)
+        self.shell = subprocess.Popen(["unshare", "-Urn", "sh"], stdin=there, stdout=there, stderr=there,
+                                      preexec_fn=bochs.end_with_parent)
         there.close()
         self._begin(here, None)
         try:
@@ -370,7 +384,7 @@ class LocalCarrier(Carrier):
         listener.bind(path)
         listener.listen(1)
         threading.Thread(target=self._connect, args=(listener,), daemon=True).start()
-        return qemu_command(disk, "socket,path=" + path, cpus, memory, self.directory, **self.accel) + \
+        return qemu_command(disk, "socket,path=" + path, cpus, memory, self.directory, carrier.tree(), **self.accel) + \
             ["-pidfile", os.path.join(self.directory, "pid")]
 
     def _connect(self, listener):

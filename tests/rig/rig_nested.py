@@ -100,6 +100,7 @@ def linux(t, carrier):
         t.check(boot.output("nproc") == "2", "nested: it has two CPUs")
         clock = boot.output("cat /sys/devices/system/clocksource/clocksource0/current_clocksource")
         t.check(clock == "tsc", "nested: its clock source is the TSC", clock)
+        t.check(boot.output("seq 2000", 120).split() == [str(n) for n in range(1, 2001)], "nested: the console loses no byte")
         boot.send("poweroff")
         t.check(boot.wait_off(120), "nested: it powers off, and the machine", "%.0f s" % boot.seconds())
 
