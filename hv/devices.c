@@ -262,7 +262,7 @@ static bool start_nvme(struct devices_pf *p, struct pci_device *dev)
         return false;
     if (!nvme_pf_reset_wanted(p->nvme))
         return true;
-    if (pci_flr(&core.pci_config, &host_devices.env, dev, p->why, DEVICES_WHY) != STATUS_OK)
+    if (pci_reset(&core.pci, &core.pci_config, &host_devices.env, dev, p->why, DEVICES_WHY) != STATUS_OK)
         return false;
     pci_memory(&core.pci_config, dev, true);
     pci_master(&core.pci_config, dev, true);

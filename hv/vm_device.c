@@ -265,7 +265,7 @@ static void ops_master(void *ctx, bool on)
 static enum status ops_reset(void *ctx, char *why, size_t size)
 {
     struct vm_device *d = ctx;
-    enum status s = pci_flr(&core.pci_config, &host_devices.env, d->dev, why, size);
+    enum status s = pci_reset(&core.pci, &core.pci_config, &host_devices.env, d->dev, why, size);
     spin_lock(&d->lock);
     if (s == STATUS_OK) {
         d->cut_off = false;
@@ -415,8 +415,8 @@ enum status vm_device_describe(struct vm_device *d, unsigned slot, char *why, si
     else
         fmt_format(d->name, sizeof(d->name), "%s%u, VF " BDF_FMT, keys[d->config->kind], d->config->number,
                    BDF_ARGS(d->bdf));
-    if (!dev->has_flr) {
-        fmt_format(why, size, BDF_FMT " has no function level reset", BDF_ARGS(d->bdf));
+    if (!pci_can_reset(&core.pci, dev)) {
+        fmt_format(why, size, BDF_FMT " cannot be reset without its neighbours", BDF_ARGS(d->bdf));
         return ERR_UNSUPPORTED;
     }
     d->setup = (struct vpci_setup){

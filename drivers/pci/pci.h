@@ -127,11 +127,14 @@ unsigned pci_quiesce(const struct pci_inventory *inv, const struct pci_config *c
 void pci_master_path(const struct pci_inventory *inv, const struct pci_config *cfg,
                      const struct pci_device *dev);
 
-/* Function level reset: bus mastering off, pending transactions awaited, FLR, 100 ms, the function awaited,
- * its BARs and (of a VF always) Command.MEM put back. It is left without bus mastering. ERR_UNSUPPORTED: it
- * has none. ERR_NOT_FOUND: it did not come back, and must not be used again. why: a sentence. */
-enum status pci_flr(const struct pci_config *cfg, const struct dev_env *env, const struct pci_device *dev,
-                    char *why, size_t size);
+/* Can it be reset without anybody else? By FLR, or because it is alone behind its port. */
+bool pci_can_reset(const struct pci_inventory *inv, const struct pci_device *dev);
+/* Reset: bus mastering off, pending transactions awaited, function level reset (or a secondary bus reset by
+ * the port), 100 ms, the function awaited, its BARs and what else firmware set put back; of a VF Command.MEM
+ * always. It is left without bus mastering. ERR_UNSUPPORTED: it cannot be. ERR_EXISTS: it has VFs that are
+ * on. ERR_NOT_FOUND: it does not answer, and must not be used again. why: a sentence. */
+enum status pci_reset(const struct pci_inventory *inv, const struct pci_config *cfg,
+                      const struct dev_env *env, const struct pci_device *dev, char *why, size_t size);
 
 /* Switches `count` VFs of pf on and adds them to the inventory, which must have room: ARI where the port
  * above can, BARs kept where firmware placed them well or else put into free room of the bridge's window. VFs

@@ -1,5 +1,6 @@
 /* Bus mastering, decoding, reset. */
 #include "drivers/pci/pci.h"
+#include "drivers/pci/pci_read.h"
 #include "hv/lib/fmt.h"
 
 #define MS 1000u /* microseconds */
@@ -7,6 +8,7 @@
 #define POLL_US       (10 * MS)
 #define PENDING_POLLS 100u       /* 1 s: what a device may need to see its last completions */
 #define FLR_US        (100 * MS) /* PCI Express Base 6.0, 6.6.2 */
+#define BUS_RESET_US  (2 * MS)   /* 1 ms at least (T_rst of the electromechanical specification) */
 #define ANSWER_POLLS  1000u      /* 10 s: a drive may put off its first answer for as long as it recovers */
 #define GONE          0xffffu
 
@@ -73,13 +75,29 @@ void pci_master_path(const struct pci_inventory *inv, const struct pci_config *c
         pci_master(cfg, &inv->devices[up], true);
 }
 
-/* ---- function level reset ---- */
+/* ---- reset ---- */
 
 static bool is_pending(const struct pci_config *cfg, const struct pci_device *dev)
 {
     if (dev->pcie)
         return read16(cfg, dev, dev->pcie + PCI_EXP_DEVSTA) & PCI_EXP_DEVSTA_TRPND;
-    return cfg->read(cfg->ctx, dev->bdf, dev->af + PCI_AF_STATUS, 1) & PCI_AF_STATUS_TRPND;
+    return dev->af && (cfg->read(cfg->ctx, dev->bdf, dev->af + PCI_AF_STATUS, 1) & PCI_AF_STATUS_TRPND);
+}
+
+/* The port above, when all that is behind it is this one function. */
+static const struct pci_device *own_port(const struct pci_inventory *inv, const struct pci_device *dev)
+{
+    if (dev->is_vf || dev->parent == PCI_NO_PARENT || !pci_is_port(&inv->devices[dev->parent]))
+        return NULL;
+    for (uint32_t i = 0; i < inv->count; i++)
+        if (inv->devices[i].parent == dev->parent && &inv->devices[i] != dev)
+            return NULL;
+    return &inv->devices[dev->parent];
+}
+
+bool pci_can_reset(const struct pci_inventory *inv, const struct pci_device *dev)
+{
+    return dev->header == 0 && (dev->has_flr || own_port(inv, dev));
 }
 
 static bool has_pcie_flr(const struct pci_config *cfg, const struct pci_device *dev)
@@ -96,6 +114,15 @@ static void start_flr(const struct pci_config *cfg, const struct pci_device *dev
     } else {
         cfg->write(cfg->ctx, dev->bdf, dev->af + PCI_AF_CONTROL, 1, PCI_AF_CONTROL_FLR);
     }
+}
+
+/* A hot reset of what is behind the port (7.5.1.3.13). */
+static void reset_bus(const struct pci_config *cfg, const struct dev_env *env, const struct pci_device *port)
+{
+    uint32_t control = read16(cfg, port, PCI_REG_BRIDGE_CONTROL);
+    write16(cfg, port, PCI_REG_BRIDGE_CONTROL, control | PCI_BRIDGE_CONTROL_RESET);
+    env->delay_us(env->ctx, BUS_RESET_US);
+    write16(cfg, port, PCI_REG_BRIDGE_CONTROL, control & ~PCI_BRIDGE_CONTROL_RESET);
 }
 
 /* What firmware set and a reset takes: without the link's parameters a device may no longer understand its
@@ -157,12 +184,12 @@ static bool await_answer(const struct pci_config *cfg, const struct dev_env *env
     return false;
 }
 
-enum status pci_flr(const struct pci_config *cfg, const struct dev_env *env, const struct pci_device *dev,
-                    char *why, size_t size)
+static enum status check_reset(const struct pci_inventory *inv, const struct pci_config *cfg,
+                               const struct pci_device *dev, char *why, size_t size)
 {
-    struct saved s = {0};
-    if (!dev->has_flr || dev->header != 0) {
-        fmt_format(why, size, BDF_FMT " has no function level reset", BDF_ARGS(dev->bdf));
+    if (!pci_can_reset(inv, dev)) {
+        fmt_format(why, size, BDF_FMT " has no function level reset, and is not alone behind a port",
+                   BDF_ARGS(dev->bdf));
         return ERR_UNSUPPORTED;
     }
     if (dev->sriov.count) {
@@ -173,19 +200,33 @@ enum status pci_flr(const struct pci_config *cfg, const struct dev_env *env, con
         fmt_format(why, size, BDF_FMT " does not answer: nothing to reset", BDF_ARGS(dev->bdf));
         return ERR_NOT_FOUND;
     }
+    return STATUS_OK;
+}
+
+enum status pci_reset(const struct pci_inventory *inv, const struct pci_config *cfg,
+                      const struct dev_env *env, const struct pci_device *dev, char *why, size_t size)
+{
+    struct saved s = {0};
+    enum status status = check_reset(inv, cfg, dev, why, size);
+    if (status != STATUS_OK)
+        return status;
     pci_master(cfg, dev, false);
     save(cfg, dev, &s);
     /* What is still pending after that will be stopped by the reset itself; 6.6.2 advises to wait, no more.
      */
     for (unsigned i = 0; i < PENDING_POLLS && is_pending(cfg, dev); i++)
         env->delay_us(env->ctx, POLL_US);
-    start_flr(cfg, dev);
+    if (dev->has_flr)
+        start_flr(cfg, dev);
+    else
+        reset_bus(cfg, env, own_port(inv, dev));
     env->delay_us(env->ctx, FLR_US);
     if (!await_answer(cfg, env, dev)) {
-        fmt_format(why, size,
-                   BDF_FMT " does not answer %u s after its reset: it must not be used until the machine "
-                           "is restarted",
-                   BDF_ARGS(dev->bdf), ANSWER_POLLS / 100);
+        fmt_format(
+            why, size,
+            BDF_FMT
+            " does not answer %u s after its reset: it must not be used until the machine is restarted",
+            BDF_ARGS(dev->bdf), ANSWER_POLLS / 100);
         return ERR_NOT_FOUND;
     }
     restore(cfg, dev, &s);

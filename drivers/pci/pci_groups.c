@@ -126,20 +126,20 @@ bool pci_is_machine(const struct pci_device *dev)
 }
 
 /* Why a function is no one's to have, or NULL. */
-static const char *why_kept(const struct pci_device *dev)
+static const char *why_kept(const struct pci_inventory *inv, const struct pci_device *dev)
 {
     if (pci_is_machine(dev))
         return "stays with Bulkhead";
     if (!dev->msix && !dev->msi)
         return "no MSI: its interrupts cannot be remapped";
-    if (!dev->has_flr)
-        return "no function level reset: it could not change its owner";
+    if (!pci_can_reset(inv, dev))
+        return "cannot be reset alone: it could not change its owner";
     return NULL;
 }
 
 bool pci_verdict(const struct pci_inventory *inv, const struct pci_device *dev, char *text, size_t size)
 {
-    const char *kept = why_kept(dev);
+    const char *kept = why_kept(inv, dev);
     const struct pci_device *mate = pci_group_mate(inv, dev, NULL);
     if (kept)
         fmt_format(text, size, "%s", kept);

@@ -21,8 +21,9 @@ enum {
     PCI_REG_IO_HIGH = 0x30,   /* type 1: limit << 16 | base */
     PCI_REG_ROM = 0x30,       /* type 0 */
     PCI_REG_CAPABILITIES = 0x34,
-    PCI_REG_INTERRUPT = 0x3c, /* type 1: bridge control << 16; pin << 8; line */
-    PCI_REG_EXTENDED = 0x100, /* the first extended capability */
+    PCI_REG_INTERRUPT = 0x3c,      /* pin << 8; line */
+    PCI_REG_BRIDGE_CONTROL = 0x3e, /* type 1, 16 bits */
+    PCI_REG_EXTENDED = 0x100,      /* the first extended capability */
 };
 
 #define PCI_ID_NONE      0xffffffffu
@@ -40,6 +41,8 @@ enum {
 #define PCI_COMMAND_INTX_OFF (1u << 10)
 #define PCI_STATUS_CAPS      (1u << 20) /* as bits of the dword at PCI_REG_COMMAND */
 #define PCI_STATUS_BITS      0xffff0000u
+
+#define PCI_BRIDGE_CONTROL_RESET (1u << 6) /* Secondary Bus Reset */
 
 #define PCI_CLASS_STORAGE 0x01u
 #define PCI_CLASS_NETWORK 0x02u

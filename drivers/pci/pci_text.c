@@ -145,7 +145,10 @@ bool pci_detail(const struct pci_inventory *inv, const struct pci_device *dev, u
     else if (n == INTERRUPTS)
         put_interrupts(dev, line, size);
     else if (n == RESET && dev->header == 0)
-        fmt_format(line, size, "  function level reset: %s", dev->has_flr ? "yes" : "no");
+        fmt_format(line, size, "  reset: %s",
+                   dev->has_flr              ? "by itself (FLR)"
+                   : pci_can_reset(inv, dev) ? "by its port, behind which it is alone"
+                                             : "not without its neighbours");
     else if (n == SRIOV && dev->sriov.total)
         fmt_format(line, size, "  SR-IOV: %u of %u VFs on, device %04x, offset 0x%x, stride %u",
                    dev->sriov.count, dev->sriov.total, dev->sriov.vf_device, dev->sriov.offset,

@@ -171,7 +171,7 @@ static void check_inventory(const struct pci_inventory *inv)
         for (uint32_t k = 0; k < i; k++)
             CHECK(inv->devices[k].bdf != dev->bdf);
         bool good = pci_verdict(inv, dev, line, sizeof(line));
-        CHECK(!good || (!pci_group_mate(inv, dev, NULL) && dev->has_flr && dev->header == 0));
+        CHECK(!good || (!pci_group_mate(inv, dev, NULL) && pci_can_reset(inv, dev)));
         for (uint32_t n = 0; pci_detail(inv, dev, n, line, sizeof(line)); n++)
             CHECK(n < 64 && strlen(line) < sizeof(line));
     }
@@ -260,7 +260,7 @@ static void work(struct pci_inventory *inv)
     for (uint32_t i = 0; i < inv->count; i++) {
         uint64_t begin = now_us;
         why[0] = 0;
-        if (pci_flr(&cfg, &env, &inv->devices[i], why, sizeof(why)) != STATUS_OK)
+        if (pci_reset(inv, &cfg, &env, &inv->devices[i], why, sizeof(why)) != STATUS_OK)
             CHECK(why[0]);
         CHECK(now_us - begin < 13000000);
     }

@@ -103,6 +103,14 @@ static void reset(struct fake_pci *pci, struct fake_pci_function *f)
     f->ready_us = f->never_returns ? UINT64_MAX : pci->now_us + f->reset_us;
 }
 
+/* What is behind a bridge whose bus is held in reset: it begins to come back when that ends. */
+static void reset_bus(struct fake_pci *pci, const struct fake_pci_function *bridge)
+{
+    for (uint32_t i = 0; i < pci->count; i++)
+        if (pci->f[i].bdf >> 8 == bridge->space[PCI_REG_BUSES + 1])
+            reset(pci, &pci->f[i]);
+}
+
 static void check_sizing(struct fake_pci *pci, const struct fake_pci_function *f, uint32_t offset,
                          unsigned size, uint32_t value)
 {
@@ -132,6 +140,14 @@ static void after_write(struct fake_pci *pci, struct fake_pci_function *f, uint3
          (fake_pci_get(f, f->pcie + PCI_EXP_DEVCAP, 4) & PCI_EXP_DEVCAP_FLR)) ||
         (f->af && offset == f->af + PCI_AF_CONTROL && (written & PCI_AF_CONTROL_FLR)))
         reset(pci, f);
+    if ((f->space[0xe] & PCI_HEADER_TYPE) == 1 && offset == PCI_REG_BRIDGE_CONTROL) {
+        if (written & PCI_BRIDGE_CONTROL_RESET)
+            f->held_us = pci->now_us;
+        else if (f->held_us && pci->now_us - f->held_us >= 1000)
+            reset_bus(pci, f);
+        else
+            fault(pci, "%04x: bus reset of less than 1 ms", f->bdf);
+    }
     if (f->sriov && offset == f->sriov + PCI_SRIOV_CONTROL) {
         if (!was_on && is_on(f))
             make_vfs(pci, (int)(f - pci->f));
@@ -243,7 +259,7 @@ void fake_pci_finish(struct fake_pci_function *f)
         allow(f, PCI_REG_INTERRUPT, 1, 0xff);
     }
     if (bridge)
-        allow(f, PCI_REG_BUSES, 3, 0xffffff);
+        allow(f, PCI_REG_BUSES, 3, 0xffffff), allow(f, PCI_REG_BRIDGE_CONTROL, 2, 0x0fff);
     uint8_t next = f->space[PCI_REG_CAPABILITIES];
     for (unsigned left = 48; next >= 0x40 && left; left--, next = f->space[next + 1u] & 0xfc)
         finish_cap(f, f->space[next], next);

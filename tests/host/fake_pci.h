@@ -17,6 +17,7 @@ struct fake_pci_function {
     uint64_t quiet_us;    /* and nobody may look before */
     uint64_t pending_us;  /* TRPND for so long after bus mastering went */
     uint64_t pending_end; /* ... which is then */
+    uint64_t held_us;     /* a bridge: since when its bus is in reset */
     uint32_t reset_us;    /* how long a reset takes; default 100 ms */
     unsigned resets;
     uint32_t pcie, af, sriov;    /* capabilities, found by fake_pci_finish() */

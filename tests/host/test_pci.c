@@ -176,7 +176,7 @@ static void test_server(void **state)
     expect_verdict(at(6, 0, 0), "needs ACS: shares a group with 07:00.0");
     expect_verdict(at(0, 0x1f, 2), "needs ACS: shares a group with 00:1f.0");
     expect_verdict(at(0, 0x1b, 0), "assignable");
-    expect_verdict(at(3, 0, 0), "no function level reset: it could not change its owner");
+    expect_verdict(at(3, 0, 0), "assignable"); /* without FLR, but alone behind its port */
     expect_group(9, 2, 0, PCI_BDF(0, 0x1e, 0));
     expect_group(9, 4, 0, PCI_BDF(0, 0x1e, 0));
     /* Two functions without ACS that are known to keep apart. */
@@ -697,7 +697,7 @@ static void test_quiesce(void **state)
 static enum status flr(struct pci_device *dev)
 {
     why[0] = 0;
-    return pci_flr(&pci.cfg, &pci.env, dev, why, sizeof(why));
+    return pci_reset(&inv, &pci.cfg, &pci.env, dev, why, sizeof(why));
 }
 
 static void test_flr_pf(void **state)
@@ -769,9 +769,33 @@ static void test_flr_others(void **state)
     assert_int_equal(f->resets, 2);
 
     assert_int_equal(flr(at(0, 0x1b, 0)), STATUS_OK); /* in the root complex: no link */
-    assert_int_equal(flr(at(3, 0, 0)), ERR_UNSUPPORTED);
-    assert_string_equal(why, "03:00.0 has no function level reset");
     assert_int_equal(flr(at(0, 1, 0)), ERR_UNSUPPORTED);
+    assert_int_equal(flr(at(0, 0x1f, 3)), ERR_UNSUPPORTED);
+    assert_string_equal(why, "00:1f.3 has no function level reset, and is not alone behind a port");
+    assert_int_equal(pci.faults, 1); /* that reset while transactions were pending */
+}
+
+/* By the port above, when nobody else is behind it. */
+static void test_bus_reset(void **state)
+{
+    static uint8_t before[4096];
+    machine("server");
+    struct fake_pci_function *f = fake_pci_find(&pci, PCI_BDF(3, 0, 0));
+    f->pending_us = 200 * MS;
+    f->reset_us = 400 * MS;
+    memcpy(before, f->space, sizeof(before));
+    assert_int_equal(flr(at(3, 0, 0)), STATUS_OK);
+    assert_int_equal(f->resets, 1);
+    before[PCI_REG_COMMAND] &= (uint8_t)~PCI_COMMAND_MASTER;
+    assert_memory_equal(before, f->space, PCI_LEGACY_SIZE);
+    struct fake_pci_function *port = fake_pci_find(&pci, PCI_BDF(0, 3, 0));
+    assert_false(fake_pci_get(port, PCI_REG_BRIDGE_CONTROL, 2) & PCI_BRIDGE_CONTROL_RESET);
+    assert_int_equal(pci.faults, 0);
+    fake_pci_add(&pci, PCI_BDF(3, 0, 1), 1, 1, 0x020000, 0);
+    f->space[0xe] = PCI_HEADER_MULTI;
+    scan();
+    assert_int_equal(flr(at(3, 0, 0)), ERR_UNSUPPORTED);
+    expect_verdict(at(3, 0, 0), "cannot be reset alone: it could not change its owner");
 }
 
 static void test_names(void **state)
@@ -811,7 +835,7 @@ int main(void)
         cmocka_unit_test(test_sriov_dead),   cmocka_unit_test(test_sriov_left_on),
         cmocka_unit_test(test_quiesce),      cmocka_unit_test(test_flr_pf),
         cmocka_unit_test(test_flr_vf),       cmocka_unit_test(test_flr_others),
-        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_bus_reset),    cmocka_unit_test(test_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -323,13 +323,14 @@ static void test_pci(void **state)
                         "  BAR 2: 0x9000, 32 bytes, I/O ports\r\n"
                         "  BAR 3: 0x80840000, 16 KiB, memory, 64-bit\r\n"
                         "  MSI-X: 10 vectors, table in BAR 3 at 0x0\r\n"
-                        "  function level reset: yes\r\n"
+                        "  reset: by itself (FLR)\r\n"
                         "  SR-IOV: 0 of 8 VFs on, device 10ca, offset 0x80, stride 2\r\n"
                         "  VF BAR 0: 0xc040020000, 16 KiB, memory, 64-bit, prefetchable\r\n"
                         "  VF BAR 3: 0xc040000000, 16 KiB, memory, 64-bit, prefetchable\r\n");
     got = answer("pci 0:1f.2");
     assert_has(got, "  MSI\r\n");
-    assert_has(got, "  function level reset: no\r\n  in the same group: 00:1f.0 00:1f.3\r\n");
+    assert_has(got, "  reset: not without its neighbours\r\n  in the same group: 00:1f.0 00:1f.3\r\n");
+    assert_has(answer("pci 02:00.0"), "  reset: by its port, behind which it is alone\r\n");
     assert_has(answer("pci 00:02.0"), "  window: 0x80800000 to 0x809fffff, memory\r\n");
     assert_answer("pci 01:00.1", "there is nothing at 01:00.1: `pci` lists all");
     static const char *const bad[] = {"x",        "01:00",    "01:00.8", "01:20.0",
