@@ -69,16 +69,16 @@ void core_vm_stopped(bool by_operator)
         return; /* two were the last, at the same time */
     switch (idle) {
     case IDLE_POWEROFF:
-        log_line(LOG_INFO, "core", "every VM has stopped: powering off");
+        log_line(LOG_ALWAYS, "core", "every VM has stopped: powering off");
         host_poweroff();
     case IDLE_REBOOT:
-        log_line(LOG_INFO, "core", "every VM has stopped: rebooting the machine");
+        log_line(LOG_ALWAYS, "core", "every VM has stopped: rebooting the machine");
         host_reboot();
     case IDLE_OPERATOR:
-        log_line(LOG_INFO, "core", "every VM has stopped, the last one by the operator's order: waiting");
+        log_line(LOG_ALWAYS, "core", "every VM has stopped, the last one by the operator's order: waiting");
         return;
     case IDLE_STAY:
-        log_line(LOG_INFO, "core", "every VM has stopped: idle (on_idle = stay)");
+        log_line(LOG_ALWAYS, "core", "every VM has stopped: idle (on_idle = stay)");
         return;
     case IDLE_BUSY:
         return;

@@ -88,10 +88,10 @@ static void ended(struct vm *vm, const struct life *life)
     if (stop_is_crash(life->stop) && vm->config->on_crash == ON_STOP_DUMP && !console_show(&dump))
         log_vm(LOG_ERROR, vm, "its dump is left out: too many are being shown");
     /* Not limited in rate: only an order makes the next one possible. */
-    if (life->stop == STOP_LEFT) /* scripts/run --exit-code reads this line */
-        log_line(LOG_INFO, vm->name, "stopped: the guest left with code %u", vm->exit_code);
+    if (life->stop == STOP_LEFT) /* scripts/run --exit-code reads these lines */
+        log_line(LOG_ALWAYS, vm->name, "stopped: the guest left with code %u", vm->exit_code);
     else
-        log_line(stop_is_crash(life->stop) ? LOG_ERROR : LOG_INFO, vm->name, "stopped: %s",
+        log_line(stop_is_crash(life->stop) ? LOG_ERROR : LOG_ALWAYS, vm->name, "stopped: %s",
                  stop_reason_name(life->stop));
     core_vm_stopped(life->wish == WISH_STOP);
 }

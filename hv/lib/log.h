@@ -10,7 +10,13 @@
 #include "hv/lib/lock.h"
 #include "hv/lib/types.h"
 
-enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
+enum log_level {
+    LOG_ALWAYS = -1, /* whatever the level is: how VMs and the machine end. Without a mark, as LOG_INFO */
+    LOG_ERROR,
+    LOG_WARN,
+    LOG_INFO,
+    LOG_DEBUG
+};
 
 #define LOG_LINE_MAX 241u   /* 240 bytes and a NUL */
 #define LOG_RING     65536u /* bytes; a power of two */

@@ -56,6 +56,12 @@ static void test_lines(void **state)
 static void test_levels(void **state)
 {
     char tail[64];
+    log_set_level(LOG_ERROR);
+    log_line(LOG_ALWAYS, "web", "stopped");
+    assert_string_equal(seen.line, "web: stopped");
+    log_line(LOG_WARN, "web", "hidden");
+    assert_string_equal(seen.line, "web: stopped");
+    setup(state);
     log_line(LOG_DEBUG, "core", "quiet one");
     assert_int_equal(seen.count, 0);
     size_t n = log_tail(tail, sizeof(tail)); /* kept all the same */

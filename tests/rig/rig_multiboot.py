@@ -21,10 +21,10 @@ def guest(name):
     return os.path.join(build.BUILD, "guest", name)
 
 
-def _image(name, kernel, cmdline, more=""):
+def _image(name, kernel, cmdline, more="", machine=""):
     """A disk with one VM; `kernel` is a path, or the file's bytes."""
     where = rig.directory("multiboot-" + name)
-    lines = ["[vm hello]", "cpus = 0", "memory = %dM" % (MEMORY >> 20), "kernel = kernel", "cmdline = " + cmdline, more]
+    lines = ["[machine]", machine, "[vm hello]", "cpus = 0", "memory = %dM" % (MEMORY >> 20), "kernel = kernel", "cmdline = " + cmdline, more]
     contents = [("bulkhead.conf", "\n".join(lines).encode() + b"\n")] + [(path, data) for path, data, _ in MODULES]
     files = [("EFI/BOOT/BOOTX64.EFI", build.LOADER)]
     if isinstance(kernel, bytes):
@@ -86,7 +86,7 @@ def restart(t, file):
 
 def leaves(t, file):
     """compat = qemu: the debug port, and an end with a code; without it, neither is there."""
-    with rig.Boot("multiboot-exit", _image("exit", file, "exit", "compat = qemu"), memory=256) as boot:
+    with rig.Boot("multiboot-exit", _image("exit", file, "exit", "compat = qemu", "log = error"), memory=256) as boot:
         off = boot.wait_off(120)
         text = boot.text
     t.check("check ok: the debug port is there" in text and "by the debug port" in text, "multiboot: the debug port")

@@ -38,6 +38,7 @@ void program_reset(unsigned step)
         out8(0x92, 0x01);
         break;
     case 4:
+        out8(0x92, 0); /* it is still as step 3 left it, and only a rising edge resets */
         out16(0x91, 0x0300);
         break;
     default:
