@@ -88,7 +88,7 @@ static enum status start_iommu(const struct acpi_tables *tables, struct acpi_dma
     return iommu_init(&host_devices.iommu, dmar, &core.pci_config, &env, host_devices.iommu_why, DEVICES_WHY);
 }
 
-static void init_iommu(const struct acpi_tables *tables)
+void devices_fence(const struct acpi_tables *tables)
 {
     uint32_t pages = (uint32_t)(align_up(sizeof(struct acpi_dmar), PAGE_SIZE) / PAGE_SIZE);
     struct acpi_dmar *dmar = pool_alloc_pages(&core.pool, pages);
@@ -353,11 +353,12 @@ static uint32_t count_vfs(void)
     return n;
 }
 
-static void init_pfs(void)
+void devices_start_pfs(void)
 {
     const struct config *config = &core.info->config;
     char why[DEVICES_WHY];
     uint32_t most = count_vfs();
+    host_devices.env = (struct dev_env){.now_us = now_us, .delay_us = delay_us, .dma_alloc = no_dma};
     if (most == 0)
         return;
     host_devices.pfs = pool_alloc_pages(
@@ -374,14 +375,6 @@ static void init_pfs(void)
     }
     for (uint32_t i = 0; i < host_devices.pf_count; i++)
         run_pf(&host_devices.pfs[i]);
-}
-
-void devices_init(const struct acpi_tables *tables)
-{
-    host_devices.env = (struct dev_env){.now_us = now_us, .delay_us = delay_us, .dma_alloc = no_dma};
-    init_iommu(tables);
-    init_pfs();
-    host_devices.breathes = true;
 }
 
 /* ---- now and then ---- */

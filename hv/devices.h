@@ -48,9 +48,12 @@ struct devices {
 };
 extern struct devices host_devices;
 
-/* IOMMUs on, PFs started and their VFs switched on. The PCI functions were found, and none masters the bus.
- * What does not work is said, and kept for those who ask for it. Boot CPU, once. */
-void devices_init(const struct acpi_tables *tables);
+/* Switches the IOMMUs on, deny-all. The PCI functions were found, and none masters the bus. Boot CPU, once.
+ */
+void devices_fence(const struct acpi_tables *tables);
+/* Starts the PFs whose VFs the configuration gives to VMs. What does not work is said, and kept for those who
+ * ask for it. Boot CPU, once, behind the fence. */
+void devices_start_pfs(void);
 
 void devices_poll_now(void);
 /* What has to be done now and then: mailboxes of PFs, faults of the IOMMUs. Boot CPU; never waits. */

@@ -205,9 +205,11 @@ static void run_boot_cpu(void *argument)
     const struct acpi_tables *tables = find_tables();
     find_power_controls(tables);
     find_devices(tables);
-    devices_init(tables);
+    devices_fence(tables);
+    devices_start_pfs();
     pmem_init(&core.pmem, core.info->regions, core.info->region_count);
     create_vms();
+    host_devices.breathes = true;
     start_vms();
     sched_run(cpu);
 }

@@ -1,0 +1,704 @@
+/* Functions of the machine in VMs, with everything real but the hardware: QEMU's q35 as it was read out, a
+ * model of VT-d that forgets nothing by itself, and one of the network card. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "drivers/mmio_hw.h"
+#include "hv/core.h"
+#include "hv/devices.h"
+#include "hv/emulate.h"
+#include "hv/guest/pci_place.h"
+#include "hv/lib/bits.h"
+#include "hv/vm_assign.h"
+#include "tests/host/fake_host.h"
+#include "tests/host/fake_igb.h"
+#include "tests/host/fake_pci.h"
+#include "tests/host/fake_virt.h"
+#include "tests/host/fake_vtd.h"
+
+#define MIB        (1ull << 20)
+#define FREE_BASE  (2 * MIB)
+#define FREE_SIZE  (70 * MIB)
+#define MEMORY     (80 * MIB)
+#define POOL_PAGES 700u
+#define CPUS       4u
+#define NET_PF     PCI_BDF(1, 0, 0)
+#define VF0        PCI_BDF(1, 0x10, 0)
+#define VF1        PCI_BDF(1, 0x10, 2)
+#define PLAIN      PCI_BDF(2, 0, 0) /* an e1000e */
+#define WHOLE      PCI_BDF(4, 0, 0) /* a second igb */
+#define TABLE      4096u
+
+static struct boot_info info;
+static struct vm vms[2];
+static struct fake_pci pci;
+static struct fake_vtd vtd;
+static struct fake_igb igb;
+static struct mmio igb_real;
+static uint8_t pool[POOL_PAGES * 4096] __attribute__((aligned(4096)));
+static uint8_t *memory;
+static char why[200];
+
+/* ---- one clock for all models ---- */
+
+static void tick(void)
+{
+    pci.now_us = fake_host.tsc / 1000;
+    igb.now_us = fake_host.tsc / 1000;
+    vtd.now = fake_host.tsc / 1000;
+}
+
+static uint32_t pci_read(void *ctx, uint16_t bdf, uint32_t offset, unsigned size)
+{
+    tick();
+    return pci.cfg.read(pci.cfg.ctx, bdf, offset, size);
+}
+
+static void pci_write(void *ctx, uint16_t bdf, uint32_t offset, unsigned size, uint32_t value)
+{
+    tick();
+    pci.cfg.write(pci.cfg.ctx, bdf, offset, size, value);
+}
+
+static uint32_t igb_read32(void *ctx, uint64_t offset)
+{
+    tick();
+    return igb_real.read32(igb_real.ctx, offset);
+}
+
+static void igb_write32(void *ctx, uint64_t offset, uint32_t value)
+{
+    tick();
+    igb_real.write32(igb_real.ctx, offset, value);
+}
+
+/* ---- the pages that hold MSI-X tables, as the devices have them ---- */
+
+static struct table {
+    uint64_t base;
+    uint8_t bytes[TABLE];
+} tables[8];
+
+static uint32_t table_read32(void *ctx, uint64_t offset)
+{
+    uint32_t v;
+    memcpy(&v, ((struct table *)ctx)->bytes + offset, sizeof(v));
+    return v;
+}
+
+static void table_write32(void *ctx, uint64_t offset, uint32_t value)
+{
+    memcpy(((struct table *)ctx)->bytes + offset, &value, sizeof(value));
+}
+
+static uint64_t table_read64(void *ctx, uint64_t offset)
+{
+    return table_read32(ctx, offset) | (uint64_t)table_read32(ctx, offset + 4) << 32;
+}
+
+static void table_write64(void *ctx, uint64_t offset, uint64_t value)
+{
+    table_write32(ctx, offset, (uint32_t)value);
+    table_write32(ctx, offset + 4, (uint32_t)(value >> 32));
+}
+
+static bool map(hpa_t base, uint64_t size, struct mmio *out)
+{
+    const struct pci_device *pf = pci_find(&core.pci, NET_PF);
+    if (base.v == pf->bars[0].base) {
+        *out = (struct mmio){&igb, size, igb_read32, igb_write32, NULL, NULL};
+        return true;
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(tables); i++) {
+        if (tables[i].base && tables[i].base != base.v)
+            continue;
+        assert_true(size <= TABLE);
+        tables[i].base = base.v;
+        *out = (struct mmio){&tables[i], size, table_read32, table_write32, table_read64, table_write64};
+        return true;
+    }
+    return false;
+}
+
+/* ---- the machine ---- */
+
+static struct config_vm *config_of(unsigned i)
+{
+    return &info.config.vms[i];
+}
+
+static struct config_assign *add(unsigned vm, enum config_assign_kind kind, uint16_t bdf)
+{
+    struct config_assign *a = &config_of(vm)->assigned[config_of(vm)->assigned_count++];
+    *a = (struct config_assign){.kind = kind, .bdf = bdf, .index = -1, .spoofcheck = true};
+    return a;
+}
+
+static void make_config(void)
+{
+    info.config.vm_count = 2;
+    for (unsigned i = 0; i < 2; i++) {
+        struct config_vm *c = config_of(i);
+        strcpy(c->name, i ? "db" : "web");
+        c->memory = 32 * MIB;
+        c->cpus = i ? 0x4 : 0x3;
+        c->log = LOG_DEBUG;
+        c->console = (uint8_t)(i + 1);
+    }
+}
+
+static void make_machine(uint64_t ecap)
+{
+    struct acpi_dmar dmar;
+    assert_true(fake_pci_load(&pci, TEST_SOURCE_DIR "/tests/vectors/pci/qemu-q35-ovmf.txt"));
+    core.pci_config = (struct pci_config){NULL, pci_read, pci_write};
+    core.has_ecam = true;
+    core.pci.devices = calloc(64, sizeof(*core.pci.devices));
+    core.pci.capacity = 64;
+    assert_int_equal(pci_scan(&core.pci, &core.pci_config), STATUS_OK);
+    pci_acs_enable(&core.pci, &core.pci_config);
+    pci_quiesce(&core.pci, &core.pci_config, false);
+    fake_igb_init(&igb, 0x10c9);
+    igb_real = igb.pf.bar;
+    fake_vtd_init(&vtd, 1, FAKE_VTD_CAP, ecap);
+    fake_vtd_dmar(&vtd, &dmar);
+    memset(&host_devices, 0, sizeof(host_devices));
+    if (ecap &&
+        iommu_init(&host_devices.iommu, &dmar, &core.pci_config, &vtd.env, why, sizeof(why)) == STATUS_OK)
+        core.iommu = &host_devices.iommu;
+    host_devices.active = true;
+}
+
+static int setup_with(uint64_t ecap)
+{
+    static const struct boot_region region = {FREE_BASE, FREE_SIZE, BOOT_REGION_FREE, 0};
+    fake_host_init();
+    fake_virt_init();
+    fake_host.tsc_step = 1000; /* a microsecond whenever somebody looks */
+    fake_host.map = map;
+    if (!memory)
+        memory = fake_host_memory(MEMORY);
+    memset(vms, 0, sizeof(vms));
+    memset(&info, 0, sizeof(info));
+    memset(tables, 0, sizeof(tables));
+    memset(pool, 0, sizeof(pool));
+    core.info = &info;
+    core.cpu_count = CPUS;
+    for (unsigned i = 0; i < 2; i++)
+        core.vms[i] = &vms[i];
+    for (unsigned i = 0; i < CPUS; i++) {
+        core.cpus[i].online = 1;
+        core.cpus[i].apic_id = i * 2;
+    }
+    pmem_init(&core.pmem, &region, 1);
+    assert_int_equal(pool_init(&core.pool, pool, hpa(0x40000000), sizeof(pool), 0), STATUS_OK);
+    pool_pt_env(&core.pool, &core.pt_env);
+    make_config();
+    make_machine(ecap);
+    why[0] = 0;
+    return 0;
+}
+
+static int setup(void **state)
+{
+    return setup_with(FAKE_VTD_ECAP);
+}
+
+static void end(void)
+{
+    fake_vtd_free(&vtd);
+    free(core.pci.devices);
+    core.pci = (struct pci_inventory){0};
+}
+
+static int teardown(void **state)
+{
+    assert_null(vtd.breach);
+    assert_int_equal(pci.faults, 0);
+    end();
+    return 0;
+}
+
+/* The VM is made; a vCPU of its runs when it asks for anything. */
+static void create(unsigned i)
+{
+    if (vm_create(&vms[i], i, why, sizeof(why)) != STATUS_OK)
+        fail_msg("%s", why);
+}
+
+static void refuse(unsigned i, const char *text)
+{
+    memset(&vms[i], 0, sizeof(vms[i]));
+    uint64_t free_before = pool_pages_free(&core.pool);
+    uint32_t irqs = core.iommu ? core.iommu->interrupts : 0, domains = core.iommu ? core.iommu->domains : 0;
+    assert_int_not_equal(vm_create(&vms[i], i, why, sizeof(why)), STATUS_OK);
+    if (!strstr(why, text))
+        fail_msg("wanted \"%s\", got: %s", text, why);
+    assert_null(vms[i].assign);
+    assert_true(strlen(why) < 190);
+    for (unsigned c = 0; c < CPUS; c++) /* tables of vectors stay with their CPUs */
+        free_before -= core.cpus[c].msi && config_of(i)->cpus >> c & 1;
+    if (core.iommu) {
+        assert_int_equal(core.iommu->interrupts, irqs);
+        assert_int_equal(core.iommu->domains, domains);
+    }
+    assert_in_range(pool_pages_free(&core.pool), free_before, POOL_PAGES);
+}
+
+static struct vm_device *device(unsigned vm, unsigned i)
+{
+    return &vms[vm].assign->devices[i];
+}
+
+static uint32_t guest_config(unsigned vm, uint16_t bdf, uint32_t offset)
+{
+    struct io_req req = {.addr = GUEST_ECAM + ((uint64_t)bdf << 12) + offset, .size = 4};
+    emulate_mmio_access(vms[vm].vcpus[0], &req);
+    return (uint32_t)req.value;
+}
+
+static void guest_config_write(unsigned vm, uint16_t bdf, uint32_t offset, unsigned size, uint32_t value)
+{
+    struct io_req req = {.addr = GUEST_ECAM + ((uint64_t)bdf << 12) + offset,
+                         .size = (uint8_t)size,
+                         .write = true,
+                         .value = value};
+    emulate_mmio_access(vms[vm].vcpus[0], &req);
+}
+
+static void guest_write(unsigned vm, uint64_t gpa_at, uint32_t value)
+{
+    struct io_req req = {.addr = gpa_at, .size = 4, .write = true, .value = value};
+    emulate_mmio_access(vms[vm].vcpus[0], &req);
+}
+
+#define GUEST_VF PCI_BDF(0, 0x10, 0)
+
+/* What igbvf does first: decoding and bus mastering on, MSI-X on, entry 0 to vCPU `vcpu` at `vector`. */
+static void drive(unsigned vm, unsigned vcpu, uint8_t vector)
+{
+    struct vm_device *d = device(vm, 0);
+    guest_config_write(vm, GUEST_VF, PCI_REG_COMMAND, 2, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+    guest_config_write(vm, GUEST_VF, d->setup.msix + PCI_MSIX_CONTROL, 2, PCI_MSIX_CONTROL_ENABLE);
+    uint64_t table = d->setup.bars[d->setup.msix_bar].gpa + d->setup.msix_offset;
+    guest_write(vm, table + 12, 1);
+    guest_write(vm, table, 0xfee00000u | vcpu << 12);
+    guest_write(vm, table + 4, 0);
+    guest_write(vm, table + 8, vector);
+    guest_write(vm, table + 12, 0);
+}
+
+static bool is_master(uint16_t bdf)
+{
+    return pci_read(NULL, bdf, PCI_REG_COMMAND, 2) & PCI_COMMAND_MASTER;
+}
+
+/* The device raises its entry 0, as its table says; at which CPU and vector, or false. */
+static bool raise(const struct vm_device *d, uint32_t *apic, uint8_t *vector)
+{
+    const uint8_t *entry = NULL;
+    uint64_t address, base = d->dev->bars[d->setup.msix_bar].base;
+    uint32_t data, control;
+    for (unsigned i = 0; i < ARRAY_SIZE(tables); i++)
+        if (tables[i].base == base)
+            entry = tables[i].bytes;
+    assert_non_null(entry);
+    memcpy(&address, entry, 8);
+    memcpy(&data, entry + 8, 4);
+    memcpy(&control, entry + 12, 4);
+    return !(control & 1) && fake_vtd_interrupt(&vtd, 0, d->bdf, address, data, apic, vector);
+}
+
+static bool waits(unsigned vm, unsigned vcpu, uint8_t vector)
+{
+    return vms[vm].vcpus[vcpu]->lapic.irr[vector / 32] & BIT(vector % 32);
+}
+
+static void enable_apics(unsigned vm)
+{
+    for (unsigned i = 0; i < vms[vm].vcpu_count; i++)
+        lapic_mmio_write(&vms[vm].vcpus[i]->lapic, 0xf0, 4, 0x1ff);
+}
+
+static void start(unsigned vm)
+{
+    if (vm_assign_start(&vms[vm], why, sizeof(why)) != STATUS_OK)
+        fail_msg("%s", why);
+}
+
+/* ---- tests ---- */
+
+static void test_life(void **state)
+{
+    uint64_t at;
+    uint32_t apic;
+    uint8_t vector;
+    add(0, ASSIGN_NET_VF, NET_PF)->has_mac = true;
+    memcpy(config_of(0)->assigned[0].mac, "\x52\x54\0\xaa\0\1", 6);
+    devices_start_pfs();
+    create(0);
+    struct vm_device *d = device(0, 0);
+    assert_int_equal(d->bdf, VF0);
+    assert_int_equal(guest_config(0, GUEST_VF, 0), 0x10ca8086);
+    assert_int_equal(d->irq_count, 3);
+    uint32_t irqs = core.iommu->interrupts, domains = core.iommu->domains;
+    uint64_t pages = pool_pages_free(&core.pool), tables_used = vtd.in_use;
+
+    for (unsigned life = 0; life < 4; life++) {
+        const struct gmem_extent *ram = &vms[0].gmem.extents[0];
+        assert_false(fake_vtd_dma(&vtd, 0, VF0, 0x1000, true, &at));
+        start(0);
+        assert_true(
+            fake_host_logged("net0, VF 01:10.0: given: isolation group checked, DMA quiet, FLR done"));
+        assert_false(is_master(VF0));
+        enable_apics(0);
+        drive(0, 1, 0x55);
+        assert_true(is_master(VF0));
+        assert_true(fake_vtd_dma(&vtd, 0, VF0, 0x1234, true, &at));
+        assert_int_equal(at, ram->hpa + 0x1234);
+        assert_false(fake_vtd_dma(&vtd, 0, VF0, 32 * MIB, true, &at)); /* beyond its memory */
+        assert_false(fake_vtd_dma(&vtd, 0, VF1, 0x1000, false, &at));  /* somebody else */
+
+        assert_true(raise(d, &apic, &vector));
+        assert_int_equal(apic, core.cpus[1].apic_id);
+        assert_true(msi_fire(&core.cpus[1], vector));
+        assert_true(waits(0, 1, 0x55));
+
+        vms[0].zeroed = vms[0].config->memory;
+        vm_assign_stop(&vms[0]);
+        assert_int_equal(vms[0].zeroed, 0); /* memory is scrubbed before anything uses it again */
+        assert_false(is_master(VF0));
+        assert_false(fake_vtd_dma(&vtd, 0, VF0, 0x1234, true, &at));
+        assert_false(raise(d, &apic, &vector));
+        assert_true(
+            fake_host_logged("net0, VF 01:10.0: taken back: DMA quiet, interrupts torn down, FLR done"));
+        assert_int_equal(d->assign.state, ASSIGN_HOST);
+        assert_int_equal(core.iommu->interrupts, irqs);
+        assert_int_equal(core.iommu->domains, domains);
+        assert_int_equal(pool_pages_free(&core.pool), pages);
+        assert_int_equal(vtd.in_use, tables_used);
+        vms[0].zeroed = vms[0].config->memory;
+    }
+}
+
+/* BARs: mapped where the guest says, uncached, without the pages of the MSI-X table; gone when it says so. */
+static void test_registers(void **state)
+{
+    hpa_t ha;
+    uint64_t page;
+    unsigned flags;
+    enum ept_memory_type type;
+    add(0, ASSIGN_NET_VF, NET_PF);
+    devices_start_pfs();
+    create(0);
+    start(0);
+    struct vm_device *d = device(0, 0);
+    uint64_t bar0 = d->setup.bars[0].gpa, bar3 = d->setup.bars[3].gpa;
+    assert_int_equal(ept_lookup(&vms[0].ept, gpa(bar0), &ha, &page, &flags, &type), ERR_NOT_FOUND);
+    vms[0].vcpus[0]->requests = vms[0].vcpus[1]->requests = 0;
+    drive(0, 0, 0x55);
+    assert_int_equal(vms[0].vcpus[1]->requests & VCPU_REQ_FLUSH, VCPU_REQ_FLUSH);
+    assert_int_equal(ept_lookup(&vms[0].ept, gpa(bar0 + 0x2000), &ha, &page, &flags, &type), STATUS_OK);
+    assert_int_equal(ha.v, d->dev->bars[0].base + 0x2000);
+    assert_int_equal(flags, EPT_READ | EPT_WRITE);
+    assert_int_equal(type, EPT_UC);
+    assert_int_equal(ept_lookup(&vms[0].ept, gpa(bar3), &ha, &page, &flags, &type), ERR_NOT_FOUND);
+    assert_int_equal(ept_lookup(&vms[0].ept, gpa(bar3 + 0x1000), &ha, &page, &flags, &type), STATUS_OK);
+
+    guest_config_write(0, GUEST_VF, PCI_REG_COMMAND, 2, 0);
+    assert_int_equal(ept_lookup(&vms[0].ept, gpa(bar0), &ha, &page, &flags, &type), ERR_NOT_FOUND);
+    assert_false(is_master(VF0));
+    /* Over the guest's memory: it is not there. */
+    guest_config_write(0, GUEST_VF, PCI_REG_BAR0, 4, 0x1000000);
+    guest_config_write(0, GUEST_VF, PCI_REG_COMMAND, 2, PCI_COMMAND_MEMORY);
+    assert_int_equal(ept_lookup(&vms[0].ept, gpa(0x1000000), &ha, &page, &flags, &type), STATUS_OK);
+    assert_int_equal(type, EPT_WB);
+    struct io_req req = {.addr = bar0, .size = 4};
+    emulate_mmio_access(vms[0].vcpus[0], &req);
+    assert_int_equal(req.value, 0xffffffff);
+    vm_assign_stop(&vms[0]);
+}
+
+/* The guest moves an interrupt from CPU to CPU while the device goes on. */
+static void test_affinity(void **state)
+{
+    uint32_t apic;
+    uint8_t old, vector;
+    add(0, ASSIGN_NET_VF, NET_PF);
+    devices_start_pfs();
+    create(0);
+    start(0);
+    enable_apics(0);
+    struct vm_device *d = device(0, 0);
+    drive(0, 0, 0x41);
+    assert_true(raise(d, &apic, &old));
+    assert_int_equal(apic, core.cpus[0].apic_id); /* under way */
+    drive(0, 1, 0x42);
+    assert_true(raise(d, &apic, &vector));
+    assert_int_equal(apic, core.cpus[1].apic_id);
+    assert_true(msi_fire(&core.cpus[0], old));
+    assert_true(waits(0, 1, 0x42)); /* not lost */
+    vms[0].vcpus[1]->lapic.irr[0x42 / 32] = 0;
+    assert_true(msi_fire(&core.cpus[1], vector));
+    assert_true(waits(0, 1, 0x42));
+    assert_int_equal(d->irqs[0].fired, 2);
+
+    /* A message that is none: the entry stays masked. */
+    uint64_t table = d->setup.bars[3].gpa;
+    guest_write(0, table + 12, 1);
+    guest_write(0, table + 8, 0x442); /* NMI */
+    guest_write(0, table + 12, 0);
+    assert_false(raise(d, &apic, &vector));
+    vm_assign_stop(&vms[0]);
+}
+
+static void test_guest_reset(void **state)
+{
+    uint64_t at;
+    uint32_t apic;
+    uint8_t vector;
+    add(0, ASSIGN_NET_VF, NET_PF);
+    devices_start_pfs();
+    create(0);
+    start(0);
+    enable_apics(0);
+    struct vm_device *d = device(0, 0);
+    drive(0, 0, 0x41);
+    unsigned resets = fake_pci_find(&pci, VF0)->resets;
+    guest_config_write(0, GUEST_VF, d->setup.pcie + PCI_EXP_DEVCTL, 2, PCI_EXP_DEVCTL_FLR);
+    assert_int_equal(fake_pci_find(&pci, VF0)->resets, resets + 1);
+    assert_false(is_master(VF0));
+    assert_false(raise(d, &apic, &vector));
+    drive(0, 0, 0x43);
+    assert_true(raise(d, &apic, &vector));
+    assert_true(fake_vtd_dma(&vtd, 0, VF0, 0x1000, true, &at)); /* its memory is there still */
+
+    fake_pci_find(&pci, VF0)->never_returns = true;
+    guest_config_write(0, GUEST_VF, d->setup.pcie + PCI_EXP_DEVCTL, 2, PCI_EXP_DEVCTL_FLR);
+    assert_int_equal(d->assign.state, ASSIGN_QUARANTINED);
+    assert_false(fake_vtd_dma(&vtd, 0, VF0, 0x1000, true, &at));
+    assert_true(fake_host_logged("quarantined until the machine restarts"));
+    vm_assign_stop(&vms[0]);
+    assert_int_not_equal(vm_assign_start(&vms[0], why, sizeof(why)), STATUS_OK);
+    assert_non_null(strstr(why, "net0, VF 01:10.0: it is quarantined"));
+}
+
+static void test_faults(void **state)
+{
+    uint64_t at;
+    add(0, ASSIGN_NET_VF, NET_PF);
+    devices_start_pfs();
+    create(0);
+    start(0);
+    drive(0, 0, 0x41);
+    assert_false(fake_vtd_dma(&vtd, 0, VF0, 0x40000000, true, &at));
+    devices_poll_now();
+    assert_true(fake_host_logged("VM web, VF 01:10.0: DMA write to 0x40000000 blocked:"));
+    assert_true(fake_host_logged("(reason 5)"));
+    assert_true(is_master(VF0));
+    assert_false(fake_vtd_dma(&vtd, 0, PLAIN, 0x2000, false, &at));
+    host_devices.faults_tsc = 0;
+    devices_poll_now();
+    assert_true(fake_host_logged("a device of no VM, 02:00.0: DMA read from 0x2000 blocked"));
+
+    unsigned lines = fake_host.log_lines;
+    for (unsigned i = 0; i <= FAULTS_STORM_PER_SECOND; i++) {
+        assert_false(fake_vtd_dma(&vtd, 0, VF0, 0x40000000, true, &at));
+        host_devices.faults_tsc = 0;
+        devices_poll_now();
+    }
+    assert_false(is_master(VF0));
+    assert_true(
+        fake_host_logged("more than 50 blocked accesses in a second: its bus mastering is taken away"));
+    assert_in_range(fake_host.log_lines - lines, 1, 8);
+    /* It cannot be switched on again but by a reset. */
+    guest_config_write(0, GUEST_VF, PCI_REG_COMMAND, 2, PCI_COMMAND_MEMORY);
+    guest_config_write(0, GUEST_VF, PCI_REG_COMMAND, 2, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+    assert_false(is_master(VF0));
+    guest_config_write(0, GUEST_VF, device(0, 0)->setup.pcie + PCI_EXP_DEVCTL, 2, PCI_EXP_DEVCTL_FLR);
+    drive(0, 0, 0x41);
+    assert_true(is_master(VF0));
+    vm_assign_stop(&vms[0]);
+}
+
+/* Two VMs, one VF each: the VF that is named is not given to who takes any. */
+static void test_two_vms(void **state)
+{
+    uint64_t at, other;
+    add(0, ASSIGN_NET_VF, NET_PF);
+    add(1, ASSIGN_NET_VF, NET_PF)->index = 0;
+    devices_start_pfs();
+    create(0);
+    create(1);
+    assert_int_equal(device(0, 0)->bdf, VF1);
+    assert_int_equal(device(1, 0)->bdf, VF0);
+    start(0);
+    start(1);
+    assert_true(fake_vtd_dma(&vtd, 0, VF1, 0x1000, true, &at));
+    assert_true(fake_vtd_dma(&vtd, 0, VF0, 0x1000, true, &other));
+    assert_int_not_equal(at, other);
+    vm_assign_stop(&vms[0]);
+    assert_false(fake_vtd_dma(&vtd, 0, VF1, 0x1000, true, &at));
+    assert_true(fake_vtd_dma(&vtd, 0, VF0, 0x1000, true, &other));
+    vm_assign_stop(&vms[1]);
+
+    struct lines lines = {.next = devices_vfs_next};
+    char line[LINES_MAX];
+    unsigned n = 0;
+    bool seen = false;
+    while (lines.next(&lines, line, sizeof(line)) && n++ < 10)
+        seen |= strstr(line, "01:10.0  db") != NULL;
+    assert_int_equal(n, 3);
+    assert_true(seen);
+}
+
+static void test_whole_function(void **state)
+{
+    uint64_t at;
+    struct config_assign *a = add(0, ASSIGN_PCI, 0);
+    a->by_id = true;
+    a->vendor = 0x8086;
+    a->device = 0x10c9;
+    a->nth = 1;
+    devices_start_pfs();
+    create(0);
+    start(0);
+    assert_int_equal(device(0, 0)->bdf, WHOLE);
+    assert_string_equal(device(0, 0)->name, "function 04:00.0");
+    assert_int_equal(guest_config(0, GUEST_VF, 0), 0x10c98086);
+    assert_true(fake_vtd_dma(&vtd, 0, WHOLE, 0x1000, true, &at));
+    vm_assign_stop(&vms[0]);
+    /* Twice, under another name. */
+    add(1, ASSIGN_PCI, WHOLE);
+    refuse(1, "04:00.0 belongs to VM web already");
+    config_of(1)->assigned_count = 0;
+    add(1, ASSIGN_PCI, PLAIN);
+    refuse(1, "02:00.0 has no function level reset");
+}
+
+static void test_refusals(void **state)
+{
+    add(0, ASSIGN_NET_VF, PCI_BDF(9, 0, 0));
+    add(1, ASSIGN_NET_VF, PLAIN);
+    devices_start_pfs();
+    refuse(0, "this machine has no PCI function 09:00.0");
+    refuse(1, "02:00.0 has no SR-IOV");
+    assert_true(fake_host_logged("PF 02:00.0 gives no VFs: 02:00.0 has no SR-IOV"));
+    config_of(0)->assigned_count = 0;
+    struct config_assign *a = add(0, ASSIGN_PCI, 0);
+    a->by_id = true;
+    a->vendor = 0x1234;
+    a->nth = 3;
+    refuse(0, "this machine has no PCI function 1234:0000/3");
+    config_of(0)->assigned_count = 0;
+    add(0, ASSIGN_PCI, PCI_BDF(0, 2, 0));
+    refuse(0, "00:02.0 is a bridge");
+    config_of(0)->assigned_count = 0;
+    add(0, ASSIGN_PCI, PCI_BDF(0, 0x1f, 2));
+    refuse(0, "00:1f.2");
+    assert_int_equal(vm_assign_find(NET_PF) == NULL, true);
+}
+
+static void test_too_high(void **state)
+{
+    add(0, ASSIGN_NET_VF, NET_PF)->index = 6;
+    pci_find(&core.pci, NET_PF)->sriov.total = 3;
+    add(1, ASSIGN_PCI, NET_PF);
+    devices_start_pfs();
+    refuse(0, "01:00.0 has no VF 6 for it: its VFs are 0 to 2");
+    refuse(1, "01:00.0 is Bulkhead's: its VFs are what VMs get");
+}
+
+static void test_no_iommu(void **state)
+{
+    end();
+    setup_with(0);
+    strcpy(host_devices.iommu_why, "the firmware describes none");
+    add(0, ASSIGN_NET_VF, NET_PF);
+    devices_start_pfs();
+    refuse(0, "devices can only be given to VMs behind an IOMMU: the firmware describes none");
+    create(1); /* the other starts */
+    assert_null(vms[1].assign);
+    assert_true(fake_host_logged("PF 01:00.0 gives no VFs: there is no IOMMU that protects from it"));
+}
+
+static void test_no_remapping(void **state)
+{
+    end();
+    setup_with(FAKE_VTD_ECAP & ~BIT(3));
+    add(0, ASSIGN_NET_VF, NET_PF);
+    devices_start_pfs();
+    refuse(0, core.iommu ? "the IOMMU does not remap interrupts" : "behind an IOMMU");
+}
+
+static void test_not_isolated(void **state)
+{
+    add(0, ASSIGN_NET_VF, NET_PF);
+    devices_start_pfs();
+    struct pci_device *vf = pci_find(&core.pci, VF0);
+    uint16_t group = vf->group;
+    vf->group = pci_find(&core.pci, PLAIN)->group;
+    refuse(0, "is not isolated (needs ACS): it shares a group with 02:00.0");
+    vf->group = group;
+}
+
+static void test_no_memory(void **state)
+{
+    add(0, ASSIGN_NET_VF, NET_PF);
+    devices_start_pfs();
+    vtd.limit = vtd.in_use + 1;
+    refuse(0, "");
+    vtd.limit = FAKE_VTD_PAGES;
+}
+
+static void test_dead_card(void **state)
+{
+    igb.dead = true;
+    add(0, ASSIGN_NET_VF, NET_PF);
+    devices_start_pfs();
+    refuse(0, "");
+    assert_true(fake_host_logged("PF 01:00.0 gives no VFs:"));
+    assert_false(is_master(NET_PF));
+    struct lines lines = {.next = devices_vfs_next};
+    char line[LINES_MAX];
+    assert_true(lines.next(&lines, line, sizeof(line)));
+    assert_non_null(strstr(line, "PF 01:00.0: no VFs: "));
+    assert_false(lines.next(&lines, line, sizeof(line)));
+}
+
+static void test_nothing_assigned(void **state)
+{
+    struct lines lines = {.next = devices_vfs_next};
+    char line[LINES_MAX];
+    unsigned writes = pci.writes;
+    devices_start_pfs();
+    create(0);
+    assert_null(vms[0].assign);
+    start(0);
+    vm_assign_stop(&vms[0]);
+    assert_int_equal(pci.writes, writes);
+    assert_true(lines.next(&lines, line, sizeof(line)));
+    assert_string_equal(line, "no VF is given to any VM");
+    assert_false(lines.next(&lines, line, sizeof(line)));
+    for (unsigned i = 0; i < CPUS; i++)
+        assert_null(core.cpus[i].msi);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_life),      TEST(test_registers), TEST(test_affinity),         TEST(test_guest_reset),
+        TEST(test_faults),    TEST(test_two_vms),   TEST(test_whole_function),   TEST(test_refusals),
+        TEST(test_too_high),  TEST(test_no_iommu),  TEST(test_no_remapping),     TEST(test_not_isolated),
+        TEST(test_no_memory), TEST(test_dead_card), TEST(test_nothing_assigned),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
