@@ -311,14 +311,14 @@ class BochsCarrier(Carrier):
         try:
             self.bochs = bochs.Machine(boot, 1, memory + CARRIER_MIB, log=log, verbose=verbose, pace=pace, msrs=carrier.MSRS,
                                        disks=[root, self.disk], control=True, kernel_log=self.kernel_log)
-        except ui.Failure:
+        except BaseException:
             shutil.rmtree(self.work, ignore_errors=True)
             raise
         self._begin(self.bochs.control, self.bochs.console)
         try:
             self._wait(rb"carrier: ready\r?\n", START_SECONDS, "it was ready")
             self.output(NETWORK)
-        except ui.Failure:
+        except BaseException:
             self.close()
             raise
 
@@ -367,7 +367,7 @@ class LocalCarrier(Carrier):
         self._begin(here, None)
         try:
             self.output(NETWORK)
-        except ui.Failure:
+        except BaseException:
             self.close()
             raise
 

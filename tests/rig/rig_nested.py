@@ -105,10 +105,28 @@ def linux(t, carrier):
         t.check(boot.wait_off(120), "nested: it powers off, and the machine", "%.0f s" % boot.seconds())
 
 
+def panic(t, carrier):
+    """A panic restarts the machine, and the next start shows what the first one said: memory outlives QEMU's reset too."""
+    out = disk("panic", "[machine]\nconsole = serial\non_idle = stay\non_panic = reboot\n" +
+               vm("hello", "0", "16M", "kernel = hello.elf", "cmdline = poweroff"),
+               {"hello.elf": rig_multiboot.guest("multiboot_hello.elf")})
+    with Boot(carrier, "panic", out, cpus=2, memory=256) as boot:
+        boot.expect(r"hello: stopped: the guest powered off", 180)
+        boot.type(KEY + "h")
+        boot.expect(OPERATOR, 60)
+        boot.type("crash yes\r")
+        boot.expect(r"bulkhead: PANIC: ", 60)
+        boot.expect(r"^Bulkhead loader", 180)
+        t.check(True, "nested: after a panic the machine starts again", "%.0f s" % boot.seconds())
+        boot.expect(r"hello: stopped: the guest powered off", 180)
+        t.check(boot.seen(r"(?s)PANIC: .*Bulkhead loader.*PANIC: "), "nested: the next start shows the black box")
+
+
 # In this order, one at a time: they share the carrier.
 CASES = [
     ("preflight", preflight),
     ("linux", linux),
+    ("panic", panic),
 ]
 
 
