@@ -82,8 +82,9 @@ static uint64_t (*source(struct fake_vtd_unit *u))[512]
 
 static void pass_buffer(struct fake_vtd_unit *u)
 {
-    if (u->buffered)
-        memcpy(u->buffered, source(u), SIZE_BYTES);
+    for (uint32_t i = 0; u->buffered && i < FAKE_VTD_PAGES; i++)
+        if (u->fake->used[i])
+            memcpy(u->buffered[i], source(u)[i], PAGE_SIZE);
 }
 
 static uint64_t load(struct fake_vtd_unit *u, uint64_t at)
@@ -432,8 +433,8 @@ static void fault(struct fake_vtd_unit *u, uint16_t bdf, uint8_t reason, uint64_
 
 static struct fake_vtd_context *find_context(struct fake_vtd_unit *u, uint16_t bdf)
 {
-    for (uint32_t i = 0; i < FAKE_VTD_CACHE; i++)
-        if (u->contexts[i].valid && u->contexts[i].bdf == bdf && !u->fake->peeking)
+    for (uint32_t i = 0; i < FAKE_VTD_CACHE && !u->fake->peeking; i++)
+        if (u->contexts[i].valid && u->contexts[i].bdf == bdf)
             return &u->contexts[i];
     uint64_t root = load(u, (u->root & ~PAGE_MASK) + (bdf >> 8) * 16);
     uint64_t low = 0, high = 0;
@@ -468,9 +469,9 @@ static struct fake_vtd_entry translate(struct fake_vtd_unit *u, const struct fak
 {
     unsigned level = (unsigned)(context->high & 7) + 2;
     uint64_t table = context->low & VTD_ADDRESS, access = 3;
-    for (uint32_t i = 0; i < FAKE_VTD_CACHE; i++) {
+    for (uint32_t i = 0; i < FAKE_VTD_CACHE && !u->fake->peeking; i++) {
         const struct fake_vtd_entry *e = &u->entries[i];
-        if (!e->valid || e->id != context->id || iova - e->from >= e->size || u->fake->peeking)
+        if (!e->valid || e->id != context->id || iova - e->from >= e->size)
             continue;
         if (!e->level)
             return *e;

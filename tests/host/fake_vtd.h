@@ -8,11 +8,11 @@
 #include "drivers/iommu/iommu.h"
 
 #define FAKE_VTD_UNITS   4u
-#define FAKE_VTD_PAGES   768u
+#define FAKE_VTD_PAGES   384u
 #define FAKE_VTD_RAM     0x700000000ull /* host address of the pages for tables */
 #define FAKE_VTD_BASE    0xfed90000ull  /* of unit 0's registers; the others' follow at this distance: */
 #define FAKE_VTD_STEP    0x10000ull
-#define FAKE_VTD_CACHE   1024u
+#define FAKE_VTD_CACHE   256u
 #define FAKE_VTD_RECORDS 8u
 #define FAKE_VTD_DEVICES 96u
 
