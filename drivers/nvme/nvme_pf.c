@@ -2,6 +2,7 @@
 #include "drivers/nvme/nvme_regs.h"
 #include "hv/lib/bits.h"
 #include "hv/lib/fmt.h"
+#include "hv/lib/log.h"
 #include "hv/lib/string.h"
 
 #define LOCK_POLL_US 100u
@@ -578,6 +579,20 @@ static enum status check_request(struct nvme_pf *pf, uint32_t index, uint32_t ns
     return STATUS_OK;
 }
 
+/* A secondary controller that manages namespaces takes whichever it likes (QEMU's do). */
+static void warn_when_shared(struct nvme_pf *pf, uint32_t index)
+{
+    for (uint32_t i = 0; i < pf->vf_count && !pf->warned; i++)
+        if (i != index && pf->vfs[i].state == NVME_VF_READY) {
+            log_line(
+                LOG_WARN, "nvme",
+                "card \"%s\" %s serves several VMs; should its VFs have namespace management, as the PF has, "
+                "these VMs can take each other's disks: share it among VMs that trust each other",
+                pf->model, pf->serial);
+            pf->warned = true;
+        }
+}
+
 static enum status prepare(struct nvme_pf *pf, uint32_t index, uint32_t nsid, char *why, size_t size)
 {
     enum status s = check_request(pf, index, nsid, why, size);
@@ -588,11 +603,13 @@ static enum status prepare(struct nvme_pf *pf, uint32_t index, uint32_t nsid, ch
         return s;
     set_owner(pf, index, nsid);
     s = give(pf, index, nsid, why, size);
-    if (s == STATUS_OK)
-        pf->vfs[index].state = NVME_VF_READY;
-    else
+    if (s != STATUS_OK) {
         strip(pf, index, NULL, 0);
-    return s;
+        return s;
+    }
+    pf->vfs[index].state = NVME_VF_READY;
+    warn_when_shared(pf, index);
+    return STATUS_OK;
 }
 
 enum status nvme_pf_prepare_vf(struct nvme_pf *pf, uint32_t vf, uint32_t nsid, char *why, size_t size)

@@ -54,6 +54,7 @@ struct nvme_pf {
     uint16_t admin_support; /* OACS */
     bool flexible_queues, flexible_vectors;
     bool reset_wanted;
+    bool warned;                              /* that VMs share the card */
     uint32_t queues_total, vectors_total;     /* flexible resources of the card */
     uint16_t queues_max, vectors_max;         /* of them for one VF */
     uint16_t queues_granule, vectors_granule; /* 0: none said */

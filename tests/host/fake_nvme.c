@@ -2,8 +2,9 @@
 #include <string.h>
 #include "drivers/nvme/nvme_regs.h"
 
-#define BAR_SIZE 0x4000u
-#define NEVER    UINT64_MAX
+#define BAR_SIZE     0x4000u
+#define NEVER        UINT64_MAX
+#define IDLE_STEP_US 100000u
 
 /* ---- memory ---- */
 
@@ -228,7 +229,8 @@ static uint16_t attachment(struct fake_nvme *card, const struct fake_nvme_comman
     for (unsigned i = 1; i <= count; i++) {
         memcpy(&id, data + 2 * i, sizeof(id));
         struct fake_nvme_secondary *sc = find_secondary(card, id);
-        if (id >= FAKE_NVME_CONTROLLERS || (id != card->id && (!sc || sc->vf_number > card->vfs_on)))
+        if (id >= FAKE_NVME_CONTROLLERS ||
+            (id != card->id && (!sc || (c->cdw10 == NVME_NS_ATTACH && sc->vf_number > card->vfs_on))))
             return NVME_STATUS_CONTROLLER_LIST;
         uint32_t bit = 1u << id;
         if (c->cdw10 == NVME_NS_DETACH) {
@@ -440,7 +442,8 @@ static uint64_t now_us(void *ctx)
 static void delay_us(void *ctx, uint32_t us)
 {
     struct fake_nvme *card = ctx;
-    card->now_us += us;
+    bool idle = card->ready_at == NEVER && card->complete_at == NEVER;
+    card->now_us += card->hurry && idle ? IDLE_STEP_US : us;
     catch_up(card);
 }
 
@@ -490,4 +493,10 @@ void fake_nvme_flr(struct fake_nvme *card)
     card->vectors_primary = card->vectors_next;
     card->vfs_on = 0;
     all_offline(card);
+}
+
+void fake_nvme_set_vfs(struct fake_nvme *card, uint32_t count)
+{
+    all_offline(card);
+    card->vfs_on = count;
 }

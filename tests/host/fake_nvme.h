@@ -36,6 +36,7 @@ struct fake_nvme {
     struct dev_env env;
     _Alignas(4096) uint8_t memory[FAKE_NVME_DMA_PAGES * 4096];
     uint64_t now_us;
+    bool hurry; /* waiting for what will not happen goes in large steps */
     unsigned allocations;
     bool no_memory;
     /* Registers. */
@@ -75,3 +76,5 @@ struct fake_nvme {
 void fake_nvme_init(struct fake_nvme *card, uint32_t secondaries, uint32_t namespaces);
 /* A function level reset of the PF. */
 void fake_nvme_flr(struct fake_nvme *card);
+/* SR-IOV off, and on again with `count` VFs. */
+void fake_nvme_set_vfs(struct fake_nvme *card, uint32_t count);

@@ -6,6 +6,7 @@
 #include <cmocka.h>
 #include "drivers/nvme/nvme_pf.h"
 #include "drivers/nvme/nvme_regs.h"
+#include "hv/lib/log.h"
 #include "tests/host/fake_nvme.h"
 
 #define SECONDARIES 4u
@@ -511,9 +512,7 @@ static void test_owners(void **state)
  * now. */
 static void test_stale_attachments(void **state)
 {
-    assert_int_equal(start(), STATUS_OK);
-    card.vfs_on = SECONDARIES; /* so that the card lets go of the last one */
-    assert_int_equal(nvme_pf_vfs_enabled(&pf, 2, why, sizeof(why)), STATUS_OK);
+    up(2);
     card.namespaces[0].attached = 1u << 0 | 1u << 2 | 1u << 4;
     card.namespaces[1].attached = 1u << 1;
     card.namespaces[2].attached = 1u << 1 | 1u << 3;
@@ -839,6 +838,26 @@ static void test_check(void **state)
     assert_int_equal(check(1), ERR_INVALID);
 }
 
+static unsigned warnings;
+static void count_warnings(void *ctx, enum log_level level, const char *line)
+{
+    warnings += level == LOG_WARN && strstr(line, "card \"Fake card\" S/N 1?[2J serves several VMs") != NULL;
+}
+
+static void test_shared_card(void **state)
+{
+    warnings = 0;
+    log_set_sink(count_warnings, NULL);
+    up(2);
+    assert_int_equal(prepare(0, 1), STATUS_OK);
+    assert_int_equal(prepare(0, 1), STATUS_OK);
+    assert_int_equal(warnings, 0);
+    assert_int_equal(prepare(1, 2), STATUS_OK);
+    assert_int_equal(prepare(0, 1), STATUS_OK);
+    assert_int_equal(warnings, 1);
+    log_set_sink(NULL, NULL);
+}
+
 /* ---- one user at a time ---- */
 
 static void test_lock(void **state)
@@ -905,6 +924,7 @@ int main(void)
         cmocka_unit_test_setup(test_wrong_completion, setup),
         cmocka_unit_test_setup(test_queue_wraps, setup),
         cmocka_unit_test_setup(test_check, setup),
+        cmocka_unit_test_setup(test_shared_card, setup),
         cmocka_unit_test_setup(test_lock, setup),
         cmocka_unit_test_setup(test_status_text, setup),
     };
