@@ -269,6 +269,20 @@ static bool start_nvme(struct devices_pf *p, struct pci_device *dev)
     return nvme_pf_start(p->nvme, &p->bar, &p->env, p->why, DEVICES_WHY) == STATUS_OK;
 }
 
+static bool start_nvme_vfs(struct devices_pf *p)
+{
+    if (nvme_pf_vfs_enabled(p->nvme, p->wanted, p->why, DEVICES_WHY) != STATUS_OK)
+        return false;
+    /* The scan saw controllers that were offline: these have one vector. */
+    uint16_t vectors = nvme_pf_vectors(p->nvme);
+    for (uint16_t i = 0; i < p->wanted && vectors != 0; i++) {
+        struct pci_device *vf = pci_find_vf(&core.pci, p->bdf, i);
+        if (vf->msix_count != 0)
+            vf->msix_count = vectors;
+    }
+    return true;
+}
+
 /* Can it have VFs that may be given away? */
 static bool check_pf(struct devices_pf *p, const struct pci_device *dev)
 {
@@ -304,7 +318,7 @@ static bool start_pf(struct devices_pf *p, struct pci_device *dev)
     if (!good)
         return false;
     if (p->kind == ASSIGN_NVME_VF)
-        return nvme_pf_vfs_enabled(p->nvme, p->wanted, p->why, DEVICES_WHY) == STATUS_OK;
+        return start_nvme_vfs(p);
     enum status s = p->pf.ops->vfs_enabled(&p->pf, p->wanted);
     if (s != STATUS_OK)
         fmt_format(p->why, DEVICES_WHY, "the driver of " BDF_FMT " does not take its VFs: %s",

@@ -278,6 +278,13 @@ static uint16_t share(const struct nvme_pf *pf, uint32_t total, uint16_t max, ui
     return (uint16_t)n;
 }
 
+uint16_t nvme_pf_vectors(const struct nvme_pf *pf)
+{
+    if (!pf->flexible_vectors || pf->vf_count == 0)
+        return 0;
+    return share(pf, pf->vectors_total, pf->vectors_max, pf->vectors_granule);
+}
+
 /* Resources first: a controller without them cannot go online (5.22). */
 static enum status take_online(struct nvme_pf *pf, struct nvme_vf *vf, char *why, size_t size)
 {

@@ -6,8 +6,8 @@
  * Order: the PF's Memory Space and Bus Master on and its DMA domain ready, nvme_pf_start(), SR-IOV on
  * (drivers/pci), nvme_pf_vfs_enabled(), then for each VM nvme_pf_prepare_vf() and, when it stops,
  * nvme_pf_release_vf(). A function level reset of a VF keeps its controller as it is; nvme_pf_prepare_vf()
- * may be called again after one, and makes the controller fresh. The number of MSI-X vectors that a VF shows
- * in its configuration space can change with nvme_pf_prepare_vf(): read it afterwards.
+ * may be called again after one, and makes the controller fresh. An offline VF shows one
+ * MSI-X vector in its configuration space; see nvme_pf_vectors().
  *
  * All functions may be called on every CPU, not from interrupt context; they wait through env->delay_us, for
  * NVME_COMMAND_US per command at most, and for the lock (one user at a time) NVME_LOCK_US. Nothing that the
@@ -78,6 +78,9 @@ bool nvme_pf_reset_wanted(const struct nvme_pf *pf);
 /* SR-IOV is on with `count` VFs. All of them go offline. The flexible resources are shared out evenly among
  * them. */
 enum status nvme_pf_vfs_enabled(struct nvme_pf *pf, uint32_t count, char *why, size_t size);
+
+/* How many MSI-X vectors a VF has once nvme_pf_prepare_vf() has succeeded. 0: as many as it shows now. */
+uint16_t nvme_pf_vectors(const struct nvme_pf *pf);
 
 /* Gives VF `vf` (from 0) the namespace, and to nobody else: its controller goes offline, loses every other
  * namespace, gets its share of queues and vectors, goes online, and gets this one; then the card is asked

@@ -68,6 +68,7 @@ static void test_start(void **state)
 {
     struct nvme_info info;
     assert_int_equal(start(), STATUS_OK);
+    assert_int_equal(nvme_pf_vectors(&pf), 0); /* nobody's yet */
     nvme_pf_info(&pf, &info);
     assert_string_equal(info.model, "Fake card");
     assert_string_equal(info.serial, "S/N 1?[2J"); /* nothing that a terminal obeys */
@@ -456,6 +457,7 @@ static void test_prepare(void **state)
     assert_int_equal(vf->nsid, 3);
     assert_int_equal(vf->queues, 3);
     assert_int_equal(vf->vectors, 2);
+    assert_int_equal(nvme_pf_vectors(&pf), 2);
     assert_int_equal(nvme_pf_namespace(&pf, 2)->vf, 1);
     assert_int_equal(check(1), STATUS_OK);
     assert_int_equal(nvme_pf_vf(&pf, 0)->state, NVME_VF_FREE);
@@ -600,6 +602,7 @@ static void test_private_resources(void **state)
         card.secondaries[i].vectors = 5;
     }
     enable(4);
+    assert_int_equal(nvme_pf_vectors(&pf), 0);
     assert_int_equal(prepare(3, 1), STATUS_OK);
     assert_int_equal(nvme_pf_vf(&pf, 3)->queues, 9);
     assert_int_equal(nvme_pf_vf(&pf, 3)->vectors, 5);
