@@ -232,6 +232,19 @@ static void run_vfs(struct prompt_call *call)
     call->lines.next = devices_vfs_next;
 }
 
+static bool iommu_lines_next(struct lines *self, char *line, size_t size)
+{
+    return iommu_line(core.iommu, self->step++, line, size);
+}
+
+static void run_iommu(struct prompt_call *call)
+{
+    if (core.iommu)
+        call->lines.next = iommu_lines_next;
+    else
+        REPLY("no IOMMU is in use, so no device can be given to a VM: %s", host_devices.iommu_why);
+}
+
 /* ---- a VM's life ---- */
 
 static void give_order(struct prompt_call *call, enum vm_order order)
@@ -323,6 +336,7 @@ const struct prompt_command prompt_commands[] = {
     {"stop", "VM", "stops a VM at once, as if its plug were pulled", run_stop},
     {"reset", "VM", "stops a VM at once and starts it again", run_reset},
     {"pci", "[B:D.F]", "the machine's PCI functions, and which of them a VM could be given", prompt_run_pci},
+    {"iommu", "", "VT-d units, what they can do, who is in which domain, interrupts, faults", run_iommu},
     {"attach", "VM", "brings a VM to the front, as Ctrl-A and its digit do", run_attach},
     {"exit", "", "back to the VM in front; also Ctrl-D", run_exit},
     {"reboot", "[yes]", "resets the machine; `yes` when VMs are running, which end with it", run_reboot},

@@ -404,12 +404,12 @@ static enum status prepare(struct iommu *iommu, const struct acpi_dmar *dmar, co
 
 static void report(const struct iommu *iommu)
 {
-    for (uint32_t i = 0; i < iommu->unit_count; i++) {
-        const struct vtd_unit *unit = iommu->units[i];
-        log_line(LOG_INFO, "iommu", "unit %llx is on: no DMA passes%s%s", (unsigned long long)unit->base.v,
-                 iommu->can_remap ? ", no interrupt of a device" : "; interrupts are not remapped",
-                 unit->left_on & VTD_GCMD_TE ? " (taken over from the firmware)" : "");
-    }
+    for (uint32_t i = 0; i < iommu->unit_count; i++)
+        log_line(LOG_DEBUG, "iommu", "unit %llx: CAP %llx, ECAP %llx, GSTS was %x%s",
+                 (unsigned long long)iommu->units[i]->base.v, (unsigned long long)iommu->units[i]->cap,
+                 (unsigned long long)iommu->units[i]->ecap, iommu->units[i]->left_on,
+                 iommu->units[i]->left_on & VTD_GCMD_TE ? ": translation is taken over from the firmware"
+                                                        : "");
     for (uint32_t i = 0; i < iommu->reserved_count; i++)
         log_line(LOG_INFO, "iommu", BDF_FMT " keeps what the firmware reserved for it%s",
                  BDF_ARGS(iommu->reserved[i].bdf),

@@ -9,10 +9,13 @@
 #include <cmocka.h>
 
 #include "hv/console.h"
+#include "hv/devices.h"
 #include "hv/lib/bits.h"
+#include "hv/lib/fmt.h"
 #include "hv/prompt.h"
 #include "tests/host/fake_host.h"
 #include "tests/host/fake_pci.h"
+#include "tests/host/fake_vtd.h"
 #include "tests/host/machine.h"
 
 #define PROMPT "bulkhead> "
@@ -305,6 +308,25 @@ static void test_vms(void **state)
     assert_has(got, "db-2");
 }
 
+static void test_iommu(void **state)
+{
+    static struct fake_vtd vtd;
+    static struct iommu iommu;
+    static struct acpi_dmar dmar;
+    char why[100];
+    fmt_format(host_devices.iommu_why, sizeof(host_devices.iommu_why), "it is off");
+    assert_has(answer("iommu"), "no device can be given to a VM: it is off");
+    fake_vtd_init(&vtd, 1, FAKE_VTD_CAP, FAKE_VTD_ECAP);
+    fake_vtd_dmar(&vtd, &dmar);
+    assert_int_equal(iommu_init(&iommu, &dmar, &vtd.config, &vtd.env, why, sizeof(why)), STATUS_OK);
+    core.iommu = &iommu;
+    const char *got = answer("iommu");
+    core.iommu = NULL;
+    assert_has(got, "unit 0 at fed90000, segment 0, all that others do not have: 0 faults");
+    assert_has(got, "0 of 255 domains");
+    fake_vtd_free(&vtd);
+}
+
 static void test_pci(void **state)
 {
     static struct fake_pci pci;
@@ -571,7 +593,7 @@ int main(void)
         T(test_many_words),
         T(test_help),
         T(test_vms),
-        T(test_pci),
+        T(test_iommu),
         T(test_pci),
         T(test_log),
         T(test_log_ends),
