@@ -210,12 +210,12 @@ void igb_mailbox_serve(struct pf *pf, uint32_t vf, uint64_t now_us)
     igb_write(pf, IGB_MBVFICR, 1u << vf);
     for (unsigned i = 0; i < IGB_MAIL_DWORDS; i++)
         msg[i] = igb_read(pf, IGB_VMBMEM(vf) + 4 * i);
-    /* Acknowledged with the buffer kept: nobody comes between the request and its answer. */
-    igb_write(pf, IGB_P2VMAILBOX(vf), IGB_P2V_ACK | IGB_P2V_PFU);
     unsigned length = answer(pf, vf, msg);
     for (unsigned i = 0; i < length; i++)
         igb_write(pf, IGB_VMBMEM(vf) + 4 * i, msg[i]);
-    igb_write(pf, IGB_P2VMAILBOX(vf), IGB_P2V_STS);
+    /* Acknowledged, answered and given back at once: igbvf takes its link for lost when it looks in between.
+     */
+    igb_write(pf, IGB_P2VMAILBOX(vf), IGB_P2V_ACK | IGB_P2V_STS);
     sent(v, now_us);
 }
 
