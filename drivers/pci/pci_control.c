@@ -122,7 +122,7 @@ static void reset_bus(const struct pci_config *cfg, const struct dev_env *env, c
     uint32_t control = read16(cfg, port, PCI_REG_BRIDGE_CONTROL);
     write16(cfg, port, PCI_REG_BRIDGE_CONTROL, control | PCI_BRIDGE_CONTROL_RESET);
     env->delay_us(env->ctx, BUS_RESET_US);
-    write16(cfg, port, PCI_REG_BRIDGE_CONTROL, control & ~PCI_BRIDGE_CONTROL_RESET);
+    write16(cfg, port, PCI_REG_BRIDGE_CONTROL, control);
 }
 
 /* What firmware set and a reset takes: without the link's parameters a device may no longer understand its
@@ -168,7 +168,7 @@ static void restore(const struct pci_config *cfg, const struct pci_device *dev, 
         cfg->write(cfg->ctx, dev->bdf, PCI_REG_INTERRUPT, 1, s->header[PCI_REG_INTERRUPT / 4] & 0xff);
         cfg->write(cfg->ctx, dev->bdf, PCI_REG_HEADER, 1, s->header[PCI_REG_HEADER / 4] & 0xff);
     }
-    uint32_t command = s->header[PCI_REG_COMMAND / 4] & UINT16_MAX & ~PCI_COMMAND_MASTER;
+    uint32_t command = s->header[PCI_REG_COMMAND / 4] & UINT16_MAX;
     write16(cfg, dev, PCI_REG_COMMAND, dev->is_vf ? command | PCI_COMMAND_MEMORY : command);
 }
 

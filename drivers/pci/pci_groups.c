@@ -35,7 +35,7 @@ static bool isolates(const struct pci_device *dev)
     case PCI_EXP_RC_COLLECTOR:
         return false;
     default:
-        return !dev->multifunction || dev->is_vf || redirects(dev) || is_known_isolated(dev);
+        return !dev->multifunction || redirects(dev) || is_known_isolated(dev);
     }
 }
 
@@ -71,7 +71,7 @@ static void join_bridges(struct pci_inventory *inv, uint32_t i)
 static void join_functions(struct pci_inventory *inv, uint32_t i)
 {
     const struct pci_device *dev = &inv->devices[i];
-    if (!dev->multifunction || dev->is_vf || isolates(dev))
+    if (!dev->multifunction || isolates(dev))
         return;
     for (uint32_t k = 0; k < inv->count; k++) {
         const struct pci_device *other = &inv->devices[k];

@@ -10,7 +10,6 @@
 #define POLL_US      (10 * MS)
 #define ANSWER_POLLS 100u /* 1 s for a VF that puts off its first answer (6.6.1) */
 #define PAGES_4K     1u
-#define FOUR_GIB     (1ull << 32)
 #define GONE         0xffffu
 
 struct enable {
@@ -83,7 +82,7 @@ static enum status check_rids(const struct enable *e)
         return FAIL(e, ERR_RANGE, BDF_FMT " gives its virtual functions no addresses", BDF_ARGS(e->pf->bdf));
     for (unsigned i = 0; i < e->count; i++) {
         uint32_t rid = vf_rid(e, i);
-        if (rid > UINT16_MAX || !bus_is_theirs(e, rid >> 8))
+        if (!bus_is_theirs(e, rid >> 8))
             return FAIL(e, ERR_NO_MEMORY,
                         "VF %u of " BDF_FMT " would be on bus %02x, which the bridge above does not lead to",
                         i, BDF_ARGS(e->pf->bdf), rid >> 8);
@@ -159,10 +158,9 @@ static bool window_fits(const struct pci_window *w, enum pci_window_kind kind, c
            (kind == PCI_WINDOW_MEMORY || bar->kind == PCI_BAR_MEM64_PREFETCH);
 }
 
-static bool range_in_window(struct range r, const struct pci_window *w, const struct pci_bar *bar)
+static bool range_in_window(struct range r, const struct pci_window *w)
 {
-    return r.base >= w->base && r.end - 1 <= w->limit && r.end > r.base &&
-           (pci_bar_is_64(bar->kind) || r.end <= FOUR_GIB);
+    return r.base >= w->base && r.end - 1 <= w->limit && r.end > r.base;
 }
 
 /* Room of `bytes` in a window, or 0. Each step passes something that is in the way, so it ends. */
@@ -172,7 +170,7 @@ static uint64_t search(const struct enable *e, const struct pci_window *w, const
     uint64_t at = align_up(w->base, bar->size), end;
     for (;;) {
         struct range r = {at, at + bytes};
-        if (at < w->base || !range_in_window(r, w, bar))
+        if (at < w->base || !range_in_window(r, w))
             return 0;
         if (!is_taken(e, r, &end))
             return at;
@@ -196,7 +194,7 @@ static bool is_well_placed(const struct enable *e, struct pci_bar *bar, uint64_t
     if (taken || !bridge)
         return !taken;
     for (unsigned k = PCI_WINDOW_MEMORY; k < PCI_WINDOWS; k++)
-        if (window_fits(&bridge->windows[k], k, bar) && range_in_window(r, &bridge->windows[k], bar))
+        if (window_fits(&bridge->windows[k], k, bar) && range_in_window(r, &bridge->windows[k]))
             return true;
     return false;
 }

@@ -33,8 +33,8 @@ END_MARK = "\x01qemu ended "      # on the control channel, at any time
 
 def qemu_command(disk, console, cpus, memory, directory, root="/", accel="kvm,kernel-irqchip=split", cpu="host,migratable=off"):
     """QEMU's arguments, the same on every carrier. disk: path of a device or file; console: a chardev without its id;
-    root: where QEMU and its firmware are; directory: where it finds namespaces (nvme0, ...). igb at 01:00.0, NVMe at 02:00.0, an e1000e at 00:1b.0, each network
-    card on a tap device of its own (tap0, tap1)."""
+    root: where QEMU and its firmware are; directory: where it finds namespaces (nvme0, ...). igb at 01:00.0, NVMe at 02:00.0, an e1000e
+    at 03:00.0 (which has no FLR, so it needs a port that can reset it), each network card on a tap device of its own (tap0, tap1)."""
     argv = [*_program(root), "-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none",
             "-accel", accel, "-cpu", cpu, "-machine", "q35", "-smp", str(cpus), "-m", str(memory), "-bios", os.path.join(root, FIRMWARE),
             "-chardev", console + ",id=console", "-serial", "chardev:console",
@@ -43,7 +43,8 @@ def qemu_command(disk, console, cpus, memory, directory, root="/", accel="kvm,ke
             "-device", "pcie-root-port,id=rp1,bus=pcie.0,addr=2.0,chassis=1,slot=1,pref64-reserve=16M",
             "-device", "pcie-root-port,id=rp2,bus=pcie.0,addr=3.0,chassis=2,slot=2,pref64-reserve=16M",
             "-device", "igb,bus=rp1,netdev=wire0,romfile=,mac=" + PF_MACS[0],
-            "-device", "e1000e,bus=pcie.0,addr=1b.0,netdev=wire1,romfile=,mac=" + PF_MACS[1],
+            "-device", "pcie-root-port,id=rp3,bus=pcie.0,addr=1b.0,chassis=3,slot=3",
+            "-device", "e1000e,bus=rp3,netdev=wire1,romfile=,mac=" + PF_MACS[1],
             "-device", "nvme-subsys,id=subsystem",
             "-device", "nvme,id=nvme,bus=rp2,serial=bulkhead,subsys=subsystem,max_ioqpairs=10,msix_qsize=11,"
             "sriov_max_vfs=2,sriov_vq_flexible=6,sriov_vi_flexible=4"]

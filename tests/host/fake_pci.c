@@ -137,7 +137,7 @@ static void after_write(struct fake_pci *pci, struct fake_pci_function *f, uint3
     if (was_master && !master)
         f->pending_end = pci->now_us + f->pending_us;
     if ((f->pcie && offset == f->pcie + PCI_EXP_DEVCTL && (written & PCI_EXP_DEVCTL_FLR) &&
-         (fake_pci_get(f, f->pcie + PCI_EXP_DEVCAP, 4) & PCI_EXP_DEVCAP_FLR)) ||
+         (f->pf >= 0 || (fake_pci_get(f, f->pcie + PCI_EXP_DEVCAP, 4) & PCI_EXP_DEVCAP_FLR))) ||
         (f->af && offset == f->af + PCI_AF_CONTROL && (written & PCI_AF_CONTROL_FLR)))
         reset(pci, f);
     if ((f->space[0xe] & PCI_HEADER_TYPE) == 1 && offset == PCI_REG_BRIDGE_CONTROL) {

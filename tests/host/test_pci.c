@@ -198,9 +198,11 @@ static void test_acs_enable(void **state)
     machine("server");
     struct fake_pci_function *port = fake_pci_find(&pci, PCI_BDF(0, 1, 0));
     uint16_t control = at(0, 1, 0)->acs + PCI_ACS_CONTROL;
-    assert_int_equal(fake_pci_get(port, control, 2), 0);
+    const uint16_t blocking = 2; /* translation blocking: not ours to change */
+    fake_pci_put(port, control, 2, blocking);
     pci_acs_enable(&inv, &pci.cfg);
-    assert_int_equal(fake_pci_get(port, control, 2), PCI_ACS_SV | PCI_ACS_RR | PCI_ACS_CR | PCI_ACS_UF);
+    assert_int_equal(fake_pci_get(port, control, 2),
+                     blocking | PCI_ACS_SV | PCI_ACS_RR | PCI_ACS_CR | PCI_ACS_UF);
     expect_group(1, 0, 0, PCI_BDF(1, 0, 0));
     unsigned writes = pci.writes;
     pci_acs_enable(&inv, &pci.cfg); /* nothing left to do */
@@ -318,6 +320,7 @@ static void test_odd_headers(void **state)
     fake_pci_put(f, PCI_REG_BAR0 + 12, 4, 4);
     fake_pci_put(f, PCI_REG_BAR0 + 20, 4, PCI_BAR_FLAG_64); /* no upper half */
     fake_pci_bar(f, PCI_REG_BAR0 + 8, 8ull << 30);
+    fake_pci_bar(f, PCI_REG_BAR0 + 20, 0x1000);
     fake_pci_add(&pci, PCI_BDF(0, 4, 1), 1, 2, 0x020000, 0); /* no function 0: not there */
     fake_pci_add(&pci, PCI_BDF(0, 5, 0), 1, 2, 0x020000, 0);
     fake_pci_add(&pci, PCI_BDF(0, 5, 1), 1, 2, 0x020000, 0); /* not multi-function */
@@ -472,6 +475,7 @@ static void test_sriov_kept(void **state)
     struct pci_device *pf = at(1, 0, 0);
     struct fake_pci_function *f = fake_pci_find(&pci, pf->bdf);
     uint64_t begin = pci.now_us;
+    fake_pci_put(f, pf->sriov_cap + PCI_SRIOV_PAGE, 4, 2);
     enable(pf, 7);
     assert_in_range(pci.now_us - begin, 100 * MS, 200 * MS);
     assert_int_equal(inv.count, 22);
@@ -605,6 +609,9 @@ static void test_sriov_refused(void **state)
     f->refuses_vfs = true;
     expect_refusal(pf, 2, ERR_RANGE, "01:00.0 refuses to switch 2 virtual functions on");
     f->refuses_vfs = false;
+    fake_pci_bar(f, pf->sriov_cap + PCI_SRIOV_BAR0, 0x800);
+    expect_refusal(pf, 2, ERR_UNSUPPORTED, "VF BAR 0 of 01:00.0 is not what the specification allows");
+    fake_pci_bar(f, pf->sriov_cap + PCI_SRIOV_BAR0, 0x4000);
     enable(pf, 2);
 
     machine("qemu-q35-seabios"); /* no window, no room */
@@ -731,8 +738,8 @@ static void test_flr_vf(void **state)
     enable(at(1, 0, 0), 2);
     struct pci_device *vf = pci_find_vf(&inv, PCI_BDF(1, 0, 0), 1);
     struct fake_pci_function *f = fake_pci_find(&pci, vf->bdf);
-    fake_pci_put(f, 0xa0 + PCI_EXP_DEVCAP, 4, PCI_EXP_DEVCAP_FLR); /* for the model */
     pci_master(&pci.cfg, vf, true);
+    pci_memory(&pci.cfg, vf, false); /* it comes back with it all the same */
     fake_pci_put(f, vf->msix + PCI_MSIX_CONTROL, 2, 0x8002);
     assert_int_equal(flr(vf), STATUS_OK);
     assert_int_equal(f->resets, 1);

@@ -84,7 +84,14 @@ def preflight(t, carrier):
         for what in ("VT-x", "EPT, 4 levels, write-back", "unrestricted guest", "VPID", "ACPI tables", r"VT-d \(DMAR table\)"):
             t.check(boot.seen(r"^  ok  +%s  " % what), "nested: preflight: %s" % what.replace("\\", ""))
         t.check(boot.seen(r"^  ok +CPUs +1 found \(MP Services\)"), "nested: preflight: one CPU")
+        t.check(boot.seen(r"^  ok +PCI functions +\d+, of which 3 assignable; 2 with SR-IOV \(10 VFs\)"), "nested: preflight: PCI functions")
+        for device in (r"01:00\.0  8086:10c9  Ethernet controller +group \d+ +assignable; 8 VFs",
+                       r"02:00\.0  1b36:0010  NVMe controller +group \d+ +assignable; 2 VFs",
+                       r"03:00\.0  8086:10d3  Ethernet controller +group \d+ +assignable$",
+                       r"00:1f\.2  8086:2922  SATA controller +group \d+ +cannot be reset alone"):
+            t.check(boot.seen("^  " + device), "nested: preflight: " + device.split()[0].replace("\\", ""))
         off = boot.wait_off(60)
+        t.check(boot.seen(r"core: \d+ PCI functions; bus mastering taken from [1-9]"), "nested: the core finds PCI functions, and takes bus mastering")
         t.check(off and boot.seen("^bye") and not boot.seen("check FAILED|PANIC"), "nested: a small guest runs, and the machine powers off",
                 "%.0f s" % boot.seconds())
 
