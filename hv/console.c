@@ -11,7 +11,7 @@
 #define OUTPUT_SPARE 128u   /* kept free for the line that says how many were left out */
 #define CHUNK        16u    /* bytes moved at a time: a port's FIFO */
 #define FLUSH_TRIES  (1u << 28)
-#define PANIC_TRIES  (1u << 22) /* pauses; a byte of the slowest line takes less */
+#define STUCK_TRIES  (1u << 22) /* looks at the port, seconds: a byte of the slowest line takes less */
 
 #define HIGH_WATER       (CONSOLE_RING / 2) /* the rest is for one exit's output of each vCPU (REP OUTSB) */
 #define THROTTLE_US      2000u
@@ -306,12 +306,13 @@ static bool anything_waits(void)
     return *inject || console_backlog() || (vm && (recall_at != recall_end || ring_waiting(&vm->console)));
 }
 
-/* Moves what the port takes now. */
-static void drain(void)
+/* Moves what the port takes now. False: nothing. */
+static bool drain(void)
 {
     uint8_t bytes[CHUNK];
+    bool moved = false;
     if (!anything_waits()) /* looking at the port costs a microsecond on real hardware */
-        return;
+        return false;
     unsigned room = port->tx_room();
     while (room) {
         unsigned n = next_bytes(bytes, room < CHUNK ? room : CHUNK);
@@ -324,7 +325,9 @@ static void drain(void)
         }
         wire_fresh = bytes[n - 1] == '\n';
         room -= n;
+        moved = true;
     }
+    return moved;
 }
 
 static void try_drain(void)
@@ -649,10 +652,11 @@ void console_flush(void)
     closing = true;
     last_place = vm ? __atomic_load_n(&vm->console.head, __ATOMIC_RELAXED) : 0;
     spin_unlock(&lock);
-    for (unsigned tries = 0; tries < FLUSH_TRIES; tries++) {
+    for (unsigned tries = 0, still = 0; tries < FLUSH_TRIES && still < STUCK_TRIES; tries++) {
         step_show();
         spin_lock(&lock);
-        drain();
+        bool moved = drain();
+        still = moved ? 0 : still + 1;
         bool done = is_flushed(vm);
         spin_unlock(&lock);
         if (done && __atomic_load_n(&show_count, __ATOMIC_ACQUIRE) == 0)
@@ -666,7 +670,7 @@ static void panic_put(uint8_t byte)
 {
     for (unsigned tries = 0; !port_stuck && !port->tx_room(); tries++) {
         __builtin_ia32_pause();
-        port_stuck = tries == PANIC_TRIES;
+        port_stuck = tries == STUCK_TRIES;
     }
     if (!port_stuck)
         port->tx(byte);
@@ -692,6 +696,6 @@ void console_panic_write(const char *text)
 
 void console_panic_flush(void)
 {
-    for (unsigned tries = 0; tries < FLUSH_TRIES && !port->tx_idle(); tries++)
+    for (unsigned tries = 0; !port_stuck && tries < STUCK_TRIES && !port->tx_idle(); tries++)
         __builtin_ia32_pause();
 }

@@ -202,7 +202,8 @@ static enum status place_initrd(const struct linux_image *image, const struct gu
     uint64_t end = layout->low_end;
     if (end > image->initrd_max)
         end = image->initrd_max + 1;
-    uint64_t above = end > out->kernel_end ? end - align_up(out->kernel_end, PAGE_SIZE) : 0;
+    uint64_t behind = align_up(out->kernel_end, PAGE_SIZE); /* may be above `end`, which a header gives */
+    uint64_t above = end > behind ? end - behind : 0;
     uint64_t limit = end < out->kernel ? end : out->kernel;
     uint64_t below = limit > GUEST_ONE_MIB ? align_down(limit, PAGE_SIZE) - GUEST_ONE_MIB : 0;
     uint64_t want = align_up(size, PAGE_SIZE);

@@ -795,6 +795,31 @@ static void test_panic_with_a_stuck_port(void **state)
     console_panic_write("PANIC\n");
     console_panic_write("and more\n");
     assert_sent("PAN");
+    idle_after = UINT32_MAX;
+    console_panic_flush(); /* it has been waited for long enough */
+    assert_int_equal(idle_asked, 0);
+    console_init(&port);
+    console_panic_flush();
+    assert_in_range(idle_asked, 1, 1u << 23);
+}
+
+/* A port that takes nothing more keeps the machine from going off for some seconds, and not for minutes; one
+ * that is only slow is waited for. */
+static void test_flush_of_a_stuck_port(void **state)
+{
+    char line[200];
+    memset(line, 'x', sizeof(line) - 1);
+    line[sizeof(line) - 1] = 0;
+    room = 5;
+    console_line(line);
+    idle_after = UINT32_MAX;
+    console_flush();
+    assert_int_equal(sent, 5);
+    assert_in_range(room_asked, 1u << 20, 1u << 23);
+    idle_after = 0;
+    refill = 1; /* a byte for each second look */
+    console_flush();
+    assert_int_equal(sent, sizeof(line) + 1);
 }
 
 #define T(f) cmocka_unit_test_setup(f, setup)
@@ -837,6 +862,7 @@ int main(void)
         T(test_guest_output),
         T(test_panic),
         T(test_panic_with_a_stuck_port),
+        T(test_flush_of_a_stuck_port),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

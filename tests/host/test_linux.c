@@ -304,6 +304,13 @@ static void test_what_does_not_fit(void **state)
     assert_int_equal(plan_for(384 * M, 305 * M, 0), ERR_RANGE);
     assert_int_equal(plan_for(384 * M, 304 * M, 0), STATUS_OK);
     assert_true(plan.initrd >= plan.kernel_end);
+    /* The highest address for an initrd lies in the kernel's last page: nothing is free above it. */
+    w(0x260, INIT - 100, 4);
+    w(0x22c, 16 * M + INIT - 100, 4);
+    assert_int_equal(plan_for(384 * M, 15 * M + 1, 0), ERR_RANGE);
+    assert_int_equal(plan_for(384 * M, 15 * M, 0), STATUS_OK);
+    assert_int_equal(plan.initrd, M);
+    setup(NULL);
     assert_int_equal(plan_for(8 * G, 5 * G, 0), ERR_RANGE); /* the protocol's size field has 32 bits */
     assert_int_equal(plan_for(8 * G, UINT64_MAX, 0), ERR_RANGE);
     assert_int_equal(plan_for(384 * M, 0, 2047), STATUS_OK);

@@ -102,6 +102,8 @@ bool vmx_handle_exit(struct vcpu *vcpu, struct recorder_entry *entry)
 
 void vmx_entry_failed(struct vcpu *vcpu)
 {
+    if (vmx_host.mitigate.spec_ctrl)
+        leave_guest_speculation(vmx_of(vcpu)); /* it had been put in for the entry */
     uint64_t error = vmcs_read(VMCS_INSTRUCTION_ERROR);
     log_vcpu(LOG_ERROR, vcpu, "VM entry refused, VM-instruction error %llu", (unsigned long long)error);
     virt_explain_entry_failure(vcpu);
