@@ -13,26 +13,22 @@
 static void *found; /* memory with the last run's black box */
 static struct span found_text;
 
+/* The first place that can be had, which is the same at each start of a machine. The others may have been a
+ * guest's memory: what is written there is no word of Bulkhead's. */
 uint64_t efi_blackbox_place(void)
 {
     static const uint64_t places[] = BLACKBOX_PLACES;
-    uint64_t chosen = 0;
 
-    for (unsigned i = 0; i < ARRAY_SIZE(places) && !found; i++) {
+    for (unsigned i = 0; i < ARRAY_SIZE(places); i++) {
         EFI_PHYSICAL_ADDRESS at = places[i];
         /* That it can be allocated also says that it is memory, and nobody's. */
         if (EFI_ERROR(efi_bs->AllocatePages(AllocateAddress, EfiLoaderData, BLACKBOX_SIZE / PAGE_SIZE, &at)))
             continue;
         if (blackbox_find((const void *)(uintptr_t)at, &found_text))
             found = (void *)(uintptr_t)at;
-        if (found && chosen)
-            efi_bs->FreePages(chosen, BLACKBOX_SIZE / PAGE_SIZE);
-        if (found || !chosen)
-            chosen = at;
-        else
-            efi_bs->FreePages(at, BLACKBOX_SIZE / PAGE_SIZE);
+        return at;
     }
-    return chosen;
+    return 0;
 }
 
 static EFI_STATUS write_file(CHAR16 *name, const void *data, uint64_t size)

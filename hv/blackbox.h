@@ -7,8 +7,9 @@
 
 #define BLACKBOX_SIZE (32u * 1024u) /* bytes, whole pages */
 
-/* Where the loader puts it, if it can: the first of these host-physical addresses that is free. Few and
- * fixed, so that the next start knows where to look. Firmware works below and far above them. */
+/* Where the loader puts it, if it can: the first of these host-physical addresses that is free. Fixed, so
+ * that the next start looks at the same place, and at no other: guests may have had those. Firmware works
+ * below and far above them. */
 #define BLACKBOX_PLACES                                                                                      \
     {                                                                                                        \
         0x4000000, 0x8000000, 0x6000000, 0x2000000, 0xc000000, 0x10000000                                    \

@@ -3,6 +3,7 @@ import os
 import re
 import subprocess
 
+import build
 import guests
 import image
 import rig
@@ -91,3 +92,24 @@ def panic(t):
     t.check(old is not None and old.startswith("bulkhead: PANIC"), "black box: the one before is kept", "" if old else "no such file")
     t.check(report is not None and "Preflight:" in report and "EPT, 4 levels" in report and "Starting the core" in report,
             "\\bulkhead.report has the preflight report", "" if report else "no such file")
+
+
+def forged(t):
+    """A guest fills its memory with black boxes. The machine's next start does not believe them."""
+    build.configure()
+    build.ninja(["multiboot_hello"], what="building the Multiboot guest")
+    where = rig.directory("forged")
+    config, disk = os.path.join(where, "bulkhead.conf"), os.path.join(where, "disk.img")
+    with open(config, "w", encoding="ascii") as file:
+        file.write("[machine]\non_idle = reboot\n[vm liar]\ncpus = 0\nmemory = 160M\nkernel = hello.elf\ncmdline = forge\n")
+    image.write(disk, [("EFI/BOOT/BOOTX64.EFI", build.LOADER), ("bulkhead.conf", config),
+                           ("hello.elf", os.path.join(build.BUILD, "guest", "multiboot_hello.elf"))])
+    with rig.Boot("forged", disk, memory=320) as boot:
+        boot.expect(r"^forged\n", SECONDS)
+        boot.expect(r"every VM has stopped: rebooting the machine", 60)
+        boot.expect(r"^Bulkhead loader\n", SECONDS)
+        start = boot.at
+        boot.expect(r"^hello\n", SECONDS)
+        said = boot.text[start:boot.at]
+    t.check("ended in a panic" not in said and "forged by" not in said, "black box: a guest cannot leave one",
+            "" if "forged by" not in said else "the guest's text was shown as the host's")

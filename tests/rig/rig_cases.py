@@ -296,6 +296,7 @@ CASES = [
     ("multiboot", rig_multiboot.run),
     ("screen", rig_screen.run),
     ("black box", rig_blackbox.panic),
+    ("black box forged", rig_blackbox.forged),
     ("vmx_check", rig_vmxcheck.run),
     ("exit costs", budgets),
 ]

@@ -1,6 +1,7 @@
 /* The smallest Multiboot guest: says over COM1 what it was given, checks what can be checked from inside, and
- * ends as the last word of its command line says: poweroff, reboot, triple (a triple fault), or exit (through
- * `compat = qemu`'s debug exit, after a word at the debug port). The rig reads the lines
+ * ends as the last word of its command line says: poweroff, reboot, triple (a triple fault), exit (through
+ * `compat = qemu`'s debug exit, after a word at the debug port), or forge (all its memory full of what looks
+ * like the black box of a panic of Bulkhead's, then poweroff). The rig reads the lines
  * (tests/rig/rig_multiboot.py). */
 #include <stddef.h>
 #include <stdint.h>
@@ -28,6 +29,8 @@
 #define DEBUG_PORT    0xe9u
 #define DEBUG_EXIT    0xf4u
 #define EXIT_CODE     21u /* scripts/run makes 43 of it */
+#define PAGE          0x1000u
+#define FORGED_LENGTH 18u
 #define CR0_PE        0x1u
 #define CR0_PG        0x80000000u
 
@@ -219,6 +222,39 @@ static void check_rsdp(void)
     check("the RSDP is where a PC has it", 0);
 }
 
+/* ---- lies ---- */
+
+/* As hv/blackbox.c has it. */
+struct black_box {
+    uint64_t magic;
+    uint32_t version, length, crc, pad;
+    char text[FORGED_LENGTH];
+};
+
+static uint32_t crc32(const char *bytes, unsigned size)
+{
+    uint32_t crc = ~0u;
+
+    for (unsigned i = 0; i < size; i++) {
+        crc ^= (uint8_t)bytes[i];
+        for (unsigned bit = 0; bit < 8; bit++)
+            crc = crc >> 1 ^ (crc & 1 ? 0xedb88320u : 0);
+    }
+    return ~crc;
+}
+
+/* The loader of the machine's next start must not take a guest's word for the host's. */
+static void forge(uint32_t from, uint32_t to)
+{
+    static const char text[FORGED_LENGTH] = "forged by a guest\n";
+    struct black_box forged = {0x786f626b63616c62ull, 1, FORGED_LENGTH, crc32(text, FORGED_LENGTH), 0, ""};
+
+    for (unsigned i = 0; i < FORGED_LENGTH; i++)
+        forged.text[i] = text[i];
+    for (uint32_t page = (from + PAGE - 1) & ~(PAGE - 1); page < to; page += PAGE)
+        *(volatile struct black_box *)page = forged;
+}
+
 /* ---- the end ---- */
 
 static int ends_with(const char *text, const char *word)
@@ -257,7 +293,11 @@ void hello_main(uint32_t magic, const struct info *info, uint32_t eflags)
     show_modules(info);
     check_rsdp();
     print("bye\r\n");
-    if (ends_with(cmdline, "poweroff"))
+    if (ends_with(cmdline, "forge")) {
+        forge((uint32_t)guest_end, (info->mem_upper << 10) + ONE_MIB);
+        print("forged\r\n");
+    }
+    if (ends_with(cmdline, "poweroff") || ends_with(cmdline, "forge"))
         out16(PM1_CONTROL, SLEEP_S5);
     if (ends_with(cmdline, "reboot"))
         out8(RESET_CONTROL, RESET_HARD);
