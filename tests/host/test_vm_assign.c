@@ -299,6 +299,24 @@ static bool is_master(uint16_t bdf)
     return pci_read(NULL, bdf, PCI_REG_COMMAND, 2) & PCI_COMMAND_MASTER;
 }
 
+/* Raises the message in d's entry 0, whatever its mask bit says; at which CPU and vector, or false. */
+static bool raise_as(const struct vm_device *d, uint16_t bdf, uint32_t *apic, uint8_t *vector)
+{
+    uint64_t address;
+    uint32_t data;
+    iommu_irq_message(core.iommu, d->handles[0], &address, &data);
+    return fake_vtd_interrupt(&vtd, 0, bdf, address, data, apic, vector);
+}
+
+static unsigned vectors_in_use(void)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < CPUS; i++)
+        for (unsigned w = 0; core.cpus[i].msi && w < ARRAY_SIZE(core.cpus[i].msi->used); w++)
+            n += bits_count(core.cpus[i].msi->used[w]);
+    return n;
+}
+
 /* The device raises its entry 0, as its table says; at which CPU and vector, or false. */
 static bool raise(const struct vm_device *d, uint32_t *apic, uint8_t *vector)
 {
@@ -368,6 +386,7 @@ static void test_life(void **state)
         assert_true(raise(d, &apic, &vector));
         assert_int_equal(apic, core.cpus[1].apic_id);
         assert_true(msi_fire(&core.cpus[1], vector));
+        assert_false(raise_as(d, VF1, &apic, &vector)); /* the same message from somebody else */
         assert_true(waits(0, 1, 0x55));
 
         vms[0].zeroed = vms[0].config->memory;
@@ -446,6 +465,7 @@ static void test_affinity(void **state)
     drive(0, 1, 0x42);
     assert_true(raise(d, &apic, &vector));
     assert_int_equal(apic, core.cpus[1].apic_id);
+    assert_int_equal(vectors_in_use(), 1);
     assert_true(msi_fire(&core.cpus[0], old));
     assert_true(waits(0, 1, 0x42)); /* not lost */
     vms[0].vcpus[1]->lapic.irr[0x42 / 32] = 0;
