@@ -394,6 +394,8 @@ static void test_life(void **state)
         assert_int_equal(vms[0].zeroed, 0); /* memory is scrubbed before anything uses it again */
         assert_false(is_master(VF0));
         assert_false(fake_vtd_dma(&vtd, 0, VF0, 0x1234, true, &at));
+        assert_false(raise_as(d, VF0, &apic, &vector)); /* even if it forgot its mask bit */
+        assert_int_equal(vectors_in_use(), 0);
         assert_false(raise(d, &apic, &vector));
         assert_true(
             fake_host_logged("net0, VF 01:10.0: taken back: DMA quiet, interrupts torn down, FLR done"));
@@ -442,6 +444,10 @@ static void test_registers(void **state)
     guest_config_write(0, GUEST_VF, PCI_REG_COMMAND, 2, PCI_COMMAND_MEMORY);
     assert_int_equal(ept_lookup(&vms[0].ept, gpa(0x1000000), &ha, &page, &flags, &type), STATUS_OK);
     assert_int_equal(type, EPT_WB);
+    /* Elsewhere in the hole, where it would cost tables. */
+    guest_config_write(0, GUEST_VF, PCI_REG_BAR0, 4, GUEST_PCI_HIGH + 0x4000000);
+    assert_int_equal(ept_lookup(&vms[0].ept, gpa(GUEST_PCI_HIGH + 0x4000000), &ha, &page, &flags, &type),
+                     ERR_NOT_FOUND);
     struct io_req req = {.addr = bar0, .size = 4};
     emulate_mmio_access(vms[0].vcpus[0], &req);
     assert_int_equal(req.value, 0xffffffff);
