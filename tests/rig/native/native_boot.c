@@ -1,8 +1,8 @@
-/* Boots \vmlinuz natively: no hypervisor, the same kernel, initrd and command line as in a VM. The reference for
- * what a VM costs. Everything is read from the disk before the clock starts, so that only the kernel is measured:
- * the initrd is handed over from memory through the protocol that the kernel's EFI stub asks for (LoadFile2 on a
- * vendor media device path, Linux: Documentation/admin-guide/efi-stub.rst).
- * With a file \\madt (a whole table), the kernel finds it: the firmware in Bochs has no ACPI tables, and a kernel that
+/* Boots \vmlinuz natively: no hypervisor, the same kernel, initrd and command line as in a VM. The reference
+ * for what a VM costs. Everything is read from the disk before the clock starts, so that only the kernel is
+ * measured: the initrd is handed over from memory through the protocol that the kernel's EFI stub asks for
+ * (LoadFile2 on a vendor media device path, Linux: Documentation/admin-guide/efi-stub.rst). With a file
+ * \\madt (a whole table), the kernel finds it: the firmware in Bochs has no ACPI tables, and a kernel that
  * knows of no local APIC gets no interrupts from its timer. */
 #include <efi.h>
 #include <efilib.h>
@@ -24,7 +24,8 @@ struct initrd_protocol {
 
 static struct file initrd;
 
-static EFI_GUID load_file2_guid = {0x4006c0c1, 0xfcb3, 0x403e, {0x99, 0x6d, 0x4a, 0x6c, 0x87, 0x24, 0xe0, 0x6d}};
+static EFI_GUID load_file2_guid = {
+    0x4006c0c1, 0xfcb3, 0x403e, {0x99, 0x6d, 0x4a, 0x6c, 0x87, 0x24, 0xe0, 0x6d}};
 static struct {
     VENDOR_DEVICE_PATH vendor;
     EFI_DEVICE_PATH end;
@@ -118,9 +119,14 @@ struct xsdt {
     uint64_t entry;
 } __attribute__((packed));
 
-static struct rsdp rsdp_template = {.signature = "RSD PTR ", .oem = "BLKHD ", .revision = 2, .length = sizeof(struct rsdp)};
-static struct xsdt xsdt_template = {.signature = "XSDT", .length = sizeof(struct xsdt), .revision = 1, .oem = "BLKHD ",
-                                    .oem_table = "CARRIER ", .creator = "BLKH"};
+static struct rsdp rsdp_template = {
+    .signature = "RSD PTR ", .oem = "BLKHD ", .revision = 2, .length = sizeof(struct rsdp)};
+static struct xsdt xsdt_template = {.signature = "XSDT",
+                                    .length = sizeof(struct xsdt),
+                                    .revision = 1,
+                                    .oem = "BLKHD ",
+                                    .oem_table = "CARRIER ",
+                                    .creator = "BLKH"};
 
 static uint8_t checksum(const void *data, UINTN size)
 {
@@ -134,7 +140,8 @@ static EFI_STATUS give_madt(const struct file *madt)
 {
     uint8_t *place;
     UINTN head = sizeof(struct rsdp) + 4 + sizeof(struct xsdt); /* 36 + 4: the XSDT on a multiple of 8 */
-    EFI_STATUS status = uefi_call_wrapper(BS->AllocatePool, 3, EfiACPIReclaimMemory, head + madt->size, (void **)&place);
+    EFI_STATUS status =
+        uefi_call_wrapper(BS->AllocatePool, 3, EfiACPIReclaimMemory, head + madt->size, (void **)&place);
     if (EFI_ERROR(status))
         return status;
     struct rsdp *rsdp = (void *)place;
@@ -154,7 +161,8 @@ static EFI_STATUS give_madt(const struct file *madt)
 static UINT32 widen(const struct file *text, CHAR16 *out, UINTN capacity)
 {
     UINTN length = 0;
-    for (const char *c = text->data; length < text->size && length + 1 < capacity && c[length] != '\n'; length++)
+    for (const char *c = text->data; length < text->size && length + 1 < capacity && c[length] != '\n';
+         length++)
         out[length] = (CHAR16)c[length];
     out[length] = 0;
     return (UINT32)((length + 1) * sizeof(CHAR16));
@@ -166,7 +174,8 @@ static EFI_STATUS boot(EFI_HANDLE self)
     struct file kernel = {0}, command_line = {0}, madt = {0};
     EFI_LOADED_IMAGE *loaded;
     EFI_HANDLE image = NULL, initrd_handle = NULL;
-    EFI_STATUS status = uefi_call_wrapper(BS->HandleProtocol, 3, self, &LoadedImageProtocol, (void **)&loaded);
+    EFI_STATUS status =
+        uefi_call_wrapper(BS->HandleProtocol, 3, self, &LoadedImageProtocol, (void **)&loaded);
     if (EFI_ERROR(status))
         return status;
     EFI_FILE *root = LibOpenRoot(loaded->DeviceHandle);
@@ -181,7 +190,8 @@ static EFI_STATUS boot(EFI_HANDLE self)
         status = give_madt(&madt);
     if (EFI_ERROR(status))
         return status;
-    status = uefi_call_wrapper(BS->LoadImage, 6, FALSE, self, loaded->FilePath, kernel.data, kernel.size, &image);
+    status =
+        uefi_call_wrapper(BS->LoadImage, 6, FALSE, self, loaded->FilePath, kernel.data, kernel.size, &image);
     if (EFI_ERROR(status))
         return status;
     status = uefi_call_wrapper(BS->HandleProtocol, 3, image, &LoadedImageProtocol, (void **)&loaded);
