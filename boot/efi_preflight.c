@@ -1,5 +1,6 @@
 #include "boot/efi_cpu.h"
 #include "boot/efi_loader.h"
+#include "drivers/acpi/acpi_dmar.h"
 #include "hv/lib/bits.h"
 #include "hv/lib/string.h"
 
@@ -38,6 +39,21 @@ static void capture_vmx(struct preflight_input *in)
         in->vmx_ept_vpid_cap = efi_rdmsr(MSR_VMX_EPT_VPID_CAP);
 }
 
+static void capture_iommu(struct preflight_input *in, const struct acpi_tables *tables)
+{
+    static struct acpi_dmar dmar; /* too large for the stack */
+    in->has_dmar = tables && acpi_has_dmar(tables);
+    const char *why = NULL;
+    if (!in->has_dmar)
+        return;
+    if (acpi_read_dmar(tables, &dmar, &why) != STATUS_OK) {
+        in->dmar_fault = why ? why : "it cannot be read";
+        return;
+    }
+    in->iommu_units = dmar.unit_count;
+    in->iommu_remaps = dmar.can_remap_interrupts;
+}
+
 static void capture_pci(struct preflight_input *in)
 {
     const struct pci_inventory *inv = efi_pci_scan();
@@ -70,7 +86,7 @@ void efi_preflight_capture(struct preflight_input *in)
         capture_vmx(in);
     const struct acpi_tables *tables = efi_acpi_tables();
     in->has_acpi = tables != NULL;
-    in->has_dmar = tables && acpi_has_dmar(tables);
+    capture_iommu(in, tables);
     in->has_mcfg = tables && acpi_find(tables, "MCFG", 0);
     capture_pci(in);
 }

@@ -157,6 +157,23 @@ static void check_cpu(struct table *t)
          "not promised: time may drift when the CPU changes its clock");
 }
 
+static void check_iommu(struct table *t)
+{
+    const struct preflight_input *in = t->in;
+    const char *units = in->iommu_units == 1 ? "unit" : "units", *row = "VT-d (DMAR table)";
+    const char *lost = "no devices can be given to VMs";
+
+    if (!in->has_dmar)
+        add(t, row, PREFLIGHT_OPTIONAL, NULL, "absent: %s", lost);
+    else if (in->dmar_fault)
+        add(t, row, PREFLIGHT_OPTIONAL, NULL, "not usable: %s", in->dmar_fault);
+    else if (!in->iommu_remaps)
+        add(t, row, PREFLIGHT_OPTIONAL, NULL, "%u %s, no interrupt remapping: %s", in->iommu_units, units,
+            lost);
+    else
+        add(t, row, PREFLIGHT_OK, NULL, "%u %s, interrupt remapping", in->iommu_units, units);
+}
+
 static void check_machine(struct table *t)
 {
     const struct preflight_input *in = t->in;
@@ -171,7 +188,7 @@ static void check_machine(struct table *t)
         "lower 'memory' in bulkhead.conf", "%lu MiB free, %lu MiB needed",
         (unsigned long)(in->memory_free >> 20), (unsigned long)(in->memory_needed >> 20));
     want(t, "ACPI tables", in->has_acpi, "absent: this firmware has none");
-    want(t, "VT-d (DMAR table)", in->has_dmar, "absent: no devices can be given to VMs");
+    check_iommu(t);
     want(t, "PCI Express (MCFG table)", in->has_mcfg, "absent: no virtual functions");
     if (in->pci_sriov)
         add(t, "PCI functions", PREFLIGHT_OK, NULL, "%u, of which %u assignable; %u with SR-IOV (%u VFs)",

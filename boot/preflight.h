@@ -19,6 +19,9 @@ struct preflight_input {
     const char *cpu_source;              /* "MP Services", ... */
     uint64_t memory_free, memory_needed; /* bytes */
     bool has_acpi, has_dmar, has_mcfg;
+    const char *dmar_fault; /* why the table cannot be used; NULL: it can */
+    uint32_t iommu_units;
+    bool iommu_remaps;                      /* interrupts */
     uint32_t pci_functions, pci_assignable; /* assignable: if there is an IOMMU */
     uint32_t pci_sriov, pci_vfs;            /* functions with SR-IOV, and the VFs that all of them can have */
 };

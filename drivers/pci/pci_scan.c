@@ -72,8 +72,6 @@ static unsigned read_bar(const struct pci_config *cfg, uint16_t bdf, uint32_t of
         bits = probe(cfg, bdf, offset, low) & address_bits;
         if (wide)
             bits |= (uint64_t)probe(cfg, bdf, offset + 4, high) << 32;
-        if (kind == PCI_BAR_IO)
-            bits |= bits & UINT16_MAX ? 0xffff0000u : 0; /* the upper 16 may be hard-wired to zero */
     }
     bar->base = (uint64_t)high << 32 | (low & address_bits);
     bar->size = size_of(bits);

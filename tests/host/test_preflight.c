@@ -34,6 +34,8 @@ static int setup(void **state)
         .has_acpi = true,
         .has_dmar = true,
         .has_mcfg = true,
+        .iommu_units = 2,
+        .iommu_remaps = true,
         .pci_functions = 15,
         .pci_assignable = 4,
         .pci_sriov = 3,
@@ -176,6 +178,15 @@ static void test_optional_bits(void **state)
     in.has_acpi = false;
     only("ACPI tables", PREFLIGHT_OPTIONAL, NULL);
     in.has_dmar = false;
+    only("VT-d (DMAR table)", PREFLIGHT_OPTIONAL, NULL);
+    assert_string_equal(find("VT-d (DMAR table)")->text, "2 units, interrupt remapping");
+    in.dmar_fault = "a unit's structure is too short";
+    assert_string_equal(find("VT-d (DMAR table)")->text, "not usable: a unit's structure is too short");
+    only("VT-d (DMAR table)", PREFLIGHT_OPTIONAL, NULL);
+    in.iommu_remaps = false;
+    in.iommu_units = 1;
+    assert_string_equal(find("VT-d (DMAR table)")->text,
+                        "1 unit, no interrupt remapping: no devices can be given to VMs");
     only("VT-d (DMAR table)", PREFLIGHT_OPTIONAL, NULL);
     in.has_mcfg = false;
     only("PCI Express (MCFG table)", PREFLIGHT_OPTIONAL, NULL);
