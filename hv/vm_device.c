@@ -287,7 +287,8 @@ static enum status ops_provide(void *ctx, char *why, size_t size)
                                       .vlan = c->vlan,
                                       .rate_mbps = c->rate,
                                       .spoofcheck = c->spoofcheck,
-                                      .trust = c->trust};
+                                      .trust = c->trust,
+                                      .owner = d->vm->name};
         for (unsigned i = 0; i < PF_MAC_BYTES; i++)
             policy.mac[i] = c->mac[i];
         d->pf->pf.ops->vf_policy(&d->pf->pf, d->dev->vf_index, &policy);

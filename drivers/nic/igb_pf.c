@@ -86,6 +86,9 @@ static void vf_policy(struct pf *pf, uint32_t vf, const struct pf_vf_policy *pol
             if (policy->vlan)
                 take_vlan(pf, vf, policy->vlan);
             igb_stats_begin(pf, vf);
+            if (policy->rate_mbps && igb->i350)
+                log_from(&igb->log, LOG_NO_VCPU, LOG_WARN,
+                         "VF %u: an I350 cannot limit what a VF sends; rate is not kept", vf);
         }
         igb_switch_rate(pf, vf);
         /* What the last owner left: a reset, a message, a buffer never given back. */

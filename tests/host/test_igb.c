@@ -852,10 +852,14 @@ static void test_rate(void **state)
 
 static void test_rate_i350(void **state)
 {
+    char line[LOG_LINE_MAX] = "";
     struct pf_vf_policy policy = policy_of(mac_a);
     policy.rate_mbps = 300;
     own(2, &policy); /* the model would abort at a register that it has not */
     assert_true(status_of(2).rate_unsupported);
+    uint64_t at = log_position(1);
+    assert_true(log_next(&at, line, sizeof(line)));
+    assert_non_null(strstr(line, "rate is not kept"));
 }
 
 static void test_counters(void **state)
