@@ -108,7 +108,7 @@ enum status assign_take(struct assign *a, char *why, size_t size)
     }
     went(a, ASSIGN_DID_GIVE);
     a->ops->say(a->ctx, LOG_INFO,
-                "given: isolation group checked, DMA quiet, FLR done, translations set and flushed");
+                "given: isolation group checked, DMA quiet, FLR done, memory scrubbed, translations set");
     return STATUS_OK;
 }
 

@@ -1,6 +1,4 @@
 #include "hv/devices.h"
-#include "drivers/iommu/vtd_hw.h"
-#include "drivers/mmio_hw.h"
 #include "hv/clock.h"
 #include "hv/core.h"
 #include "hv/lib/bits.h"
@@ -56,6 +54,12 @@ static void *no_dma(void *ctx, uint32_t pages, hpa_t *at)
 
 /* ---- IOMMUs ---- */
 
+bool devices_map(hpa_t base, uint64_t size, struct mmio *out)
+{
+    const struct iommu_env *env = &host_devices.iommu_env;
+    return env->map && env->map(env->ctx, base, size, out);
+}
+
 static bool is_guest_memory(void *ctx, uint64_t base, uint64_t size)
 {
     const struct boot_info *info = core.info;
@@ -70,7 +74,7 @@ static bool is_guest_memory(void *ctx, uint64_t base, uint64_t size)
 
 static enum status start_iommu(const struct acpi_tables *tables, struct acpi_dmar *dmar)
 {
-    static struct iommu_env env = {.now_us = now_us, .is_guest_memory = is_guest_memory};
+    struct iommu_env *env = &host_devices.iommu_env;
     const char *fault = "";
     enum status s = tables ? acpi_read_dmar(tables, dmar, &fault) : ERR_NOT_FOUND;
     if (s == ERR_NOT_FOUND) {
@@ -82,10 +86,11 @@ static enum status start_iommu(const struct acpi_tables *tables, struct acpi_dma
         fmt_format(host_devices.iommu_why, DEVICES_WHY, "the firmware's DMAR table is not usable: %s", fault);
         return s;
     }
-    vtd_hw_env(&env);
-    env.pages = &core.pt_env;
-    env.x2apic = host_x2apic();
-    return iommu_init(&host_devices.iommu, dmar, &core.pci_config, &env, host_devices.iommu_why, DEVICES_WHY);
+    env->now_us = now_us;
+    env->is_guest_memory = is_guest_memory;
+    env->pages = &core.pt_env;
+    env->x2apic = host_x2apic();
+    return iommu_init(&host_devices.iommu, dmar, &core.pci_config, env, host_devices.iommu_why, DEVICES_WHY);
 }
 
 void devices_fence(const struct acpi_tables *tables)
@@ -294,7 +299,7 @@ static bool check_pf(struct devices_pf *p, const struct pci_device *dev)
     else if (dev->sriov.total == 0)
         fmt_format(p->why, DEVICES_WHY, BDF_FMT " has no SR-IOV", BDF_ARGS(p->bdf));
     else if (bar->size < PAGE_SIZE || bar->base == 0 || bar->kind == PCI_BAR_IO ||
-             !mmio_map(hpa(bar->base), bar->size, &p->bar))
+             !devices_map(hpa(bar->base), bar->size, &p->bar))
         fmt_format(p->why, DEVICES_WHY, "the registers of " BDF_FMT " cannot be mapped", BDF_ARGS(p->bdf));
     else
         return true;

@@ -35,7 +35,9 @@ struct devices_pf {
 };
 
 struct devices {
-    struct iommu iommu;          /* core.iommu, when it is usable */
+    struct iommu_env
+        iommu_env;      /* map and write_back: set by who starts all this (hv/main.c); the rest here */
+    struct iommu iommu; /* core.iommu, when it is usable */
     char iommu_why[DEVICES_WHY]; /* C. why it is not */
     struct dev_env env;          /* C. time, and no memory */
     struct devices_pf *pfs;      /* C. pf_count of them */
@@ -54,6 +56,9 @@ void devices_fence(const struct acpi_tables *tables);
 /* Starts the PFs whose VFs the configuration gives to VMs. What does not work is said, and kept for those who
  * ask for it. Boot CPU, once, behind the fence. */
 void devices_start_pfs(void);
+
+/* Registers of a device, uncached; false: no room. Boot CPU, before the VMs start. */
+bool devices_map(hpa_t base, uint64_t size, struct mmio *out);
 
 void devices_poll_now(void);
 /* What has to be done now and then: mailboxes of PFs, faults of the IOMMUs. Boot CPU; never waits. */

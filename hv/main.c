@@ -5,6 +5,7 @@
 #include "arch/x86/virt.h"
 #include "drivers/acpi/acpi.h"
 #include "drivers/fb/fb_hw.h"
+#include "drivers/iommu/vtd_hw.h"
 #include "drivers/mmio_hw.h"
 #include "drivers/pci/pci_config_hw.h"
 #include "drivers/uart_hw.h"
@@ -205,6 +206,7 @@ static void run_boot_cpu(void *argument)
     const struct acpi_tables *tables = find_tables();
     find_power_controls(tables);
     find_devices(tables);
+    vtd_hw_env(&host_devices.iommu_env);
     devices_fence(tables);
     devices_start_pfs();
     pmem_init(&core.pmem, core.info->regions, core.info->region_count);

@@ -1,5 +1,4 @@
 #include "hv/vm_assign.h"
-#include "drivers/mmio_hw.h"
 #include "hv/core.h"
 #include "hv/lib/bits.h"
 #include "hv/lib/fmt.h"
@@ -446,7 +445,7 @@ static enum status map_table(struct vm_device *d, char *why, size_t size)
     if (!vpci_trapped(&d->setup, d->setup.msix_bar, &first, &bytes))
         return STATUS_OK;
     d->trapped_first = first;
-    if (mmio_map(hpa(d->dev->bars[d->setup.msix_bar].base + first), bytes, &d->trapped))
+    if (devices_map(hpa(d->dev->bars[d->setup.msix_bar].base + first), bytes, &d->trapped))
         return STATUS_OK;
     fmt_format(why, size, "there is no room to map the MSI-X table of " BDF_FMT, BDF_ARGS(d->bdf));
     return ERR_NO_MEMORY;

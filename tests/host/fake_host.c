@@ -8,8 +8,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "drivers/iommu/vtd_hw.h"
-#include "drivers/mmio_hw.h"
 #include "hv/clock.h"
 #include "hv/console.h"
 #include "hv/lib/log.h"
@@ -50,26 +48,6 @@ void host_kick(const struct cpu *target)
 bool host_x2apic(void)
 {
     return true;
-}
-
-static void fake_write_back(void *ctx, const void *at, size_t size)
-{
-}
-
-static bool fake_map(void *ctx, hpa_t base, uint64_t size, struct mmio *out)
-{
-    return mmio_map(base, size, out);
-}
-
-void vtd_hw_env(struct iommu_env *env)
-{
-    env->map = fake_map;
-    env->write_back = fake_write_back;
-}
-
-bool mmio_map(hpa_t base, uint64_t size, struct mmio *out)
-{
-    return fake_host.map && fake_host.map(base, size, out);
 }
 
 void host_idle(uint64_t until)

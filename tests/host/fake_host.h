@@ -4,7 +4,6 @@
 #pragma once
 
 #include <setjmp.h>
-#include "drivers/mmio.h"
 #include "hv/core.h"
 
 #define FAKE_KICKS   64u
@@ -32,7 +31,6 @@ struct fake_host {
     /* Called by host_idle() when set. Else the clock jumps to `until`, and a sleep without end aborts the
      * test: nobody would ever wake it. */
     void (*on_idle)(uint64_t until);
-    bool (*map)(hpa_t base, uint64_t size, struct mmio *out); /* mmio_map(); NULL: no room */
     unsigned interrupts, nmis;                                /* host_handle_*() */
     uint8_t last_interrupt;
 

@@ -9,7 +9,6 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "drivers/mmio_hw.h"
 #include "hv/core.h"
 #include "hv/devices.h"
 #include "hv/emulate.h"
@@ -108,7 +107,7 @@ static void table_write64(void *ctx, uint64_t offset, uint64_t value)
     table_write32(ctx, offset + 4, (uint32_t)(value >> 32));
 }
 
-static bool map(hpa_t base, uint64_t size, struct mmio *out)
+static bool map(void *ctx, hpa_t base, uint64_t size, struct mmio *out)
 {
     const struct pci_device *pf = pci_find(&core.pci, NET_PF);
     if (base.v == pf->bars[0].base) {
@@ -169,6 +168,7 @@ static void make_machine(uint64_t ecap)
     fake_vtd_init(&vtd, 1, FAKE_VTD_CAP, ecap);
     fake_vtd_dmar(&vtd, &dmar);
     memset(&host_devices, 0, sizeof(host_devices));
+    host_devices.iommu_env.map = map;
     if (ecap &&
         iommu_init(&host_devices.iommu, &dmar, &core.pci_config, &vtd.env, why, sizeof(why)) == STATUS_OK)
         core.iommu = &host_devices.iommu;
@@ -181,7 +181,6 @@ static int setup_with(uint64_t ecap)
     fake_host_init();
     fake_virt_init();
     fake_host.tsc_step = 1000; /* a microsecond whenever somebody looks */
-    fake_host.map = map;
     if (!memory)
         memory = fake_host_memory(MEMORY);
     memset(vms, 0, sizeof(vms));
@@ -346,6 +345,7 @@ static void enable_apics(unsigned vm)
 
 static void start(unsigned vm)
 {
+    vms[vm].zeroed = vms[vm].config->memory;
     if (vm_assign_start(&vms[vm], why, sizeof(why)) != STATUS_OK)
         fail_msg("%s", why);
 }
@@ -372,8 +372,8 @@ static void test_life(void **state)
         const struct gmem_extent *ram = &vms[0].gmem.extents[0];
         assert_false(fake_vtd_dma(&vtd, 0, VF0, 0x1000, true, &at));
         start(0);
-        assert_true(
-            fake_host_logged("net0, VF 01:10.0: given: isolation group checked, DMA quiet, FLR done"));
+        assert_true(fake_host_logged(
+            "net0, VF 01:10.0: given: isolation group checked, DMA quiet, FLR done, memory scrubbed"));
         assert_false(is_master(VF0));
         enable_apics(0);
         drive(0, 1, 0x55);
@@ -515,6 +515,7 @@ static void test_guest_reset(void **state)
     assert_false(fake_vtd_dma(&vtd, 0, VF0, 0x1000, true, &at));
     assert_true(fake_host_logged("quarantined until the machine restarts"));
     vm_assign_stop(&vms[0]);
+    vms[0].zeroed = vms[0].config->memory;
     assert_int_not_equal(vm_assign_start(&vms[0], why, sizeof(why)), STATUS_OK);
     assert_non_null(strstr(why, "net0, VF 01:10.0: it is quarantined"));
 }
