@@ -10,6 +10,8 @@
 
 static uint8_t *dma(struct fake_nvme *card, uint64_t at, size_t size)
 {
+    if (card->dma)
+        return card->dma(at, size);
     FAKE_REQUIRE(at >= FAKE_NVME_AT && at - FAKE_NVME_AT + size <= sizeof(card->memory));
     return card->memory + (at - FAKE_NVME_AT);
 }

@@ -35,6 +35,7 @@ struct fake_nvme {
     struct mmio regs;
     struct dev_env env;
     _Alignas(4096) uint8_t memory[FAKE_NVME_DMA_PAGES * 4096];
+    void *(*dma)(uint64_t at, uint64_t size); /* memory elsewhere; NULL: `memory` is all there is */
     uint64_t now_us;
     bool hurry; /* waiting for what will not happen goes in large steps */
     unsigned allocations;

@@ -17,6 +17,7 @@
 #include "hv/vm_assign.h"
 #include "tests/host/fake_host.h"
 #include "tests/host/fake_igb.h"
+#include "tests/host/fake_nvme.h"
 #include "tests/host/fake_pci.h"
 #include "tests/host/fake_virt.h"
 #include "tests/host/fake_vtd.h"
@@ -30,6 +31,7 @@
 #define NET_PF     PCI_BDF(1, 0, 0)
 #define VF0        PCI_BDF(1, 0x10, 0)
 #define VF1        PCI_BDF(1, 0x10, 2)
+#define NVME_PF    PCI_BDF(3, 0, 0)
 #define PLAIN      PCI_BDF(2, 0, 0) /* an e1000e */
 #define WHOLE      PCI_BDF(4, 0, 0) /* a second igb */
 #define TABLE      4096u
@@ -39,6 +41,7 @@ static struct vm vms[2];
 static struct fake_pci pci;
 static struct fake_vtd vtd;
 static struct fake_igb igb;
+static struct fake_nvme nvme;
 static struct mmio igb_real;
 static uint8_t pool[POOL_PAGES * 4096] __attribute__((aligned(4096)));
 static uint8_t *memory;
@@ -63,6 +66,41 @@ static void pci_write(void *ctx, uint16_t bdf, uint32_t offset, unsigned size, u
 {
     tick();
     pci.cfg.write(pci.cfg.ctx, bdf, offset, size, value);
+}
+
+/* The NVMe card's part of SR-IOV follows what its configuration space says. */
+static void nvme_tick(void)
+{
+    struct fake_pci_function *f = fake_pci_find(&pci, NVME_PF);
+    uint32_t on = fake_pci_get(f, f->sriov + PCI_SRIOV_CONTROL, 2) & PCI_SRIOV_CONTROL_VFE
+                      ? fake_pci_get(f, f->sriov + PCI_SRIOV_NUM, 2)
+                      : 0;
+    nvme.now_us = fake_host.tsc / 1000;
+    (void)nvme.env.now_us(&nvme);
+    if (nvme.vfs_on != on)
+        fake_nvme_set_vfs(&nvme, on);
+}
+
+static uint32_t nvme_read32(void *ctx, uint64_t offset)
+{
+    nvme_tick();
+    return nvme.regs.read32(&nvme, offset);
+}
+
+static void nvme_write32(void *ctx, uint64_t offset, uint32_t value)
+{
+    nvme_tick();
+    nvme.regs.write32(&nvme, offset, value);
+}
+
+/* Its DMA goes through the IOMMU, to Bulkhead's pool. */
+static void *nvme_dma(uint64_t at, uint64_t size)
+{
+    uint64_t where;
+    void *memory_at;
+    assert_true(fake_vtd_dma(&vtd, 0, NVME_PF, at, true, &where));
+    assert_int_equal(pool_to_va(&core.pool, hpa(where), &memory_at), STATUS_OK);
+    return memory_at;
 }
 
 static uint32_t igb_read32(void *ctx, uint64_t offset)
@@ -107,8 +145,16 @@ static void table_write64(void *ctx, uint64_t offset, uint64_t value)
     table_write32(ctx, offset + 4, (uint32_t)(value >> 32));
 }
 
+static bool no_room;
+
 static bool map(void *ctx, hpa_t base, uint64_t size, struct mmio *out)
 {
+    if (no_room)
+        return false;
+    if (base.v == pci_find(&core.pci, NVME_PF)->bars[0].base) {
+        *out = (struct mmio){&nvme, size, nvme_read32, nvme_write32, NULL, NULL};
+        return true;
+    }
     const struct pci_device *pf = pci_find(&core.pci, NET_PF);
     if (base.v == pf->bars[0].base) {
         *out = (struct mmio){&igb, size, igb_read32, igb_write32, NULL, NULL};
@@ -123,6 +169,10 @@ static bool map(void *ctx, hpa_t base, uint64_t size, struct mmio *out)
         return true;
     }
     return false;
+}
+
+static void write_back(void *ctx, const void *at, size_t size)
+{
 }
 
 /* ---- the machine ---- */
@@ -165,10 +215,13 @@ static void make_machine(uint64_t ecap)
     pci_quiesce(&core.pci, &core.pci_config, false);
     fake_igb_init(&igb, 0x10c9);
     igb_real = igb.pf.bar;
+    fake_nvme_init(&nvme, 2, 2);
+    nvme.dma = nvme_dma;
     fake_vtd_init(&vtd, 1, FAKE_VTD_CAP, ecap);
     fake_vtd_dmar(&vtd, &dmar);
     memset(&host_devices, 0, sizeof(host_devices));
     host_devices.iommu_env.map = map;
+    host_devices.iommu_env.write_back = write_back;
     if (ecap &&
         iommu_init(&host_devices.iommu, &dmar, &core.pci_config, &vtd.env, why, sizeof(why)) == STATUS_OK)
         core.iommu = &host_devices.iommu;
@@ -188,6 +241,8 @@ static int setup_with(uint64_t ecap)
     memset(tables, 0, sizeof(tables));
     memset(pool, 0, sizeof(pool));
     core.info = &info;
+    info.region_count = 1;
+    info.regions[0] = region;
     core.cpu_count = CPUS;
     for (unsigned i = 0; i < 2; i++)
         core.vms[i] = &vms[i];
@@ -201,6 +256,7 @@ static int setup_with(uint64_t ecap)
     make_config();
     make_machine(ecap);
     why[0] = 0;
+    no_room = false;
     return 0;
 }
 
@@ -704,6 +760,241 @@ static void test_dead_card(void **state)
     assert_false(lines.next(&lines, line, sizeof(line)));
 }
 
+static void test_nvme(void **state)
+{
+    struct lines lines = {.next = devices_vfs_next};
+    char line[LINES_MAX];
+    add(0, ASSIGN_NVME_VF, NVME_PF)->namespace = 2;
+    devices_start_pfs();
+    create(0);
+    for (unsigned life = 0; life < 2; life++) {
+        assert_int_equal(nvme.namespaces[1].attached, 0);
+        start(0);
+        assert_true(fake_host_logged("disk0, VF 03:00.1: given"));
+        assert_true(nvme.secondaries[0].online);
+        assert_int_equal(nvme.namespaces[1].attached, 1u << nvme.secondaries[0].id);
+        lines = (struct lines){.next = devices_vfs_next};
+        assert_true(lines.next(&lines, line, sizeof(line)));
+        assert_non_null(strstr(line, "PF 03:00.0: NVMe, 1 VF"));
+        assert_true(lines.next(&lines, line, sizeof(line)));
+        assert_non_null(strstr(line, "03:00.1  web"));
+        assert_non_null(strstr(line, "namespace 2"));
+        assert_false(lines.next(&lines, line, sizeof(line)));
+        vm_assign_stop(&vms[0]);
+        assert_false(nvme.secondaries[0].online);
+    }
+    devices_poll_now(); /* nothing of it is polled */
+}
+
+static void test_nvme_refusals(void **state)
+{
+    add(0, ASSIGN_NVME_VF, NVME_PF)->namespace = 7; /* of two */
+    add(1, ASSIGN_NVME_VF, NET_PF)->namespace = 1;
+    devices_start_pfs();
+    create(0);
+    vms[0].zeroed = vms[0].config->memory;
+    assert_int_not_equal(vm_assign_start(&vms[0], why, sizeof(why)), STATUS_OK);
+    assert_non_null(strstr(why, "disk0, VF 03:00.1: "));
+    assert_int_equal(device(0, 0)->assign.state, ASSIGN_HOST);
+    refuse(1, "01:00.0 is not an NVMe controller");
+    config_of(1)->assigned_count = 0;
+    add(1, ASSIGN_NET_VF, NVME_PF);
+    refuse(1, "03:00.0 is an NVMe controller here");
+    config_of(1)->assigned_count = 0;
+    add(1, ASSIGN_NVME_VF, NVME_PF)->index = 0;
+    refuse(1, "VF 0 of 03:00.0 has an owner already");
+}
+
+static void test_nvme_dead(void **state)
+{
+    struct lines lines = {.next = devices_vfs_next};
+    char line[LINES_MAX];
+    nvme.gone = true;
+    add(0, ASSIGN_NVME_VF, NVME_PF)->namespace = 1;
+    devices_start_pfs();
+    assert_true(fake_host_logged("PF 03:00.0 gives no VFs: "));
+    assert_false(is_master(NVME_PF));
+    refuse(0, "");
+    assert_true(lines.next(&lines, line, sizeof(line)));
+}
+
+/* Registers that share the page of the MSI-X table. */
+static void test_beside_the_table(void **state)
+{
+    static const unsigned sizes[] = {1, 2, 4, 8};
+    add(0, ASSIGN_NET_VF, NET_PF);
+    devices_start_pfs();
+    create(0);
+    start(0);
+    drive(0, 0, 0x41);
+    struct vm_device *d = device(0, 0);
+    uint64_t at = d->setup.bars[3].gpa + 0x800;
+    uint8_t *real = tables[0].bytes + 0x800;
+    assert_int_equal(tables[0].base, d->dev->bars[3].base);
+    for (unsigned i = 0; i < ARRAY_SIZE(sizes); i++) {
+        for (unsigned offset = 0; offset < 8; offset += sizes[i]) {
+            uint64_t value = 0x1122334455667788, seen = 0;
+            memset(real, 0xa5, 8);
+            struct io_req req = {.addr = at + offset, .size = (uint8_t)sizes[i], .write = true};
+            req.value = bits_low_bytes(value, sizes[i]);
+            emulate_mmio_access(vms[0].vcpus[0], &req);
+            memcpy(&seen, real + offset, sizes[i]);
+            assert_int_equal(seen, bits_low_bytes(value, sizes[i]));
+            for (unsigned b = 0; b < 8; b++)
+                assert_true(real[b] == 0xa5 || (b >= offset && b < offset + sizes[i]));
+            req.write = false;
+            req.value = 0;
+            emulate_mmio_access(vms[0].vcpus[0], &req);
+            assert_int_equal(bits_low_bytes(req.value, sizes[i]), bits_low_bytes(value, sizes[i]));
+        }
+    }
+    assert_int_equal(d->env.mmio_read(d, 0, 0, 4), UINT32_MAX); /* not this BAR */
+    assert_int_equal(d->env.mmio_read(d, 3, TABLE - 4, 8), UINT64_MAX);
+    d->env.mmio_write(d, 0, 0, 4, 0);
+    vm_assign_stop(&vms[0]);
+}
+
+/* A function that has no MSI-X: its one message lies in configuration space. */
+static void test_single_msi(void **state)
+{
+    uint64_t address;
+    uint32_t data, apic;
+    uint8_t vector;
+    struct pci_device *dev = pci_find(&core.pci, WHOLE);
+    dev->msix = 0;
+    dev->msix_count = 0;
+    struct fake_pci_function *f = fake_pci_find(&pci, WHOLE);
+    memset(f->mask + dev->msi + 2, 0xff, 22);
+    add(0, ASSIGN_PCI, WHOLE);
+    devices_start_pfs();
+    create(0);
+    start(0);
+    enable_apics(0);
+    struct vm_device *d = device(0, 0);
+    assert_int_equal(d->irq_count, 1);
+    guest_config_write(0, GUEST_VF, PCI_REG_COMMAND, 2, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+    uint32_t msi = d->setup.msi;
+    guest_config_write(0, GUEST_VF, msi + 4, 4, 0xfee01000);
+    guest_config_write(0, GUEST_VF, msi + 8, 4, 0);
+    guest_config_write(0, GUEST_VF, msi + 12, 2, 0x77);
+    guest_config_write(0, GUEST_VF, msi + 2, 2, PCI_MSI_CONTROL_ENABLE);
+    address = fake_pci_get(f, msi + 4, 4) | (uint64_t)fake_pci_get(f, msi + 8, 4) << 32;
+    data = fake_pci_get(f, msi + 12, 2);
+    assert_int_not_equal(data, 0x77);
+    assert_true(fake_pci_get(f, msi + 2, 2) & PCI_MSI_CONTROL_ENABLE);
+    assert_true(fake_vtd_interrupt(&vtd, 0, WHOLE, address, data, &apic, &vector));
+    assert_int_equal(apic, core.cpus[1].apic_id);
+    assert_true(msi_fire(&core.cpus[1], vector));
+    assert_true(waits(0, 1, 0x77));
+    vm_assign_stop(&vms[0]);
+    assert_false(fake_vtd_interrupt(&vtd, 0, WHOLE, address, data, &apic, &vector));
+}
+
+static void test_bad_bars(void **state)
+{
+    add(0, ASSIGN_PCI, WHOLE);
+    devices_start_pfs();
+    struct pci_bar *bars = pci_find(&core.pci, WHOLE)->bars, old = bars[0];
+    bars[0].base = 0;
+    refuse(0, "the firmware has not placed BAR 0 of 04:00.0");
+    bars[0] = old;
+    bars[0].size = 256;
+    bars[0].base += 256;
+    refuse(0, "BAR 0 of 04:00.0 does not have its page for itself");
+    bars[0].base = pci_find(&core.pci, PLAIN)->bars[0].base;
+    refuse(0, "BAR 0 of 04:00.0 does not have its page for itself");
+    bars[0] = old;
+    bars[0].size = 1ull << 50;
+    refuse(0, "BAR 0 of function 04:00.0 does not fit");
+    bars[0] = old;
+    pci_find(&core.pci, WHOLE)->msix_offset = 0x3ff8;
+    refuse(0, "04:00.0 contradicts itself");
+    pci_find(&core.pci, WHOLE)->msix_offset = 0;
+    no_room = true;
+    refuse(0, "no room to map the MSI-X table");
+}
+
+static void test_vectors_used_up(void **state)
+{
+    struct msi_irq other = {.vm = &vms[0]};
+    uint32_t apic;
+    uint8_t vector;
+    add(0, ASSIGN_NET_VF, NET_PF);
+    devices_start_pfs();
+    create(0);
+    start(0);
+    enable_apics(0);
+    for (unsigned i = 0; i < MSI_VECTORS; i++)
+        assert_int_equal(msi_take_vector(&other, &core.cpus[0], &vector), STATUS_OK);
+    drive(0, 0, 0x41);
+    assert_true(fake_host_logged("interrupt 0 has no way to CPU 0"));
+    assert_false(raise(device(0, 0), &apic, &vector));
+    drive(0, 1, 0x41);
+    assert_true(raise(device(0, 0), &apic, &vector));
+    device(0, 0)->env.irq_set(device(0, 0), 3, 0xfee00000, 0x41, false); /* there are three */
+    vm_assign_stop(&vms[0]);
+}
+
+/* The IOMMU stops to answer while a device is taken back: it is never given away again. */
+static void test_iommu_hangs(void **state)
+{
+    add(0, ASSIGN_NET_VF, NET_PF);
+    devices_start_pfs();
+    create(0);
+    start(0);
+    drive(0, 0, 0x41);
+    vtd.units[0].hangs = true;
+    vm_assign_stop(&vms[0]);
+    assert_int_equal(device(0, 0)->assign.state, ASSIGN_QUARANTINED);
+    assert_false(is_master(VF0));
+    assert_true(fake_host_logged("interrupt 0 cannot be masked"));
+    assert_true(fake_host_logged("the IOMMU has not said that it forgot it"));
+}
+
+/* ---- the fence ---- */
+
+static uint8_t dmar_bytes[64];
+
+static enum status read_dmar(void *ctx, hpa_t addr, void *buf, size_t size)
+{
+    if (addr.v < 0x1000 || addr.v - 0x1000 + size > sizeof(dmar_bytes))
+        return ERR_RANGE;
+    memcpy(buf, dmar_bytes + (addr.v - 0x1000), size);
+    return STATUS_OK;
+}
+
+static void test_fence(void **state)
+{
+    struct acpi_tables t = {.reader = {.read = read_dmar}, .count = 1};
+    uint64_t base = FAKE_VTD_BASE, pages;
+    core.iommu = NULL;
+    devices_fence(NULL);
+    assert_null(core.iommu);
+    assert_non_null(strstr(host_devices.iommu_why, "the firmware describes none"));
+    memcpy(dmar_bytes, "DMAR", 4);
+    dmar_bytes[4] = sizeof(dmar_bytes);
+    dmar_bytes[36] = 47; /* address width */
+    dmar_bytes[37] = 1;  /* INTR_REMAP */
+    dmar_bytes[48 + 2] = 3;
+    t.tables[0] = (struct acpi_table){{'D', 'M', 'A', 'R'}, hpa(0x1000), sizeof(dmar_bytes)};
+    pages = pool_pages_free(&core.pool);
+    devices_fence(&t);
+    assert_null(core.iommu);
+    assert_true(fake_host_logged("the firmware's DMAR table is not usable"));
+    assert_int_equal(pool_pages_free(&core.pool), pages);
+    dmar_bytes[48 + 2] = 16; /* a DRHD with everything */
+    dmar_bytes[48 + 4] = 1;
+    memcpy(dmar_bytes + 48 + 8, &base, 8);
+    no_room = true; /* the model has no tables in the pool */
+    devices_fence(&t);
+    const struct iommu_env *env = &host_devices.iommu_env;
+    assert_true(env->x2apic && env->pages == &core.pt_env);
+    assert_true(env->is_guest_memory(env->ctx, FREE_BASE + 0x1000, 4096));
+    assert_false(env->is_guest_memory(env->ctx, FREE_BASE + FREE_SIZE, 4096));
+    assert_null(core.iommu);
+    assert_true(strlen(host_devices.iommu_why) > 10);
+}
+
 static void test_nothing_assigned(void **state)
 {
     struct lines lines = {.next = devices_vfs_next};
@@ -727,10 +1018,30 @@ static void test_nothing_assigned(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_life),      TEST(test_registers), TEST(test_affinity),         TEST(test_guest_reset),
-        TEST(test_faults),    TEST(test_two_vms),   TEST(test_whole_function),   TEST(test_refusals),
-        TEST(test_too_high),  TEST(test_no_iommu),  TEST(test_no_remapping),     TEST(test_not_isolated),
-        TEST(test_no_memory), TEST(test_dead_card), TEST(test_nothing_assigned),
+        TEST(test_life),
+        TEST(test_registers),
+        TEST(test_affinity),
+        TEST(test_guest_reset),
+        TEST(test_faults),
+        TEST(test_two_vms),
+        TEST(test_whole_function),
+        TEST(test_refusals),
+        TEST(test_too_high),
+        TEST(test_no_iommu),
+        TEST(test_no_remapping),
+        TEST(test_not_isolated),
+        TEST(test_no_memory),
+        TEST(test_dead_card),
+        TEST(test_nothing_assigned),
+        TEST(test_nvme),
+        TEST(test_nvme_refusals),
+        TEST(test_nvme_dead),
+        TEST(test_beside_the_table),
+        TEST(test_single_msi),
+        TEST(test_bad_bars),
+        TEST(test_vectors_used_up),
+        TEST(test_iommu_hangs),
+        TEST(test_fence),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
