@@ -135,7 +135,8 @@ static void slow_work(struct pf *pf, uint64_t now_us)
     uint32_t wrong = igb_read(pf, IGB_WVBR);
     wrong |= wrong >> IGB_POOLS; /* both queues */
     for (uint32_t vf = 0; vf < pf->vf_count; vf++) {
-        if (!(wrong >> vf & 1u))
+        /* Of one that was closed, the last packets may have lost their address under way. */
+        if (!(wrong >> vf & 1u) || !igb->vf[vf].open)
             continue;
         igb->vf[vf].spoofed++;
         igb_mailbox_note(pf, vf, IGB_REFUSED_SPOOF);

@@ -233,6 +233,7 @@ void igb_switch_close(struct pf *pf, uint32_t vf)
     set_bit(pf, IGB_VFRE, 1u << vf, false);
     set_bit(pf, IGB_VFTE, 1u << vf, false);
     igb_write(pf, IGB_VMOLR(vf), 0);
+    /* Its port VLAN and sender checks stay: the card may still have packets of it that it has fetched. */
     for (unsigned slot = 0; slot < IGB_MACS; slot++) {
         if (igb_mac_is_zero(v->macs[slot]))
             continue;

@@ -406,6 +406,7 @@ static void test_port_vlan(void **state)
     own(0, NULL);
     assert_int_equal(from_wire(broadcast, 10), 0);
     assert_false(fake_igb_reg(&card, IGB_VFTA(0)) & 1 << 10);
+    assert_int_equal(fake_igb_reg(&card, IGB_VMVIR(0)), 0x4000000a); /* for what is still under way */
 }
 
 static void test_port_vlan_i350(void **state)
@@ -579,6 +580,10 @@ static void test_spoofing(void **state)
     card.regs[IGB_WVBR / 4] = 1 << 9; /* the second queue of VF 1 */
     fake_igb_run(&card, 200000);
     assert_int_equal(status_of(1).spoofed, 1);
+    fake_igb_flr(&card, 1); /* what the card still had of it is no wrong sender */
+    card.regs[IGB_WVBR / 4] = 1 << 1;
+    fake_igb_run(&card, 200000);
+    assert_int_equal(status_of(1).spoofed, 1);
 }
 
 static void test_spoofing_i350(void **state)
@@ -701,6 +706,58 @@ static void test_reset_orders(void **state)
     card.pf.ops->poll(&card.pf);
     assert_int_equal(fake_igb_reg(&card, IGB_VFRE), 2);
     assert_int_equal(fake_igb_reg(&card, IGB_VFTE), 2);
+}
+
+/* A guest that resets its function under a running driver: the driver learns that it is not clear to send any
+ * more, and starts again. */
+static void test_reset_under_driver(void **state)
+{
+    struct igbvf *a = up(0, mac_a);
+    assert_true(igbvf_watchdog(a) && a->carrier);
+    fake_igb_flr(&card, 0);
+    fake_igb_run(&card, 20000);
+    assert_int_equal(ask(a, IGB_MAIL_LPE, 1522, 0), IGB_MAIL_LPE | IGB_MAIL_NACK);
+    a->look = true;
+    assert_false(igbvf_watchdog(a));
+    assert_true(igbvf_open(a) && igbvf_watchdog(a) && a->carrier);
+    assert_int_equal(from_wire(mac_a, 0), 1);
+}
+
+static void test_fifty_owners(void **state)
+{
+    static uint32_t before[IGB_BAR_SIZE / 4];
+    uint16_t group = 0x123;
+    up(1, mac_b);
+    own(0, NULL);
+    memcpy(before, card.regs, sizeof(before));
+    for (unsigned i = 0; i < 50; i++) {
+        struct pf_vf_policy policy = policy_of(mac_a);
+        policy.vlan = i % 3 ? 0 : 10;
+        policy.trust = i % 2;
+        policy.rate_mbps = i;
+        struct igbvf *a = up_with(0, &policy);
+        igbvf_set_groups(a, &group, 1);
+        igbvf_set_vlan(a, (uint16_t)(100 + i), true);
+        igbvf_set_mac(a, mac_x);
+        ask(a, IGB_MAIL_PROMISC | 3 << 16, 0, 0);
+        if (i % 4 == 1)
+            fake_igb_vf_write(&card, 0, FAKE_VF_MAILBOX,
+                              IGB_V2P_VFU | IGB_V2P_REQ); /* dies within a message */
+        fake_igb_flr(&card, 0);
+        if (i % 4 > 1)
+            fake_igb_run(&card, 10000);
+        own(0, NULL);
+        assert_int_equal(send(1, broadcast, mac_b), FAKE_IGB_WIRE);
+    }
+    fake_igb_run(&card, 100000);
+    /* But for what binds packets that are still under way, and means nothing without them. */
+    before[IGB_VMVIR(0) / 4] = card.regs[IGB_VMVIR(0) / 4];
+    before[IGB_DVMOLR(0) / 4] = card.regs[IGB_DVMOLR(0) / 4];
+    before[IGB_DTXSWC / 4] |= 0x101;
+    for (uint32_t offset = 0; offset < IGB_PFVFGPRC(0); offset += 4)
+        if ((offset < IGB_VMBMEM(0) || offset >= IGB_VMBMEM(1)) && offset != IGB_RTTDQSEL &&
+            offset != IGB_TXSWC)
+            assert_int_equal(card.regs[offset / 4] | (offset == IGB_DTXSWC ? 0x101 : 0), before[offset / 4]);
 }
 
 static uint32_t mail_word_at_read;
@@ -981,6 +1038,9 @@ int main(void)
         T(test_buffer_kept),
         T(test_stale_of_last_owner),
         T(test_reset_orders),
+        T(test_reset_under_driver),
+        T(test_fifty_owners),
+        T_I350(test_fifty_owners),
         T(test_reset_race),
         T(test_link),
         T(test_ping_waits),
