@@ -245,7 +245,8 @@ static EFI_STATUS check_guest(const struct config_vm *vm, struct boot_file *kern
 
     files = (struct guest_files){.kernel = {kernel, kernel->size, map_loaded},
                                  .module_count = vm->module_count,
-                                 .cmdline = vm->cmdline};
+                                 .cmdline = vm->cmdline,
+                                 .load = vm->load};
     EFI_STATUS s = file_size(&initrd_file, &files.initrd.size);
     for (uint32_t i = 0; !EFI_ERROR(s) && i < vm->module_count; i++) {
         struct named_file module_file = module_of(&vm->modules[i]);

@@ -241,6 +241,41 @@ static bool take_number(struct span *s, uint64_t *out)
     return true;
 }
 
+/* The same in hexadecimal, behind 0x. */
+static bool take_hex(struct span *s, uint64_t *out)
+{
+    uint64_t n = 0;
+    struct span rest = skip(*s, 2);
+
+    if (s->size < 3 || s->data[0] != '0' || (s->data[1] | 0x20) != 'x')
+        return false;
+    for (; rest.size; rest = skip(rest, 1)) {
+        uint8_t c = rest.data[0], letter = c | 0x20;
+        if (n >> 60 || !(is_digit(c) || (letter >= 'a' && letter <= 'f')))
+            return false;
+        n = n << 4 | (uint8_t)(is_digit(c) ? c - '0' : letter - 'a' + 10);
+    }
+    *s = rest;
+    *out = n;
+    return true;
+}
+
+static bool parse_load(struct parser *p, const struct value *v)
+{
+    struct span rest = v->text;
+    uint64_t load;
+
+    if (!(take_hex(&rest, &load) || take_number(&rest, &load)) || rest.size || load < CONFIG_LOAD_FIRST ||
+        load >= CONFIG_LOAD_END)
+        return fail(
+            p, CONFIG_BAD_LOAD, v->column,
+            "'%s' is not an address for a raw image: write one from 0x500 to 0x9efff, 0x7c00 for a boot "
+            "sector",
+            config_quoted(v->text).text);
+    p->vm->load = (uint32_t)load;
+    return true;
+}
+
 static bool size_shift(struct span suffix, unsigned *shift)
 {
     static const char suffixes[] = "KMG";
@@ -527,6 +562,7 @@ static const struct key {
     {"cpus", SECTION_VM, true, false, false, parse_cpus},
     {"memory", SECTION_VM, true, false, false, parse_memory},
     {"kernel", SECTION_VM, true, false, false, parse_kernel},
+    {"load", SECTION_VM, false, false, false, parse_load},
     {"initrd", SECTION_VM, false, false, false, parse_initrd},
     {"cmdline", SECTION_VM, false, true, false, parse_cmdline},
     {"module", SECTION_VM, false, false, true, parse_module},
@@ -650,7 +686,7 @@ static bool unknown_key(struct parser *p, struct span name, uint32_t column)
                         config_quoted(name).text, where, key_text(&keys[i]));
     return fail(p, CONFIG_UNKNOWN_KEY, column, "there is no '%s' in a %s section: it takes %s",
                 config_quoted(name).text, where,
-                p->section == SECTION_VM ? "cpus, memory, kernel, initrd, cmdline, module, on_reboot, "
+                p->section == SECTION_VM ? "cpus, memory, kernel, load, initrd, cmdline, module, on_reboot, "
                                            "on_crash, console, log, compat, net0, disk0 and pci"
                                          : "console, log, report, on_idle and on_panic");
 }
@@ -883,6 +919,7 @@ const char *config_rule_name(enum config_rule rule)
         [CONFIG_CPU_TAKEN] = "CPU_TAKEN",
         [CONFIG_BAD_PATH] = "BAD_PATH",
         [CONFIG_TOO_MANY_MODULES] = "TOO_MANY_MODULES",
+        [CONFIG_BAD_LOAD] = "BAD_LOAD",
         [CONFIG_BAD_DIGIT] = "BAD_DIGIT",
         [CONFIG_DIGIT_TAKEN] = "DIGIT_TAKEN",
         [CONFIG_TOO_MANY_ASSIGNED] = "TOO_MANY_ASSIGNED",

@@ -15,6 +15,7 @@
  *     cpus       CPU numbers, 0-1,3                          required
  *     memory     size with K, M or G, a multiple of 2M       required
  *     kernel     path, relative, with / between directories  required
+ *     load       address: the kernel is a raw image, begun there in real mode
  *     initrd     path                                        Linux only
  *     module     path, then its arguments after a blank      Multiboot only; may be given several times
  *     cmdline    text
@@ -44,9 +45,11 @@
 #define CONFIG_MEMORY_MIN  (8ull << 20)  /* bytes of one VM; Linux wants more, which linux_plan() says */
 #define CONFIG_MEMORY_MAX  (1ull << 40)
 #define CONFIG_MEMORY_UNIT (2ull << 20)
-#define CONFIG_MAX_MODULES 4u   /* of one VM */
-#define CONFIG_ARGS_MAX    256u /* of a module, with NUL */
-#define CONFIG_DIGITS      9u   /* `console = 1` .. 9 */
+#define CONFIG_MAX_MODULES 4u       /* of one VM */
+#define CONFIG_ARGS_MAX    256u     /* of a module, with NUL */
+#define CONFIG_LOAD_FIRST  0x500u   /* of `load`: above interrupt vectors and BIOS data */
+#define CONFIG_LOAD_END    0x9f000u /* and below the EBDA */
+#define CONFIG_DIGITS      9u       /* `console = 1` .. 9 */
 
 #define CONFIG_MAX_ASSIGNED 8u /* devices of one VM */
 #define CONFIG_NET_VFS_MAX  7u /* of one card: an 82576's or I350's pool 7 is the card's own */
@@ -98,6 +101,7 @@ struct config_vm {
     char kernel[CONFIG_PATH_MAX];
     char initrd[CONFIG_PATH_MAX]; /* "" = none */
     char cmdline[CONFIG_CMDLINE_MAX];
+    uint32_t load;                 /* 0: not given; else where a raw real-mode image goes, 0x500 .. 0x9efff */
     enum config_on_stop on_reboot; /* default restart */
     enum config_on_stop on_crash;  /* default stop */
     uint8_t console;               /* the digit that brings it to the front, 1..9, no two VMs have the same */
@@ -152,6 +156,7 @@ enum config_rule {
     CONFIG_CPU_TAKEN,     /* given to two VMs */
     CONFIG_BAD_PATH,      /* absolute, "..", backslash, or not printable ASCII */
     CONFIG_TOO_MANY_MODULES,
+    CONFIG_BAD_LOAD,    /* `load` is not an address where an image can be */
     CONFIG_BAD_DIGIT,   /* `console` of a VM is not 1..9 */
     CONFIG_DIGIT_TAKEN, /* given to two VMs */
     CONFIG_TOO_MANY_ASSIGNED,

@@ -273,6 +273,7 @@ static void find_files(struct vm *vm, struct guest_files *files)
         .initrd = source_of(&info->initrds[vm->id]),
         .module_count = vm->config->module_count,
         .cmdline = vm->config->cmdline,
+        .load = vm->config->load,
     };
     for (uint32_t i = 0; i < files->module_count; i++) {
         files->modules[i].source = source_of(&info->modules[vm->id][i]);

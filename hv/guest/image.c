@@ -153,11 +153,27 @@ static enum status prepare_pvh(const struct guest_files *files, const struct gue
                           &out->multiboot.plan, why, why_size);
 }
 
+static enum status prepare_raw(const struct guest_files *files, struct guest_image *out, char *why,
+                               size_t why_size)
+{
+    out->format = GUEST_RAW;
+    out->load = files->load;
+    if (files->initrd.size || files->module_count || files->cmdline[0]) {
+        fmt_format(why, why_size,
+                   "a raw image (load =) takes no initrd, modules or command line: it would not know where "
+                   "they are");
+        return ERR_UNSUPPORTED;
+    }
+    return raw_check(&files->kernel, files->load, why, why_size);
+}
+
 enum status guest_prepare(const struct guest_files *files, const struct guest_layout *layout,
                           struct guest_image *out, char *why, size_t why_size)
 {
     memset(out, 0, sizeof(*out));
     out->layout = *layout;
+    if (files->load)
+        return prepare_raw(files, out, why, why_size);
     enum status s = guest_recognise(&files->kernel, &out->format, why, why_size);
     if (s != STATUS_OK)
         return s;
@@ -179,6 +195,8 @@ enum status guest_load(const struct guest_image *image, const struct guest_files
     if (image->format == GUEST_LINUX)
         return linux_load(&image->bzimage.plan, &image->bzimage.image, g, &files->kernel,
                           files->initrd.size ? &files->initrd : NULL, files->cmdline, rsdp);
+    if (image->format == GUEST_RAW)
+        return raw_load(&files->kernel, image->load, g);
     if (image->format == GUEST_PVH) {
         struct multiboot_module initrd;
         uint32_t count;
@@ -194,6 +212,8 @@ void guest_entry(const struct guest_image *image, struct guest_entry *out)
 {
     if (image->format == GUEST_LINUX)
         linux_entry_state(&image->bzimage.plan, out);
+    else if (image->format == GUEST_RAW)
+        raw_entry_state(image->load, out);
     else if (image->format == GUEST_PVH)
         pvh_entry_state(&image->multiboot.image, out);
     else

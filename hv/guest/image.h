@@ -6,8 +6,9 @@
 #include "hv/guest/linux.h"
 #include "hv/guest/multiboot.h"
 #include "hv/guest/pvh.h"
+#include "hv/guest/raw.h"
 
-enum guest_format { GUEST_LINUX, GUEST_MULTIBOOT, GUEST_PVH };
+enum guest_format { GUEST_LINUX, GUEST_MULTIBOOT, GUEST_PVH, GUEST_RAW };
 
 /* A VM's pristine files. */
 struct guest_files {
@@ -15,6 +16,7 @@ struct guest_files {
     uint32_t module_count;
     struct multiboot_module modules[CONFIG_MAX_MODULES];
     const char *cmdline;
+    uint32_t load; /* the kernel is a raw real-mode image for this address; 0: it says itself what it is */
 };
 
 /* What was found in them, and where everything goes. */
@@ -29,7 +31,8 @@ struct guest_image {
         struct {
             struct multiboot_image image;
             struct multiboot_plan plan;
-        } multiboot; /* GUEST_MULTIBOOT, GUEST_PVH */
+        } multiboot;   /* GUEST_MULTIBOOT, GUEST_PVH */
+        uint32_t load; /* GUEST_RAW */
     };
 };
 

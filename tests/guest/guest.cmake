@@ -62,3 +62,9 @@ endfunction()
 set(MULTIBOOT_HELLO ${CMAKE_SOURCE_DIR}/tests/guest/multiboot_hello)
 add_multiboot_guest32(multiboot_hello ${MULTIBOOT_HELLO}/hello.ld ${MULTIBOOT_HELLO}/start.asm
     ${MULTIBOOT_HELLO}/hello.c)
+
+# A raw real-mode image.
+add_custom_command(OUTPUT ${CMAKE_BINARY_DIR}/guest/raw.bin DEPENDS ${CMAKE_SOURCE_DIR}/tests/guest/raw/raw.asm
+    COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_BINARY_DIR}/guest
+    COMMAND ${CMAKE_ASM_NASM_COMPILER} -f bin ${CMAKE_SOURCE_DIR}/tests/guest/raw/raw.asm -o ${CMAKE_BINARY_DIR}/guest/raw.bin)
+add_custom_target(raw_guest ALL DEPENDS ${CMAKE_BINARY_DIR}/guest/raw.bin)

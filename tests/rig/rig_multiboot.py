@@ -24,7 +24,8 @@ def guest(name):
 def _image(name, kernel, cmdline, more="", machine=""):
     """A disk with one VM; `kernel` is a path, or the file's bytes."""
     where = rig.directory("multiboot-" + name)
-    lines = ["[machine]", machine, "[vm hello]", "cpus = 0", "memory = %dM" % (MEMORY >> 20), "kernel = kernel", "cmdline = " + cmdline, more]
+    lines = ["[machine]", machine, "[vm hello]", "cpus = 0", "memory = %dM" % (MEMORY >> 20), "kernel = kernel",
+             "cmdline = " + cmdline if cmdline else "", more]
     contents = [("bulkhead.conf", "\n".join(lines).encode() + b"\n")] + [(path, data) for path, data, _ in MODULES]
     files = [("EFI/BOOT/BOOTX64.EFI", build.LOADER)]
     if isinstance(kernel, bytes):
@@ -97,6 +98,18 @@ def leaves(t, file):
     t.check(run_command.exit_status(forged) == 0, "multiboot: no code, no status")
 
 
+def raw(t):
+    """A raw real-mode image: its beginning, a warm reset, and a jump to the reset vector."""
+    build.ninja(["raw_guest"], what="building the raw guest")
+    image_path = _image("raw", os.path.join(build.BUILD, "guest", "raw.bin"), "", "load = 0x7c00")
+    with rig.Boot("multiboot-raw", image_path, memory=256) as boot:
+        off = boot.wait_off(120)
+        text = boot.text
+    for line in ("began at 0000:7c00", "a vector works", "resumed after a warm reset", "rebooted, memory kept"):
+        t.check("raw: " + line in text, "raw image: " + line)
+    t.check(off and "raw: FAILED" not in text, "raw image: powers off, and then the machine")
+
+
 def refused(t, file):
     with open(file, "rb") as opened:
         whole = opened.read()
@@ -136,4 +149,5 @@ def run(t):
     session(t, "elf64", wide)
     restart(t, narrow)
     leaves(t, narrow)
+    raw(t)
     refused(t, narrow)

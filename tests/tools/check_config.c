@@ -120,7 +120,7 @@ static void check_vm(struct checker *c, const struct config_vm *vm)
 {
     struct named_file kernel = {.name = vm->kernel, .line = vm->kernel_line, .column = vm->kernel_column};
     struct named_file initrd = {.name = vm->initrd, .line = vm->initrd_line, .column = vm->initrd_column};
-    struct guest_files files = {.module_count = vm->module_count, .cmdline = vm->cmdline};
+    struct guest_files files = {.module_count = vm->module_count, .cmdline = vm->cmdline, .load = vm->load};
 
     bool good = open_named(c, &kernel, "kernel");
     if (vm->initrd[0])

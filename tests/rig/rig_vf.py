@@ -1,0 +1,177 @@
+"""Devices of the machine in VMs, on the nested rig: two Linux VMs, each with a virtual function of the igb and the stock
+igbvf driver, one of them with a virtual NVMe controller as its disk, and a small VM that is restarted beside them."""
+import re
+import time
+
+import nested
+import rig
+import rig_multiboot
+import rig_nested
+
+PF, NVME = "01:00.0", "02:00.0"
+VMS = {"web": ("1", "k61", "10.77.0.11", "52:54:00:aa:00:01"), "db": ("2", "k612", "10.77.0.12", "52:54:00:aa:00:02")}
+SMALL_MAC = "52:54:00:aa:00:03"
+DISK = "/dev/nvme0n1"
+DISK_BLOCKS = 8192               # of 1 KiB
+BOOT_SECONDS = 900               # two kernels at once, on one emulated processor
+COPY_MIB = 64
+COPY_SECONDS = 600
+RESTARTS = 50
+QUIET_KINDS = ("port access", "nested page fault", "EPT violation", "hypercall")
+
+
+def _config():
+    text = "[machine]\nconsole = serial\n"
+    for cpu, (name, (_, kernel, _, mac)) in enumerate(VMS.items()):
+        disk = ["disk0 = nvme-vf pf=%s namespace=1" % NVME] if name == "web" else []
+        text += rig_nested.vm(name, str(cpu), "160M", "kernel = " + kernel, "initrd = %s.img" % kernel,
+                              "cmdline = console=ttyS0,115200 quiet", "net0 = vf pf=%s mac=%s" % (PF, mac), *disk)
+    return text + rig_nested.vm("small", "2", "16M", "kernel = hello.elf", "net0 = vf pf=%s mac=%s" % (PF, SMALL_MAC))
+
+
+class World:
+    """The boot and who is in front."""
+
+    def __init__(self, t, boot, carrier):
+        self.t, self.boot, self.carrier = t, boot, carrier
+
+    def front(self, name):
+        self.boot.type(rig_nested.KEY + VMS[name][0])
+        self.boot.expect(r"^--- %s \(%s\)" % (name, VMS[name][0]), 60)
+
+    def run(self, name, command, timeout=60):
+        self.front(name)
+        return self.boot.output(command, timeout)
+
+    def operator(self, command, timeout=60):
+        """What a command at Bulkhead's prompt prints."""
+        self.boot.type(rig_nested.KEY + "h")
+        self.boot.expect(rig_nested.OPERATOR, timeout)
+        self.boot.type(command + "\r")
+        return self.boot.expect(r"(?s)(.*?)^bulkhead> ", timeout).group(1)
+
+    def check(self, good, what, detail=""):
+        self.t.check(good, "nested: " + what, detail)
+
+
+def _up(world, name):
+    """Loads the drivers and gives the card its address."""
+    _, _, address, mac = VMS[name]
+    world.boot.run("true", BOOT_SECONDS)
+    world.boot.run(rig_nested.LOAD_MODULES + "; ip addr add %s/%d dev eth0; ip link set eth0 up" % (address, nested.PREFIX), 120)
+    up = world.boot.output("for i in $(seq 60); do grep -q 1 /sys/class/net/eth0/carrier && break; sleep 1; done; "
+                           "cat /sys/class/net/eth0/carrier /sys/class/net/eth0/address", 120).split()
+    driver = world.boot.output("readlink /sys/class/net/eth0/device/driver")
+    world.check(up == ["1", mac] and driver.endswith("igbvf"), "%s: igbvf, its own MAC, link up" % name, " ".join(up))
+
+
+def _pings(world):
+    for name, target in (("web", VMS["db"][2]), ("db", VMS["web"][2]), ("web", nested.OUTSIDE), ("db", nested.OUTSIDE)):
+        out = world.run(name, "ping -q -c 4 " + target, 60)
+        world.check(" 0% packet loss" in out, "%s reaches %s" % (name, target), out.splitlines()[-1])
+    out = world.carrier.output("ping -q -c 4 " + VMS["web"][2])
+    world.check(" 0% packet loss" in out, "the world outside reaches web", out.splitlines()[-1])
+
+
+def _exits(world, name):
+    """{kind: count} of a VM's one vCPU."""
+    return {kind: int(count) for kind, count in re.findall(r"^  (\S.*?) +(\d+) +\d+\.\d %$", world.operator("stats " + name), re.M)}
+
+
+def _packets(world, name):
+    return sum(int(n) for n in world.run(name, "cat /sys/class/net/eth0/statistics/[rt]x_packets").split())
+
+
+def _copy(world, source, target):
+    """COPY_MIB through TCP; answers the seconds it took. `source` or `target` may be the world outside (None)."""
+    serve, give = "nc -l -p 5001 | md5sum > /tmp/sum", "(for i in $(seq %d); do cat /tmp/mib; done)" % COPY_MIB
+    address = VMS[target][2] if target else nested.OUTSIDE
+    run = lambda who, command, timeout=60: world.run(who, command, timeout) if who else world.carrier.output(command, timeout)
+    run(source, "test -s /tmp/mib || dd if=/dev/urandom of=/tmp/mib bs=1M count=1 2>/dev/null", 120)
+    run(target, "rm -f /tmp/sum; (%s) > /dev/null 2>&1 & true" % serve)
+    start = time.monotonic()
+    run(source, "%s | nc %s 5001" % (give, address), COPY_SECONDS)
+    seconds = time.monotonic() - start
+    sent = run(source, "%s | md5sum" % give, COPY_SECONDS)
+    got = run(target, "for i in $(seq 30); do test -s /tmp/sum && break; sleep 1; done; cat /tmp/sum", 120)
+    world.check(sent and sent.split()[0] == got.split()[0] if got else False,
+                "%d MiB by TCP from %s to %s, the same checksum" % (COPY_MIB, source or "outside", target or "outside"),
+                "%.0f s" % seconds)
+
+
+def _table(world, name, before, after, packets):
+    """Exits by reason per 1,000 packets."""
+    rows = [(after[kind] - before.get(kind, 0), kind) for kind in after]
+    detail = ", ".join("%s %.1f" % (kind, count * 1000 / packets) for count, kind in sorted(rows, reverse=True) if count)
+    moved = sum(count for count, kind in rows if kind in QUIET_KINDS)
+    world.check(packets > 10000 and moved * 1000 / packets < 20, "%s: no exits for moving data; per 1,000 packets" % name, detail)
+
+
+def _traffic(world):
+    for source, target in (("web", "db"), ("db", "web"), ("web", None), (None, "web")):
+        if (source, target) != ("web", "db"):
+            _copy(world, source, target)
+            continue
+        before, first = {n: _exits(world, n) for n in VMS}, {n: _packets(world, n) for n in VMS}
+        _copy(world, source, target)
+        for name in VMS:
+            packets = _packets(world, name) - first[name]
+            _table(world, name, before[name], _exits(world, name), packets)
+
+
+def _disk(world):
+    """A file system on the NVMe VF outlives a reboot of its VM."""
+    made = world.run("web", "mke2fs %s %d > /dev/null && mkdir -p /mnt && mount -t ext4 %s /mnt && "
+                     "dd if=/dev/urandom of=/mnt/file bs=1M count=4 2>/dev/null; md5sum < /mnt/file; umount /mnt"
+                     % (DISK, DISK_BLOCKS, DISK), 120)
+    world.boot.send("reboot")
+    world.boot.expect(r"^bulkhead-guest: ready", BOOT_SECONDS)
+    _up(world, "web")
+    found = world.run("web", "mkdir -p /mnt && mount -t ext4 %s /mnt && md5sum < /mnt/file; umount /mnt" % DISK, 120)
+    world.check(len(made) > 30 and found.split()[:1] == made.split()[:1], "web: its disk, a VF of the NVMe controller, keeps its data over a reboot",
+                found)
+
+
+def _books(world):
+    """What a leak would change: domains, interrupts and pages of the IOMMU, own pages."""
+    counts = re.search(r"^(\d+) of \d+ domains .*, (\d+) interrupts .*, (\d+) pages", world.operator("iommu"), re.M)
+    return counts.groups() if counts else None
+
+
+def _restarts(world):
+    """The small VM is killed and started again and again, beside a ping that loses nothing."""
+    before = _books(world)
+    world.front("web")
+    world.boot.send("ping -q -c 600 -i 0.2 %s > /tmp/ping 2>&1 &" % VMS["db"][2])
+    start = time.monotonic()
+    for _ in range(RESTARTS):
+        shown = len(world.boot.text)
+        world.operator("reset small")
+        while not re.search(r"small: net0, VF \S+ given", world.boot.text[shown:]):
+            if time.monotonic() - start > BOOT_SECONDS:
+                raise rig.Timeout("small does not come back")
+            world.boot.listen()
+    seconds = time.monotonic() - start
+    world.front("web")
+    world.boot.run("kill -INT $(pidof ping); sleep 1")
+    out = world.boot.output("tail -3 /tmp/ping")
+    world.check(" 0% packet loss" in out, "%d restarts of a VM with a VF beside it: no ping is lost" % RESTARTS, out.splitlines()[0] if out else "")
+    after = _books(world)
+    world.check(before is not None and before == after, "and no domain, interrupt or table page", "%s, %s; %.0f s" % (before, after, seconds))
+
+
+def functions(t, carrier):
+    """Everything about VFs on one boot."""
+    out = rig_nested.disk("vf", _config(), {"k61": "6.1", "k612": "6.12", "hello.elf": rig_multiboot.guest("multiboot_hello.elf")},
+                          modules=("igbvf", "nvme", "ext4"))
+    with rig_nested.Boot(carrier, "vf", out, cpus=3, memory=512) as boot:
+        world = World(t, boot, carrier)
+        boot.ready(BOOT_SECONDS)
+        _up(world, "web")
+        world.front("db")
+        _up(world, "db")
+        _pings(world)
+        _traffic(world)
+        _restarts(world)
+        _disk(world)
+        world.check(not boot.seen("PANIC|blocked: |quarantine"), "nothing was blocked, nothing is in quarantine")
