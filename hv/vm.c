@@ -289,8 +289,7 @@ enum status vm_load(struct vm *vm, char *why, size_t why_size)
     struct guest_files files;
 
     pci_place_windows(&vm->layout, vm->cpuid.phys_bits, windows);
-    params.pci_first = windows[PCI_PLACE_ABOVE].first;
-    params.pci_last = windows[PCI_PLACE_ABOVE].last;
+    params.windows = vm->assign ? vm->assign->used : windows; /* only where BARs can be mapped */
     find_files(vm, &files);
     enum status s = guest_prepare(&files, &vm->layout, &vm->image, why, why_size);
     if (s != STATUS_OK)

@@ -5,12 +5,12 @@
 #include "hv/vm_device.h"
 
 struct vm_assign {
-    uint32_t pages;             /* C. that this takes */
-    uint32_t made;              /* C. devices for which vm_device_create() was called */
-    uint32_t count;             /* C */
-    struct iommu_domain domain; /* C. the VM's memory, as the devices see it */
-    struct vdev window;         /* answers in the part of the PCI window where the devices are */
-    struct vpci_window used[VPCI_WINDOWS];
+    uint32_t pages;                        /* C. that this takes */
+    uint32_t made;                         /* C. devices for which vm_device_create() was called */
+    uint32_t count;                        /* C */
+    struct iommu_domain domain;            /* C. the VM's memory, as the devices see it */
+    struct vdev window;                    /* answers in the part of the PCI window where the devices are */
+    struct vpci_window used[VPCI_WINDOWS]; /* C. where BARs are, and can be moved; the guest's _CRS says so */
     struct vm_device devices[];
 };
 

@@ -502,10 +502,11 @@ static void put_pci(struct out *o, const struct acpi_build *params)
     crs_io(o, 0xcf8, 8);
     crs_window(o, WINDOW_IO, 0x0000, 0x0cf7, 2);
     crs_window(o, WINDOW_IO, 0x0d00, 0xffff, 2);
-    crs_window(o, WINDOW_MEMORY, GUEST_PCI_HOLE, GUEST_PCI_LOW_END - 1, 4);
-    crs_window(o, WINDOW_MEMORY, GUEST_PCI_HIGH, GUEST_PCI_HIGH_END - 1, 4);
-    if (params->pci_first < params->pci_last)
-        crs_window(o, WINDOW_MEMORY, params->pci_first, params->pci_last, 8);
+    for (unsigned i = 0; i < VPCI_WINDOWS; i++) {
+        const struct vpci_window *w = &params->windows[i];
+        if (w->first <= w->last)
+            crs_window(o, WINDOW_MEMORY, w->first, w->last, w->last > UINT32_MAX ? 8 : 4);
+    }
     crs_end(o, c);
     put_osc(o);
     put_prt(o);

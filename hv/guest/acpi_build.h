@@ -2,7 +2,7 @@
  * buffer. */
 #pragma once
 
-#include "hv/lib/addr.h"
+#include "drivers/vdev/vpci.h"
 
 #define ACPI_BUILD_MAX_VCPUS 64u
 #define ACPI_BUILD_SIZE      0x4000u /* bytes that are always enough */
@@ -16,9 +16,11 @@ static inline uint32_t acpi_pci_gsi(uint32_t slot, uint32_t pin)
 }
 
 struct acpi_build {
-    uint32_t vcpu_count;          /* 1..ACPI_BUILD_MAX_VCPUS; APIC ID = index */
-    gpa_t base;                   /* where `buf` will be in guest memory: 64-byte aligned, below 4 GiB */
-    uint64_t pci_first, pci_last; /* the PCI window above RAM, inclusive; pci_first >= pci_last: none */
+    uint32_t vcpu_count; /* 1..ACPI_BUILD_MAX_VCPUS; APIC ID = index */
+    gpa_t base;          /* where `buf` will be in guest memory: 64-byte aligned, below 4 GiB */
+    /* PCI windows, VPCI_WINDOWS of them: where the guest finds BARs, and may put them. first > last: unused.
+     */
+    const struct vpci_window *windows;
 };
 
 struct acpi_built {

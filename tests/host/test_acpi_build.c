@@ -18,6 +18,8 @@
 #define PCI_ABOVE      0x140000000ull
 #define PCI_ABOVE_LAST 0x7fffffffffull
 
+static struct vpci_window windows[VPCI_WINDOWS] = {
+    {GUEST_PCI_HOLE, GUEST_PCI_LOW_END - 1}, {1, 0}, {PCI_ABOVE, PCI_ABOVE_LAST}};
 static uint8_t buf[ACPI_BUILD_SIZE];
 static struct acpi_built built;
 
@@ -33,8 +35,7 @@ static enum status read_buf(void *ctx, hpa_t addr, void *out, size_t size)
 static void build(uint32_t vcpus)
 {
     memset(buf, 0xee, sizeof(buf));
-    struct acpi_build p = {
-        .vcpu_count = vcpus, .base = gpa(GUEST_ACPI), .pci_first = PCI_ABOVE, .pci_last = PCI_ABOVE_LAST};
+    struct acpi_build p = {.vcpu_count = vcpus, .base = gpa(GUEST_ACPI), .windows = windows};
     assert_int_equal(acpi_build(&p, buf, sizeof(buf), &built), STATUS_OK);
     assert_true(built.size <= sizeof(buf));
     assert_int_equal(built.rsdp.v, GUEST_ACPI);
@@ -90,24 +91,35 @@ static void test_tables_are_found_by_the_host_parser(void **state)
     }
 }
 
-static bool has_qword_window(void)
+/* Address space descriptors for memory, ACPI 6.5, 6.4.3.5. */
+static unsigned memory_windows(uint8_t type, uint8_t length)
 {
-    static const uint8_t head[] = {0x8a, 43, 0,
-                                   0 /* memory */}; /* QWord Address Space, ACPI 6.5, 6.4.3.5.1 */
+    const uint8_t head[] = {type, length, 0, 0 /* memory */, 0x0c};
+    unsigned count = 0;
     for (uint32_t i = 0; i + sizeof(head) <= built.size; i++)
-        if (memcmp(buf + i, head, sizeof(head)) == 0)
-            return true;
-    return false;
+        count += memcmp(buf + i, head, sizeof(head)) == 0;
+    return count;
 }
 
-static void test_window_above_ram(void **state)
+static void expect_windows(unsigned dwords, unsigned qwords)
 {
     build(1);
-    assert_true(has_qword_window());
-    struct acpi_build p = {.vcpu_count = 1, .base = gpa(GUEST_ACPI), .pci_first = 2ull << 40, .pci_last = 1};
-    memset(buf, 0, sizeof(buf));
-    assert_int_equal(acpi_build(&p, buf, sizeof(buf), &built), STATUS_OK);
-    assert_false(has_qword_window()); /* RAM leaves no room */
+    assert_int_equal(memory_windows(0x87, 23), dwords);
+    assert_int_equal(memory_windows(0x8a, 43), qwords);
+}
+
+static void test_windows(void **state)
+{
+    struct vpci_window above = windows[2];
+    expect_windows(1, 1);
+    windows[1] = (struct vpci_window){GUEST_PCI_HIGH, GUEST_PCI_HIGH_END - 1};
+    expect_windows(2, 1);
+    windows[2] = (struct vpci_window){2ull << 40, 1}; /* RAM leaves no room */
+    expect_windows(2, 0);
+    windows[0] = windows[1] = windows[2];
+    expect_windows(0, 0);
+    windows[0] = (struct vpci_window){GUEST_PCI_HOLE, GUEST_PCI_LOW_END - 1};
+    windows[2] = above;
 }
 
 static void test_facs_is_aligned_and_named(void **state)
@@ -129,8 +141,7 @@ static void test_bad_parameters(void **state)
 {
     (void)state;
     struct acpi_built out;
-    struct acpi_build p = {
-        .vcpu_count = 1, .base = gpa(GUEST_ACPI), .pci_first = PCI_ABOVE, .pci_last = PCI_ABOVE_LAST};
+    struct acpi_build p = {.vcpu_count = 1, .base = gpa(GUEST_ACPI), .windows = windows};
     /* Every size that is too small is noticed, and nothing is written past it. */
     build(1);
     for (size_t size = 0; size < built.size; size += 97) {
@@ -244,7 +255,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tables_are_found_by_the_host_parser),
-        cmocka_unit_test(test_window_above_ram),
+        cmocka_unit_test(test_windows),
         cmocka_unit_test(test_facs_is_aligned_and_named),
         cmocka_unit_test(test_bad_parameters),
         cmocka_unit_test(test_iasl_and_acpiexec_agree),
