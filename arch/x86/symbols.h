@@ -4,7 +4,7 @@
 
 #include "hv/lib/types.h"
 
-#define SYMBOLS_ROOM  (14u * 1024u) /* bytes of the image; symbols_room.asm knows it, too */
+#define SYMBOLS_ROOM  (22u * 1024u) /* bytes of the image; symbols_room.asm knows it, too */
 #define SYMBOLS_MAGIC 0x6d797342u   /* "Bsym" */
 
 /* Then `count` offsets from the core's first byte, ascending, 32 bits each, and as many names, in the same
