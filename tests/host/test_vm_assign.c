@@ -951,6 +951,118 @@ static void test_iommu_hangs(void **state)
     assert_true(fake_host_logged("the IOMMU has not said that it forgot it"));
 }
 
+/* ---- a guest that does anything ---- */
+
+static uint64_t random_state;
+
+static uint32_t random_below(uint32_t n)
+{
+    random_state = random_state * 6364136223846793005ull + 1442695040888963407ull;
+    return (uint32_t)(random_state >> 33) % n;
+}
+
+static void random_config_write(const struct vm_device *d)
+{
+    static const unsigned sizes[] = {1, 2, 4};
+    const uint32_t places[] = {PCI_REG_COMMAND, PCI_REG_BAR0 + 4 * random_below(PCI_BARS),
+                               d->setup.msix + random_below(12), d->setup.pcie + random_below(32),
+                               random_below(PCI_CONFIG_SIZE)};
+    const uint32_t values[] = {0,
+                               ~0u,
+                               PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER,
+                               PCI_MSIX_CONTROL_ENABLE,
+                               (uint32_t)d->setup.bars[3 * random_below(2)].gpa + 0x1000 * random_below(8),
+                               0x1000 * random_below(0x2000),
+                               random_below(UINT32_MAX)};
+    unsigned size = sizes[random_below(3)];
+    guest_config_write(0, GUEST_VF, places[random_below(ARRAY_SIZE(places))] & ~(size - 1), size,
+                       values[random_below(ARRAY_SIZE(values))]);
+}
+
+static void random_register_write(const struct vm_device *d)
+{
+    static const unsigned sizes[] = {1, 2, 4, 8};
+    const uint64_t values[] = {0, 1, 0xfee00000u | random_below(1u << 20), random_below(UINT32_MAX)};
+    unsigned size = sizes[random_below(4)];
+    uint64_t at = d->setup.bars[3].gpa + (random_below(2) ? random_below(64) : random_below(0x4000));
+    struct io_req req = {.addr = at & ~(uint64_t)(size - 1), .size = (uint8_t)size, .write = random_below(8)};
+    req.value = bits_low_bytes(values[random_below(4)], size);
+    emulate_mmio_access(vms[0].vcpus[random_below(2)], &req);
+}
+
+/* Nothing but the VM's own is where the guest, or its device, can get at it. */
+static void check_walls(const struct vm_device *d)
+{
+    hpa_t ha;
+    uint64_t page, at, other = 0x800000ull * random_below(512);
+    unsigned flags;
+    uint32_t apic = 0;
+    uint8_t vector = 0;
+    enum ept_memory_type type;
+    for (unsigned i = 0; i < d->irq_count; i++) {
+        uint64_t address;
+        uint32_t data;
+        memcpy(&address, tables[0].bytes + 16 * i, 8);
+        memcpy(&data, tables[0].bytes + 16 * i + 8, 4);
+        if (address == 0)
+            continue; /* it never was unmasked */
+        uint64_t ours;
+        uint32_t our_data;
+        iommu_irq_message(core.iommu, d->handles[0] + i, &ours, &our_data);
+        assert_int_equal(address, ours);
+        assert_int_equal(data, our_data);
+        if (fake_vtd_interrupt(&vtd, 0, VF0, address, data, &apic, &vector)) {
+            assert_true(apic == core.cpus[0].apic_id || apic == core.cpus[1].apic_id);
+            assert_in_range(vector, MSI_FIRST_VECTOR, MSI_LAST_VECTOR);
+            assert_true(msi_fire(&core.cpus[apic / 2], vector));
+        }
+    }
+    assert_in_range(vectors_in_use(), 0, d->irq_count);
+    if (fake_vtd_dma(&vtd, 0, VF0, other, true, &at)) {
+        assert_int_equal(ept_lookup(&vms[0].ept, gpa(other), &ha, &page, &flags, &type), STATUS_OK);
+        assert_int_equal(ha.v, at);
+        assert_int_equal(type, EPT_WB);
+    }
+    for (uint64_t g = GUEST_PCI_HOLE; g < GUEST_PCI_HOLE + 0x20000; g += PAGE_SIZE) {
+        if (ept_lookup(&vms[0].ept, gpa(g), &ha, &page, &flags, &type) != STATUS_OK)
+            continue;
+        const struct pci_bar *b = d->dev->bars;
+        assert_true(ha.v - b[0].base < b[0].size ||
+                    (ha.v - b[3].base < b[3].size && ha.v >= b[3].base + TABLE));
+        assert_int_equal(flags, EPT_READ | EPT_WRITE);
+        assert_int_equal(type, EPT_UC);
+    }
+}
+
+static void test_hostile_guest(void **state)
+{
+    add(0, ASSIGN_NET_VF, NET_PF);
+    devices_start_pfs();
+    create(0);
+    struct vm_device *d = device(0, 0);
+    fake_host.tsc_step = 20000;
+    random_state = 1;
+    for (unsigned life = 0; life < 10; life++) {
+        start(0);
+        enable_apics(0);
+        drive(0, random_below(2), 0x41);
+        for (unsigned i = 0; i < 2000; i++) {
+            if (random_below(2))
+                random_config_write(d);
+            else
+                random_register_write(d);
+            if (i % 64 == 0)
+                check_walls(d);
+        }
+        assert_int_equal(d->assign.state, ASSIGN_OWNED);
+        vm_assign_stop(&vms[0]);
+        check_walls(d);
+        assert_false(is_master(VF0));
+        assert_int_equal(vectors_in_use(), 0);
+    }
+    assert_in_range(vms[0].ept.table_pages, 1, 12); /* however it moves its BARs */
+}
+
 /* ---- the fence ---- */
 
 static uint8_t dmar_bytes[64];
@@ -1042,6 +1154,7 @@ int main(void)
         TEST(test_vectors_used_up),
         TEST(test_iommu_hangs),
         TEST(test_fence),
+        TEST(test_hostile_guest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
