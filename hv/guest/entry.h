@@ -2,7 +2,7 @@
  * flat segments: base 0, limit 4 GiB. */
 #pragma once
 
-#include "hv/lib/types.h"
+#include "hv/guest/source.h"
 
 #define GUEST_GPRS 16u /* in the order of instruction encodings: RAX, RCX, RDX, RBX, RSP, ... */
 
@@ -16,3 +16,8 @@ struct guest_entry {
     bool long_mode;           /* CS is a 64-bit segment; else a 32-bit one */
     uint64_t gpr[GUEST_GPRS]; /* RSP's place is not used */
 };
+
+/* A descriptor table with flat 32-bit code and data, and what a guest begins with that uses it: protected
+ * mode without paging, interrupts off, all registers but EIP 0. */
+void entry_put_flat_gdt(struct guest_writer *w, uint64_t at);
+void entry_flat32(struct guest_entry *out, uint32_t rip, uint64_t gdt);

@@ -1,4 +1,5 @@
 #include "hv/guest/image.h"
+#include "hv/guest/elf.h"
 #include "hv/lib/fmt.h"
 #include "hv/lib/string.h"
 
@@ -79,6 +80,10 @@ enum status guest_recognise(const struct guest_source *kernel, enum guest_format
                    offset);
         return ERR_INVALID;
     }
+    struct elf elf;
+    enum status status = found == MULTIBOOT_VERSION_2 ? ERR_NOT_FOUND : elf_open(kernel, &elf, why, why_size);
+    if (status != STATUS_OK && status != ERR_NOT_FOUND)
+        return status; /* whatever notes it has: nobody could load it */
     if (head.size > TEXT_SAMPLE)
         head.size = TEXT_SAMPLE;
     fmt_format(why, why_size, "the kernel is %s; " NEEDED, name_kind(head, found));

@@ -1,6 +1,6 @@
 #include "hv/guest/multiboot.h"
-#include "arch/x86/cpu.h"
 #include "hv/guest/e820.h"
+#include "hv/guest/elf.h"
 #include "hv/lib/fmt.h"
 #include "hv/lib/string.h"
 #include "hv/vcpu.h"
@@ -54,58 +54,6 @@ STATIC_ASSERT(LOW_MODULES + CONFIG_MAX_MODULES * MODULE_SIZE <= LOW_MMAP, "the m
 STATIC_ASSERT(LOW_MMAP + E820_MAX * (MMAP_ENTRY_SIZE + 4) <= LOW_STRINGS, "the memory map has room");
 STATIC_ASSERT(LOW_STRINGS + CONFIG_MAX_MODULES * MULTIBOOT_STRING_MAX <= LOW_CMDLINE, "strings have room");
 STATIC_ASSERT(LOW_CMDLINE + MULTIBOOT_CMDLINE_MAX <= GUEST_EBDA, "the command line has room");
-
-#define BOOT_CS 0x10u
-#define BOOT_DS 0x18u
-
-/* System V ABI, "Object Files". */
-#define ELF_IDENT       16u
-#define ELF_CLASS       4u /* in the identification */
-#define ELF_DATA        5u
-#define ELF_CLASS_32    1u
-#define ELF_CLASS_64    2u
-#define ELF_DATA_LSB    1u
-#define ELF_TYPE_EXEC   2u
-#define ELF_MACHINE_386 3u
-#define ELF_MACHINE_X64 62u
-#define PT_LOAD         1u
-#define PT_NOTE         4u
-
-struct elf32_header {
-    uint8_t ident[ELF_IDENT];
-    uint16_t type, machine;
-    uint32_t version, entry, phoff, shoff, flags;
-    uint16_t ehsize, phentsize, phnum, shentsize, shnum, shstrndx;
-};
-STATIC_ASSERT(sizeof(struct elf32_header) == 52, "Elf32_Ehdr");
-
-struct elf64_header {
-    uint8_t ident[ELF_IDENT];
-    uint16_t type, machine;
-    uint32_t version;
-    uint64_t entry, phoff, shoff;
-    uint32_t flags;
-    uint16_t ehsize, phentsize, phnum, shentsize, shnum, shstrndx;
-};
-STATIC_ASSERT(sizeof(struct elf64_header) == 64, "Elf64_Ehdr");
-
-struct program_header32 {
-    uint32_t type, offset, vaddr, paddr, filesz, memsz, flags, align;
-};
-STATIC_ASSERT(sizeof(struct program_header32) == 32, "Elf32_Phdr");
-
-struct program_header64 {
-    uint32_t type, flags;
-    uint64_t offset, vaddr, paddr, filesz, memsz, align;
-};
-STATIC_ASSERT(sizeof(struct program_header64) == 56, "Elf64_Phdr");
-
-/* What both classes say, in one form. */
-struct elf {
-    bool wide; /* ELF64 */
-    uint64_t entry, phoff;
-    uint32_t phnum, phentsize;
-};
 
 struct parse {
     const struct guest_source *file;
@@ -238,92 +186,45 @@ static enum status parse_addresses(const struct parse *p, uint32_t offset)
 
 /* ---- ELF ---- */
 
-static enum status read_elf_header(const struct parse *p, struct elf *elf)
+/* Adds what is to be loaded. *has_entry: the file's entry point lies in it, and is the image's. */
+static enum status add_elf(const struct parse *p, const struct elf *elf, bool *has_entry)
 {
-    static const uint8_t magic[] = {0x7f, 'E', 'L', 'F'};
-    union {
-        uint8_t ident[ELF_IDENT];
-        struct elf32_header narrow;
-        struct elf64_header wide;
-    } h;
-    uint16_t type, machine;
+    enum status status = STATUS_OK;
 
-    if (!source_read(p->file, 0, &h, sizeof(h.narrow)) || memcmp(h.ident, magic, sizeof(magic)) != 0)
-        return refuse(
-            p, ERR_INVALID,
-            "the kernel has a Multiboot header, but is no ELF file and the header has no load addresses");
-    elf->wide = h.ident[ELF_CLASS] == ELF_CLASS_64;
-    if (elf->wide && !source_read(p->file, 0, &h, sizeof(h.wide)))
-        return refuse(p, ERR_INVALID, "the kernel file is truncated within its ELF header");
-    if ((!elf->wide && h.ident[ELF_CLASS] != ELF_CLASS_32) || h.ident[ELF_DATA] != ELF_DATA_LSB)
-        return refuse(p, ERR_INVALID, "the kernel is not a little-endian ELF32 or ELF64 file");
-    type = elf->wide ? h.wide.type : h.narrow.type;
-    machine = elf->wide ? h.wide.machine : h.narrow.machine;
-    if (machine != (elf->wide ? ELF_MACHINE_X64 : ELF_MACHINE_386))
-        return refuse(p, ERR_UNSUPPORTED, "the kernel is an ELF%u file for another processor (machine %u)",
-                      elf->wide ? 64 : 32, machine);
-    if (type != ELF_TYPE_EXEC)
-        return refuse(
-            p, ERR_UNSUPPORTED,
-            "the kernel is not linked at a fixed address (ELF type %u): link it with -static -no-pie", type);
-    elf->entry = elf->wide ? h.wide.entry : h.narrow.entry;
-    elf->phoff = elf->wide ? h.wide.phoff : h.narrow.phoff;
-    elf->phnum = elf->wide ? h.wide.phnum : h.narrow.phnum;
-    elf->phentsize = elf->wide ? h.wide.phentsize : h.narrow.phentsize;
-    if (elf->phentsize != (elf->wide ? sizeof(struct program_header64) : sizeof(struct program_header32)) ||
-        elf->phnum == 0 || elf->phnum > MULTIBOOT_MAX_PHDRS)
-        return refuse(p, ERR_INVALID, "the kernel's ELF header is damaged: %u program headers of %u bytes",
-                      elf->phnum, elf->phentsize);
-    return STATUS_OK;
-}
-
-static bool read_program_header(const struct parse *p, const struct elf *elf, uint32_t index,
-                                struct program_header64 *out)
-{
-    struct program_header32 narrow;
-    uint64_t size = p->file->size, skip = (uint64_t)index * elf->phentsize;
-
-    if (elf->phoff > size || skip > size - elf->phoff)
-        return false;
-    if (elf->wide)
-        return source_read(p->file, elf->phoff + skip, out, sizeof(*out));
-    if (!source_read(p->file, elf->phoff + skip, &narrow, sizeof(narrow)))
-        return false;
-    *out = (struct program_header64){
-        .type = narrow.type,
-        .offset = narrow.offset,
-        .vaddr = narrow.vaddr,
-        .paddr = narrow.paddr,
-        .filesz = narrow.filesz,
-        .memsz = narrow.memsz,
-        .align = narrow.align,
-    };
-    return true;
+    *has_entry = false;
+    for (uint32_t i = 0; status == STATUS_OK && i < elf->part_count; i++) {
+        struct elf_part part;
+        if (!elf_read_part(elf, i, &part))
+            return refuse(p, ERR_INVALID, "the kernel file is truncated within its program headers");
+        if (part.type != ELF_PART_LOAD || part.memsz == 0)
+            continue;
+        struct multiboot_segment s = {part.paddr, part.offset, part.filesz, part.memsz};
+        status = add_segment(p, &s);
+        if (status != STATUS_OK || elf->entry < part.vaddr || elf->entry - part.vaddr >= part.memsz ||
+            *has_entry)
+            continue;
+        *has_entry = true; /* e_entry is virtual: kernels that run elsewhere than they are loaded exist */
+        p->out->entry = (uint32_t)(elf->entry - part.vaddr + part.paddr);
+    }
+    p->out->kind = elf->wide ? MULTIBOOT_ELF64 : MULTIBOOT_ELF32;
+    return status;
 }
 
 static enum status parse_elf(const struct parse *p)
 {
-    struct elf elf = {0};
-    bool has_entry = false;
-    enum status status = read_elf_header(p, &elf);
+    struct elf elf;
+    bool has_entry;
+    enum status status = elf_open(p->file, &elf, p->why, p->why_size);
 
-    for (uint32_t i = 0; status == STATUS_OK && i < elf.phnum; i++) {
-        struct program_header64 h;
-        if (!read_program_header(p, &elf, i, &h))
-            return refuse(p, ERR_INVALID, "the kernel file is truncated within its program headers");
-        if (h.type != PT_LOAD || h.memsz == 0)
-            continue;
-        struct multiboot_segment s = {h.paddr, h.offset, h.filesz, h.memsz};
-        status = add_segment(p, &s);
-        if (status != STATUS_OK || elf.entry < h.vaddr || elf.entry - h.vaddr >= h.memsz || has_entry)
-            continue;
-        has_entry = true; /* e_entry is virtual: kernels that run elsewhere than they are loaded exist */
-        p->out->entry = (uint32_t)(elf.entry - h.vaddr + h.paddr);
-    }
+    if (status == ERR_NOT_FOUND)
+        return refuse(
+            p, ERR_INVALID,
+            "the kernel has a Multiboot header, but is no ELF file and the header has no load addresses");
+    if (status == STATUS_OK)
+        status = add_elf(p, &elf, &has_entry);
     if (status == STATUS_OK && !has_entry)
         return refuse(p, ERR_INVALID, "the kernel's entry point 0x%lx lies in none of its segments",
                       elf.entry);
-    p->out->kind = elf.wide ? MULTIBOOT_ELF64 : MULTIBOOT_ELF32;
     return status;
 }
 
@@ -352,39 +253,13 @@ enum status multiboot_elf_segments(const struct guest_source *file, struct multi
                                    size_t why_size)
 {
     struct parse p = {file, out, why, why_size};
-    struct elf elf = {0};
-    enum status status = read_elf_header(&p, &elf);
+    struct elf elf;
+    bool has_entry;
+    enum status status = elf_open(file, &elf, why, why_size);
 
-    for (uint32_t i = 0; status == STATUS_OK && i < elf.phnum; i++) {
-        struct program_header64 h;
-        if (!read_program_header(&p, &elf, i, &h))
-            return refuse(&p, ERR_INVALID, "the kernel file is truncated within its program headers");
-        if (h.type != PT_LOAD || h.memsz == 0)
-            continue;
-        struct multiboot_segment s = {h.paddr, h.offset, h.filesz, h.memsz};
-        status = add_segment(&p, &s);
-    }
-    out->kind = elf.wide ? MULTIBOOT_ELF64 : MULTIBOOT_ELF32;
-    return status;
-}
-
-uint32_t multiboot_elf_notes(const struct guest_source *file, struct multiboot_notes out[MULTIBOOT_MAX_NOTES])
-{
-    struct parse p = {.file = file};
-    struct elf elf = {0};
-    uint32_t count = 0;
-
-    if (read_elf_header(&p, &elf) != STATUS_OK)
-        return 0;
-    for (uint32_t i = 0; i < elf.phnum && count < MULTIBOOT_MAX_NOTES; i++) {
-        struct program_header64 h;
-        if (!read_program_header(&p, &elf, i, &h))
-            break;
-        if (h.type != PT_NOTE || h.offset > file->size || h.filesz > file->size - h.offset)
-            continue;
-        out[count++] = (struct multiboot_notes){h.offset, h.filesz, h.align == 8 ? 8 : 4};
-    }
-    return count;
+    if (status == ERR_NOT_FOUND)
+        return refuse(&p, ERR_INVALID, "the kernel is no ELF file");
+    return status == STATUS_OK ? add_elf(&p, &elf, &has_entry) : status;
 }
 
 /* ---- placing ---- */
@@ -425,17 +300,22 @@ enum status multiboot_plan(const struct multiboot_image *image, const struct gue
 
 /* ---- loading ---- */
 
+void multiboot_put_module(struct guest_writer *w, const struct multiboot_module *module, uint64_t at,
+                          uint64_t string)
+{
+    writer_put(w, string, module->string, sizeof(module->string));
+    writer_put_source(w, at, &module->source, 0, module->source.size);
+}
+
 static void put_modules(struct guest_writer *w, const struct multiboot_plan *plan,
                         const struct multiboot_module *modules)
 {
     for (uint32_t i = 0; i < plan->module_count; i++) {
-        const struct multiboot_module *m = &modules[i];
         uint64_t entry = LOW_MODULES + i * MODULE_SIZE, string = LOW_STRINGS + i * MULTIBOOT_STRING_MAX;
         writer_put_value(w, entry, plan->modules[i], 4);
-        writer_put_value(w, entry + 4, plan->modules[i] + m->source.size, 4);
+        writer_put_value(w, entry + 4, plan->modules[i] + modules[i].source.size, 4);
         writer_put_value(w, entry + 8, string, 4);
-        writer_put(w, string, m->string, sizeof(m->string));
-        writer_put_source(w, plan->modules[i], &m->source, 0, m->source.size);
+        multiboot_put_module(w, &modules[i], plan->modules[i], string);
     }
 }
 
@@ -483,9 +363,6 @@ void multiboot_put_segments(struct guest_writer *w, const struct multiboot_image
     }
 }
 
-/* Flat 32-bit code and data, accessed, present, ring 0. */
-static const uint64_t boot_gdt[] = {0, 0, 0x00cf9b000000ffff, 0x00cf93000000ffff};
-
 enum status multiboot_load(const struct multiboot_plan *plan, const struct multiboot_image *image,
                            const struct gmem *g, const struct guest_source *kernel,
                            const struct multiboot_module *modules, const char *cmdline)
@@ -499,7 +376,7 @@ enum status multiboot_load(const struct multiboot_plan *plan, const struct multi
     writer_put_zeros(&w, 0, LOW_BIOS_END);
     writer_put_zeros(&w, LOW_INFO, LOW_CMDLINE + MULTIBOOT_CMDLINE_MAX - LOW_INFO);
     writer_put_zeros(&w, GUEST_ROM, GUEST_ONE_MIB - GUEST_ROM);
-    writer_put(&w, LOW_GDT, boot_gdt, sizeof(boot_gdt));
+    entry_put_flat_gdt(&w, LOW_GDT);
     multiboot_put_segments(&w, image, kernel);
     put_modules(&w, plan, modules);
     put_info(&w, plan, cmdline);
@@ -508,15 +385,8 @@ enum status multiboot_load(const struct multiboot_plan *plan, const struct multi
 
 void multiboot_entry_state(const struct multiboot_image *image, struct guest_entry *out)
 {
-    *out = (struct guest_entry){
-        .rip = image->entry,
-        .rsp = LOW_STACK_TOP,
-        .rflags = RFLAGS_FIXED_1,
-        .cr0 = CR0_PE | CR0_ET | CR0_NE,
-        .gdt_base = LOW_GDT,
-        .gdt_limit = sizeof(boot_gdt) - 1,
-        .cs = BOOT_CS,
-        .ds = BOOT_DS,
-        .gpr = {[RAX] = BOOT_MAGIC, [RBX] = LOW_INFO},
-    };
+    entry_flat32(out, image->entry, LOW_GDT);
+    out->rsp = LOW_STACK_TOP;
+    out->gpr[RAX] = BOOT_MAGIC;
+    out->gpr[RBX] = LOW_INFO;
 }

@@ -10,8 +10,6 @@
 
 #define MULTIBOOT_SEARCH       8192u /* bytes at a file's start that hold the header */
 #define MULTIBOOT_MAX_SEGMENTS 16u
-#define MULTIBOOT_MAX_PHDRS    64u
-#define MULTIBOOT_MAX_NOTES    8u
 #define MULTIBOOT_CMDLINE_MAX  0x10000u                            /* bytes, with NUL */
 #define MULTIBOOT_STRING_MAX   (CONFIG_PATH_MAX + CONFIG_ARGS_MAX) /* of a module, with NUL */
 
@@ -52,16 +50,6 @@ enum status multiboot_parse(const struct guest_source *file, struct multiboot_im
 enum status multiboot_elf_segments(const struct guest_source *file, struct multiboot_image *out, char *why,
                                    size_t why_size);
 
-/* A note segment, as its header claims; all within the file. */
-struct multiboot_notes {
-    uint64_t offset, size;
-    uint32_t align; /* 4 or 8 */
-};
-
-/* The number found, the first MULTIBOOT_MAX_NOTES; 0 also if this is no ELF file that can be loaded. */
-uint32_t multiboot_elf_notes(const struct guest_source *file,
-                             struct multiboot_notes out[MULTIBOOT_MAX_NOTES]);
-
 /* A module: its file and the string that the guest is given with it. */
 struct multiboot_module {
     struct guest_source source;
@@ -88,6 +76,10 @@ enum status multiboot_load(const struct multiboot_plan *plan, const struct multi
 /* The kernel's part of multiboot_load(). */
 void multiboot_put_segments(struct guest_writer *w, const struct multiboot_image *image,
                             const struct guest_source *kernel);
+
+/* A module's contents, and the string that goes with it (MULTIBOOT_STRING_MAX bytes). */
+void multiboot_put_module(struct guest_writer *w, const struct multiboot_module *module, uint64_t at,
+                          uint64_t string);
 
 /* "Machine state" in the specification: protected mode without paging. */
 void multiboot_entry_state(const struct multiboot_image *image, struct guest_entry *out);

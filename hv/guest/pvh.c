@@ -1,6 +1,6 @@
 #include "hv/guest/pvh.h"
-#include "arch/x86/cpu.h"
 #include "hv/guest/e820.h"
+#include "hv/guest/elf.h"
 #include "hv/lib/fmt.h"
 #include "hv/lib/string.h"
 #include "hv/vcpu.h"
@@ -44,15 +44,12 @@ STATIC_ASSERT(LOW_MMAP + E820_MAX * sizeof(struct memmap_entry) <= LOW_STRINGS, 
 STATIC_ASSERT(LOW_STRINGS + CONFIG_MAX_MODULES * MULTIBOOT_STRING_MAX <= LOW_CMDLINE, "strings have room");
 STATIC_ASSERT(LOW_CMDLINE + MULTIBOOT_CMDLINE_MAX <= GUEST_EBDA, "the command line has room");
 
-#define BOOT_CS 0x10u
-#define BOOT_DS 0x18u
-
 struct note {
     uint32_t name_size, desc_size, type;
 };
 
 /* Looks through one segment of notes. False: the entry's note is not in it. */
-static bool find_in(const struct guest_source *file, const struct multiboot_notes *n, uint64_t *entry,
+static bool find_in(const struct guest_source *file, const struct elf_notes *n, uint64_t *entry,
                     uint32_t *entry_size)
 {
     static const char owner[] = "Xen";
@@ -81,8 +78,8 @@ static bool find_in(const struct guest_source *file, const struct multiboot_note
 
 static bool find(const struct guest_source *file, uint64_t *entry, uint32_t *entry_size)
 {
-    struct multiboot_notes notes[MULTIBOOT_MAX_NOTES];
-    uint32_t count = multiboot_elf_notes(file, notes);
+    struct elf_notes notes[ELF_MAX_NOTES];
+    uint32_t count = elf_find_notes(file, notes);
 
     for (uint32_t i = 0; i < count; i++)
         if (find_in(file, &notes[i], entry, entry_size))
@@ -135,8 +132,7 @@ static void put_modules(struct guest_writer *w, const struct multiboot_plan *pla
         uint64_t string = LOW_STRINGS + i * MULTIBOOT_STRING_MAX;
         const struct modlist_entry entry = {plan->modules[i], m->source.size, m->string[0] ? string : 0, 0};
         writer_put(w, LOW_MODULES + i * sizeof(entry), &entry, sizeof(entry));
-        writer_put(w, string, m->string, sizeof(m->string));
-        writer_put_source(w, plan->modules[i], &m->source, 0, m->source.size);
+        multiboot_put_module(w, m, plan->modules[i], string);
     }
 }
 
@@ -163,9 +159,6 @@ static void put_info(struct guest_writer *w, const struct multiboot_plan *plan, 
     writer_put(w, LOW_CMDLINE, cmdline, str_length(cmdline) + 1);
 }
 
-/* Flat 32-bit code and data, accessed, present, ring 0. */
-static const uint64_t boot_gdt[] = {0, 0, 0x00cf9b000000ffff, 0x00cf93000000ffff};
-
 enum status pvh_load(const struct multiboot_plan *plan, const struct multiboot_image *image,
                      const struct gmem *g, const struct guest_source *kernel,
                      const struct multiboot_module *modules, const char *cmdline, gpa_t rsdp)
@@ -176,7 +169,7 @@ enum status pvh_load(const struct multiboot_plan *plan, const struct multiboot_i
         return ERR_INVALID;
     writer_put_zeros(&w, 0, GUEST_VGA);
     writer_put_zeros(&w, GUEST_ROM, GUEST_ONE_MIB - GUEST_ROM);
-    writer_put(&w, LOW_GDT, boot_gdt, sizeof(boot_gdt));
+    entry_put_flat_gdt(&w, LOW_GDT);
     multiboot_put_segments(&w, image, kernel);
     put_modules(&w, plan, modules);
     put_info(&w, plan, cmdline, rsdp);
@@ -185,14 +178,6 @@ enum status pvh_load(const struct multiboot_plan *plan, const struct multiboot_i
 
 void pvh_entry_state(const struct multiboot_image *image, struct guest_entry *out)
 {
-    *out = (struct guest_entry){
-        .rip = image->entry,
-        .rflags = RFLAGS_FIXED_1,
-        .cr0 = CR0_PE | CR0_ET | CR0_NE,
-        .gdt_base = LOW_GDT,
-        .gdt_limit = sizeof(boot_gdt) - 1,
-        .cs = BOOT_CS,
-        .ds = BOOT_DS,
-        .gpr = {[RBX] = LOW_INFO},
-    };
+    entry_flat32(out, image->entry, LOW_GDT);
+    out->gpr[RBX] = LOW_INFO;
 }

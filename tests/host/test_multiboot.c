@@ -374,7 +374,7 @@ static void test_recognise_says_what_it_is(void **state)
 {
     static const struct {
         const char *magic, *is;
-    } kinds[] = {{"\177ELF", "an ELF file without a Multiboot header in its first 8192 bytes"},
+    } kinds[] = {{"\177ELF", "the kernel is not a little-endian ELF32 or ELF64 file"},
                  {"\x1f\x8b\x08", "a gzip file"},
                  {"\xfd\x37zXZ", "an xz file"},
                  {"\x28\xb5\x2f\xfd", "a zstd file"},
@@ -390,6 +390,13 @@ static void test_recognise_says_what_it_is(void **state)
         if (recognise() != ERR_INVALID || !strstr(why, kinds[i].is))
             fail_msg("wanted \"%s\", got \"%s\"", kinds[i].is, why);
     }
+    make_elf32();
+    w(0x1000, 0, 4);
+    assert_int_equal(recognise(), ERR_INVALID);
+    assert_non_null(strstr(why, "an ELF file without a Multiboot header in its first 8192 bytes"));
+    w(18, 40, 2);
+    assert_int_equal(recognise(), ERR_UNSUPPORTED);
+    assert_non_null(strstr(why, "another processor (machine 40)"));
     memset(file, 'x', sizeof(file));
     file[255] = '\n';
     assert_int_equal(recognise(), ERR_INVALID);

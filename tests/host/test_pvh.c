@@ -190,6 +190,9 @@ static void test_refused(void **state)
     file_size = 0x1800;
     refused("truncated");
     make_elf64(4);
+    w(16, 3, 2); /* its note is not even looked for */
+    refused("not linked at a fixed address (ELF type 3)");
+    make_elf64(4);
     files.initrd = source(1, file, 10);
     files.module_count = 1;
     refused("write initrd = or module =");

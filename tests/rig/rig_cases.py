@@ -294,6 +294,7 @@ CASES = [
     ("small memory", smallest_memory),
     ("no VT-x", no_vmx),
     ("multiboot", rig_multiboot.run),
+    ("PVH refused", rig_multiboot.pvh_refused),
     ("screen", rig_screen.run),
     ("black box", rig_blackbox.panic),
     ("black box forged", rig_blackbox.forged),

@@ -130,17 +130,41 @@ def refused(t, file):
         ("an initrd", whole, "initrd = one.bin", r"takes no initrd: write module ="),
         ("a module that is missing", whole, "module = nothing here", r"module 'nothing': there is no such file"),
     ]
+    _refused(t, "multiboot", cases)
+
+
+def _refused(t, protocol, cases):
+    """Kernels and lines of the configuration that the loader refuses, each with the sentence it says."""
     for what, kernel, more, pattern in cases:
-        name = "refused-" + re.sub(r"[^a-z]+", "-", what.lower())
-        with rig.Boot("multiboot-" + name, _image(name, kernel, "poweroff", more), memory=256) as boot:
+        name = "%s-refused-%s" % (protocol, re.sub(r"[^a-z]+", "-", what.lower()))
+        with rig.Boot(name, _image(name, kernel, "poweroff", more), memory=256) as boot:
             try:
                 boot.expect(rig.LEFT_TO_FIRMWARE, 120)
                 back = True
             except rig.Timeout:
                 back = False
             said = re.search(REFUSED_BY + ".*" + pattern, boot.text)
-            t.check(said and back, "multiboot, %s: the message says so, and back to the firmware" % what,
+            t.check(said and back, "%s, %s: the message says so, and back to the firmware" % (protocol, what),
                     said.group(0)[:110] if said else "no %r in:\n%s" % (pattern, boot.last_lines()))
+
+
+def _pvh_kernel(entry=0x100000, value_bytes=4, kind=2, memory=0x1000):
+    """An ELF32 file of one segment at 1 MiB, with Xen's note that names the entry."""
+    note = struct.pack("<III", 4, value_bytes, 18) + b"Xen\0" + struct.pack("<Q", entry)
+    header = b"\x7fELF\1\1\1" + bytes(9) + struct.pack("<HHIIIIIHHHHHH", kind, 3, 1, 0x100000, 52, 0, 0, 52, 32, 2, 0, 0, 0)
+    load = struct.pack("<8I", 1, 0x1000, 0x100000, 0x100000, 64, memory, 7, 4096)
+    notes = struct.pack("<8I", 4, 116, 0, 0, len(note), len(note), 4, 4)
+    return (header + load + notes + note).ljust(0x1000, b"\0") + bytes(64)
+
+
+def pvh_refused(t):
+    _refused(t, "pvh", [
+        ("an entry nowhere", _pvh_kernel(entry=0x200000), "", r"PVH entry point 0x200000 lies in none of its segments"),
+        ("a note of five bytes", _pvh_kernel(value_bytes=5), "", r"PVH entry note is damaged: its value has 5 bytes"),
+        ("no fixed address", _pvh_kernel(kind=3), "", r"not linked at a fixed address \(ELF type 3\)"),
+        ("a module beside an initrd", _pvh_kernel(), "initrd = one.bin\nmodule = kernel", r"write initrd = or module ="),
+        ("no room", _pvh_kernel(memory=MEMORY), "", r"the kernel does not fit: it ends at 0x1100000"),
+    ])
 
 
 def run(t):
