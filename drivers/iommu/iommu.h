@@ -133,10 +133,10 @@ void iommu_irq_message(const struct iommu *iommu, uint32_t handle, uint64_t *add
 /* ---- faults ---- */
 
 struct iommu_fault {
-    uint16_t bdf;
     uint64_t address; /* page of a blocked access; of an interrupt: its index */
-    uint8_t reason;   /* iommu_reason_text() */
-    bool write;       /* of an access: else a read */
+    uint16_t bdf;
+    uint8_t reason; /* iommu_reason_text() */
+    bool write;     /* of an access: else a read */
     bool interrupt;
 };
 
