@@ -274,6 +274,7 @@ static void command(struct fake_vtd_unit *u, uint32_t value)
     if ((changed & VTD_GCMD_IRE & value) && !(u->gsts & VTD_GCMD_SIRTP))
         breach(u, "remapping without a table");
     u->gsts = (u->gsts & ~PERSISTENT) | (value & PERSISTENT);
+    run_queue(u);
 }
 
 static uint64_t records_at(const struct fake_vtd_unit *u)
@@ -654,7 +655,7 @@ void fake_vtd_init(struct fake_vtd *f, uint32_t count, uint64_t cap, uint64_t ec
     f->memory = malloc(SIZE_BYTES);
     if (!f->cpu || !f->memory || count > FAKE_VTD_UNITS)
         abort();
-    memset(f->memory, 0x5a, SIZE_BYTES);
+    memset(f->memory, 0xa5, SIZE_BYTES); /* entries that are there, and lead nowhere */
     f->limit = FAKE_VTD_PAGES;
     f->unit_count = count;
     f->pages = (struct pt_env){f, env_alloc, env_free, env_table, env_store};

@@ -372,16 +372,19 @@ static void test_scopes(void **state)
     fake_vtd_add_bridge(&f, PCI_BDF(0, 3, 0), 4, 9);
     fake_vtd_add_bridge(&f, PCI_BDF(4, 0, 0), 5, 6);
     fake_vtd_add_bridge(&f, PCI_BDF(4, 1, 0), 0, 0); /* nothing behind it */
+    fake_vtd_add_bridge(&f, PCI_BDF(4, 2, 0), 2, 3); /* nonsense: leads upwards */
     fake_vtd_add_device(&f, PCI_BDF(5, 2, 1), 0x020000);
     static const uint8_t port[] = {3, 0}, disk[] = {0x1f, 2}, deep[] = {3, 0, 0, 0, 2, 1},
-                         away[] = {9, 0, 1, 0}, dead[] = {3, 0, 1, 0, 0, 0}, leaf[] = {0x1f, 2, 1, 0};
+                         away[] = {9, 0, 1, 0}, dead[] = {3, 0, 1, 0, 0, 0}, leaf[] = {0x1f, 2, 1, 0},
+                         up[] = {3, 0, 2, 0};
     dmar.units[0].scopes.first = fake_vtd_scope(&dmar, ACPI_DMAR_ENDPOINT, 0, 3, deep);
     fake_vtd_scope(&dmar, ACPI_DMAR_BRIDGE, 0, 1, disk); /* no bridge: the function alone */
     fake_vtd_scope(&dmar, ACPI_DMAR_ENDPOINT, 0, 2, away);
     fake_vtd_scope(&dmar, ACPI_DMAR_ENDPOINT, 0, 3, dead);
     fake_vtd_scope(&dmar, ACPI_DMAR_ENDPOINT, 0, 2, leaf);
     fake_vtd_scope(&dmar, ACPI_DMAR_IOAPIC, 0xff, 1, port);
-    dmar.units[0].scopes.count = 6;
+    fake_vtd_scope(&dmar, ACPI_DMAR_BRIDGE, 0, 2, up);
+    dmar.units[0].scopes.count = 7;
     dmar.units[1].scopes.first = fake_vtd_scope(&dmar, ACPI_DMAR_BRIDGE, 0, 1, port);
     dmar.units[1].scopes.count = 1;
     assert_int_equal(init(), STATUS_OK);
@@ -391,6 +394,7 @@ static void test_scopes(void **state)
     assert_int_equal(vtd_unit_of(&iommu, PCI_BDF(0, 3, 0))->index, 1);
     assert_int_equal(vtd_unit_of(&iommu, PCI_BDF(10, 0, 0))->index, 2);
     assert_int_equal(vtd_unit_of(&iommu, DISK)->index, 0);
+    assert_int_equal(vtd_unit_of(&iommu, OTHER)->index, 2);
     assert_int_equal(vtd_unit_of(&iommu, PCI_BDF(0, 0, 0))->index, 2);
     /* A VF that no scope reaches is behind its PF's unit. */
     struct iommu_domain d;
@@ -491,6 +495,10 @@ static void orders(void)
     assert_true(reads(0, VF, 3 * MIB + 8, 9 * GIB + 8));
     uint64_t at;
     assert_false(fake_vtd_dma(&f, 0, VF, 3 * MIB, true, &at));
+    /* Two pages that no small power of two covers. */
+    assert_true(reads(0, VF, 2 * MIB - 1, 4 * GIB + 2 * MIB - 1) && reads(0, VF, 2 * MIB, 4 * GIB + 2 * MIB));
+    assert_int_equal(iommu_unmap(&a, 2 * MIB - PAGE_SIZE, 2 * PAGE_SIZE), STATUS_OK);
+    assert_true(blocked(0, VF, 2 * MIB - 1) && blocked(0, VF, 2 * MIB));
     /* Another function in the same domain, and one in another. */
     assert_int_equal(iommu_map(&b, 0, hpa(6 * GIB), MIB, RW), STATUS_OK);
     attach(NIC, NIC, &a);
@@ -523,6 +531,7 @@ static void test_orders(void **state)
     (void)state;
     for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++) {
         started(1, (FAKE_VTD_CAP & ~kinds[i].remove) | kinds[i].add, FAKE_VTD_ECAP | kinds[i].ecap);
+        assert_true(iommu.has_2m || !iommu.has_1g); /* the one is split into the other */
         uint32_t pages = 0;
         for (unsigned round = 0; round < 3; round++) {
             orders();
