@@ -52,14 +52,6 @@ static uint64_t *table_at(const struct iommu_domain *d, uint64_t entry)
     return pages_of(d)->table(pages_of(d)->ctx, hpa(entry & VTD_ADDRESS));
 }
 
-static void store(const struct iommu_domain *d, uint64_t *entry, uint64_t value)
-{
-    if (pages_of(d)->store)
-        pages_of(d)->store(pages_of(d)->ctx, entry, value);
-    else
-        *(volatile uint64_t *)entry = value; /* one 64-bit store, never split or merged */
-}
-
 static void write_back(const struct iommu_domain *d, const void *at, size_t size)
 {
     if (!d->iommu->coherent)
@@ -118,18 +110,27 @@ static unsigned leaf_run(const struct iommu_domain *d, unsigned level, uint64_t 
     return whole < room ? (unsigned)whole : room;
 }
 
+/* How many of them are free. */
+static unsigned free_run(const uint64_t *entry, unsigned run)
+{
+    unsigned i = 0;
+    while (i < run && !entry[i])
+        i++;
+    return i;
+}
+
 /* First pass of mapping. table NULL: the part below a hole, which has no tables yet. */
 static enum status map_count(const struct iommu_domain *d, const uint64_t *table, unsigned level,
                              const struct request *r, uint64_t *count)
 {
     for (uint64_t iova = r->iova, next; iova < r->end; iova = next) {
         uint64_t at = r->at + (iova - r->iova);
-        unsigned run = leaf_run(d, level, iova, r->end, at), i = 0;
+        unsigned run = leaf_run(d, level, iova, r->end, at);
         const uint64_t *entry = table ? &table[index_of(iova, level)] : NULL;
-        while (i < run && !(entry && entry[i]))
-            i++;
-        next = iova + ((uint64_t)i << shift_of(level));
-        if (i)
+        if (entry)
+            run = free_run(entry, run);
+        next = iova + ((uint64_t)run << shift_of(level));
+        if (run)
             continue;
         next = step_end(iova, r->end, level);
         const uint64_t *lower = NULL;
@@ -148,10 +149,18 @@ static enum status map_count(const struct iommu_domain *d, const uint64_t *table
     return STATUS_OK;
 }
 
+/* A gigabyte may be 512 of these, and a page of small ones: kept short. */
 static void fill(const struct iommu_domain *d, uint64_t *entry, unsigned count, uint64_t value, uint64_t step)
 {
-    for (unsigned i = 0; i < count; i++, value += step)
-        store(d, &entry[i], value);
+    const struct pt_env *pages = pages_of(d);
+    if (!pages->store) {
+        volatile uint64_t *at = entry, *end = entry + count;
+        for (; at < end; value += step)
+            *at++ = value; /* one 64-bit store each, never split or merged */
+    } else {
+        for (unsigned i = 0; i < count; i++)
+            pages->store(pages->ctx, &entry[i], value + i * step);
+    }
     write_back(d, entry, count * sizeof(*entry));
 }
 
@@ -175,12 +184,10 @@ static void map_commit(struct iommu_domain *d, uint64_t *table, unsigned level, 
     for (uint64_t iova = r->iova, next; iova < r->end; iova = next) {
         uint64_t at = r->at + (iova - r->iova);
         uint64_t *entry = &table[index_of(iova, level)];
-        unsigned run = leaf_run(d, level, iova, r->end, at), i = 0;
-        while (i < run && !entry[i])
-            i++;
-        if (i) {
-            fill(d, entry, i, at | r->leaf | (level > 1 ? VTD_PTE_LARGE : 0), span_of(level));
-            next = iova + ((uint64_t)i << shift_of(level));
+        unsigned run = free_run(entry, leaf_run(d, level, iova, r->end, at));
+        if (run) {
+            fill(d, entry, run, at | r->leaf | (level > 1 ? VTD_PTE_LARGE : 0), span_of(level));
+            next = iova + ((uint64_t)run << shift_of(level));
             continue;
         }
         next = step_end(iova, r->end, level);
