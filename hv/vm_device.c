@@ -21,7 +21,8 @@ static struct vm_device *device_of(void *ctx)
 
 static void set_master(struct vm_device *d)
 {
-    pci_master(&core.pci_config, d->dev, d->mastering && !d->cut_off);
+    if (!d->resetting) /* it has none then, and what it answers means nothing */
+        pci_master(&core.pci_config, d->dev, d->mastering && !d->cut_off);
 }
 
 static void env_master(void *ctx, bool on)
@@ -264,8 +265,12 @@ static void ops_master(void *ctx, bool on)
 static enum status ops_reset(void *ctx, char *why, size_t size)
 {
     struct vm_device *d = ctx;
+    spin_lock(&d->lock);
+    d->resetting = true;
+    spin_unlock(&d->lock);
     enum status s = pci_reset(&core.pci, &core.pci_config, &host_devices.env, d->dev, why, size);
     spin_lock(&d->lock);
+    d->resetting = false;
     if (s == STATUS_OK) {
         d->cut_off = false;
         d->faults.storm = false;

@@ -35,6 +35,7 @@ struct vm_device {
     struct spinlock lock; /* guards the rest; innermost but for the log */
     bool cut_off;         /* no bus mastering until it is reset: a storm of faults */
     bool mastering;       /* what the guest wants */
+    bool resetting;       /* its configuration space is not to be touched by others */
     struct fault_watch faults;
 };
 
