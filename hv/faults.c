@@ -15,11 +15,21 @@ enum fault_answer fault_watch_count(struct fault_watch *watch, uint64_t now_us)
         return FAULT_QUIET;
     if (watch->count > FAULTS_STORM_PER_SECOND) {
         watch->storm = true;
+        watch->quiet_storm = watch->storm_us && now_us - watch->storm_us < SECOND_US;
+        if (!watch->quiet_storm)
+            watch->storm_us = now_us;
         return FAULT_STORM;
     }
     if (watch->count == FAULTS_SAID_PER_SECOND)
         return FAULT_SAY_LAST;
     return watch->count < FAULTS_SAID_PER_SECOND ? FAULT_SAY : FAULT_QUIET;
+}
+
+void fault_watch_reset(struct fault_watch *watch)
+{
+    watch->storm = false;
+    if (watch->count > FAULTS_SAID_PER_SECOND)
+        watch->count = FAULTS_SAID_PER_SECOND;
 }
 
 void fault_text(const struct iommu_fault *fault, const char *who, const char *what, char *text, size_t size)

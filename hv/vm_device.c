@@ -43,8 +43,9 @@ void vm_device_fault(struct vm_device *d, const struct iommu_fault *fault, uint6
         d->cut_off = true;
         set_master(d);
     }
+    bool quiet = answer == FAULT_QUIET || (answer == FAULT_STORM && d->faults.quiet_storm);
     spin_unlock(&d->lock);
-    if (answer == FAULT_QUIET)
+    if (quiet)
         return;
     fmt_format(who, sizeof(who), "VM %s, ", d->vm->name);
     fault_text(fault, who, d->what, text, sizeof(text));
@@ -273,8 +274,7 @@ static enum status ops_reset(void *ctx, char *why, size_t size)
     d->resetting = false;
     if (s == STATUS_OK) {
         d->cut_off = false;
-        d->faults.storm = false;
-        d->faults.count = 0;
+        fault_watch_reset(&d->faults);
     }
     spin_unlock(&d->lock);
     return s;

@@ -36,9 +36,24 @@ static void test_storm(void **state)
     }
     assert_int_equal(storms, 1);
     assert_int_equal(fault_watch_count(&w, 10 * SECOND), FAULT_QUIET); /* nobody has reset it */
-    w.storm = false;
-    w.count = 0;
+    fault_watch_reset(&w);
     assert_int_equal(fault_watch_count(&w, 10 * SECOND), FAULT_SAY);
+}
+
+/* Faults, a reset, faults, a reset ...: the device is stopped each time, but the log is not filled. */
+static void test_storms_and_resets(void **state)
+{
+    struct fault_watch w = {0};
+    unsigned storms = 0, said = 0;
+    for (uint64_t now = 1; now < 10 * SECOND; now += 1000) {
+        enum fault_answer a = fault_watch_count(&w, now);
+        storms += a == FAULT_STORM;
+        said += a == FAULT_SAY || a == FAULT_SAY_LAST || (a == FAULT_STORM && !w.quiet_storm);
+        if (a == FAULT_STORM)
+            fault_watch_reset(&w);
+    }
+    assert_in_range(storms, 150, 250);
+    assert_in_range(said, 10, 10 * (FAULTS_SAID_PER_SECOND + 1) + 5);
 }
 
 /* Exactly as many as are allowed, second after second. */
@@ -71,6 +86,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_few),
         cmocka_unit_test(test_storm),
+        cmocka_unit_test(test_storms_and_resets),
         cmocka_unit_test(test_at_the_limit),
         cmocka_unit_test(test_text),
     };
