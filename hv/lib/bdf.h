@@ -13,4 +13,3 @@
 /* For messages: log_line(..., "device " BDF_FMT " is gone", BDF_ARGS(bdf)). */
 #define BDF_FMT       "%02x:%02x.%x"
 #define BDF_ARGS(bdf) BDF_BUS(bdf), BDF_DEVICE(bdf), BDF_FUNCTION(bdf)
-#define BDF_NONE      0xffffu /* ff:1f.7, which no machine uses for a device of its own */
