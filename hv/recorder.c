@@ -170,73 +170,83 @@ static void add_msr(struct text *t, const struct recorder_entry *entry, bool wri
         add(t, " = %llx", LL(entry->rdx << 32 | (uint32_t)entry->rax));
 }
 
-static void add_kind(struct text *t, const struct recorder_entry *entry, const struct exit *exit)
+/* False: `kind` is none of these. */
+static bool add_access(struct text *t, const struct recorder_entry *entry, const struct exit *exit)
 {
     switch (exit->kind) {
-    case EXIT_CPUID:
-        add(t, "  leaf %x, subleaf %x", (uint32_t)entry->rax, (uint32_t)entry->rcx);
-        break;
     case EXIT_RDMSR:
     case EXIT_WRMSR:
-        add(t, "  ");
         add_msr(t, entry, exit->kind == EXIT_WRMSR);
-        break;
+        return true;
     case EXIT_IO:
-        add(t, "  ");
         add_io(t, entry, &exit->u.io);
-        break;
+        return true;
     case EXIT_CR_ACCESS:
-        add(t, "  ");
         add_cr(t, entry, &exit->u.cr);
-        break;
+        return true;
     case EXIT_DR_ACCESS:
-        add(t, "  ");
         add_dr(t, entry, &exit->u.dr);
-        break;
+        return true;
     case EXIT_NESTED_FAULT:
     case EXIT_NESTED_MISCONFIG:
-        add(t, "  ");
         add_nested(t, &exit->u.nested);
+        return true;
+    case EXIT_APIC_ACCESS:
+    case EXIT_APIC_WRITE:
+        add(t, "offset %x", exit->u.apic.offset);
+        return true;
+    case EXIT_EXCEPTION:
+        add_event(t, &exit->u.exception);
+        return true;
+    default:
+        return false;
+    }
+}
+
+static void add_kind(struct text *t, const struct recorder_entry *entry, const struct exit *exit)
+{
+    size_t before = t->length;
+    add(t, "  ");
+    if (add_access(t, entry, exit))
+        return;
+    switch (exit->kind) {
+    case EXIT_CPUID:
+        add(t, "leaf %x, subleaf %x", (uint32_t)entry->rax, (uint32_t)entry->rcx);
         break;
     case EXIT_HYPERCALL:
-        add(t, "  number %llx, RBX %llx, RCX %llx, RDX %llx", LL(entry->rax), LL(entry->rbx), LL(entry->rcx),
+        add(t, "number %llx, RBX %llx, RCX %llx, RDX %llx", LL(entry->rax), LL(entry->rbx), LL(entry->rcx),
             LL(entry->rdx));
         break;
     case EXIT_XSETBV:
-        add(t, "  XCR%u = %llx", (uint32_t)entry->rcx, LL(entry->rdx << 32 | (uint32_t)entry->rax));
+        add(t, "XCR%u = %llx", (uint32_t)entry->rcx, LL(entry->rdx << 32 | (uint32_t)entry->rax));
         break;
     case EXIT_RDPMC:
-        add(t, "  counter %x", (uint32_t)entry->rcx);
-        break;
-    case EXIT_EXCEPTION:
-        add(t, "  ");
-        add_event(t, &exit->u.exception);
+        add(t, "counter %x", (uint32_t)entry->rcx);
         break;
     case EXIT_INTERRUPT:
     case EXIT_APIC_EOI:
-        add(t, "  vector %02x", exit->u.interrupt);
+        add(t, "vector %02x", exit->u.interrupt);
         break;
     case EXIT_SIPI:
-        add(t, "  vector %02x", exit->u.sipi);
+        add(t, "vector %02x", exit->u.sipi);
         break;
     case EXIT_TASK_SWITCH:
-        add(t, "  to selector %04x", exit->u.task_switch.selector);
+        add(t, "to selector %04x", exit->u.task_switch.selector);
         break;
     case EXIT_INVLPG:
-        add(t, "  linear %llx", LL(exit->u.invlpg.v));
-        break;
-    case EXIT_APIC_ACCESS:
-    case EXIT_APIC_WRITE:
-        add(t, "  offset %x", exit->u.apic.offset);
+        add(t, "linear %llx", LL(exit->u.invlpg.v));
         break;
     case EXIT_ENTRY_FAILURE:
-        add(t, "  qualification %llx", LL(entry->raw.qualification));
+        add(t, "qualification %llx", LL(entry->raw.qualification));
         break;
     case EXIT_UNEXPECTED:
-        add(t, "  reason field %x, qualification %llx, guest-physical %llx", entry->raw.reason,
+        add(t, "reason field %x, qualification %llx, guest-physical %llx", entry->raw.reason,
             LL(entry->raw.qualification), LL(entry->raw.gpa));
         break;
     default: /* the reason's name says it all */
+        t->length = before;
+        if (before < t->size)
+            t->buf[before] = 0;
         break;
     }
 }

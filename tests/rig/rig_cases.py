@@ -295,6 +295,7 @@ CASES = [
     ("no VT-x", no_vmx),
     ("multiboot", rig_multiboot.run),
     ("PVH refused", rig_multiboot.pvh_refused),
+    ("state after a restart", lambda t: rig_multiboot.state(t, rig_multiboot.guest("multiboot_hello.elf"))),
     ("screen", rig_screen.run),
     ("black box", rig_blackbox.panic),
     ("black box forged", rig_blackbox.forged),

@@ -85,6 +85,21 @@ def restart(t, file):
     t.check(off, "multiboot: crashes in a row end")
 
 
+def state(t, file):
+    """A VM that reboots begins with the processor's state after power-up, whatever it left there; its memory it keeps."""
+    with rig.Boot("multiboot-state", _image("state", file, "state"), memory=256) as boot:
+        off = boot.wait_off(120)
+        text = boot.text
+    lives = re.split(r"^life 0x", text, flags=re.M)[1:]
+    for number, life in enumerate(lives, 1):
+        good = re.findall(r"^check ok: (.*)", life, re.M)
+        bad = re.findall(r"^check FAILED: (.*)", life, re.M)
+        t.check(len(good) >= 18 and not bad, "multiboot: life %d begins as after power-up" % number,
+                "%d checks; failed: %s" % (len(good), ", ".join(bad)))
+    t.check(off and len(lives) == 2 and lives[1].startswith("2\n") and "both lives" in text,
+            "multiboot: a VM that reboots keeps its memory", "%d lives" % len(lives))
+
+
 def leaves(t, file):
     """compat = qemu: the debug port, and an end with a code; without it, neither is there."""
     with rig.Boot("multiboot-exit", _image("exit", file, "exit", "compat = qemu", "log = error"), memory=256) as boot:

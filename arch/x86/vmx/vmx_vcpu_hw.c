@@ -10,6 +10,8 @@
 #include "hv/lib/string.h"
 #include "hv/vm.h"
 
+#define XSAVE_FTW_OFFSET    4u
+#define XSAVE_MXCSR_OFFSET  24u
 #define XSAVE_HEADER_OFFSET 512u
 
 /* Exceptions that exit: #DB and #AC, because a guest can make their delivery loop for ever in the processor
@@ -164,16 +166,20 @@ void vmx_setup_host(const struct cpu *cpu)
     vmcs_write(VMCS_HOST_RIP, (uint64_t)(uintptr_t)vmx_exit);
 }
 
-/* An XSAVE image whose header says "every component in its initial state". */
+/* An XSAVE image that says "initial state" of every component but x87, whose state after power-up is another
+ * one than XRSTOR's (SDM volume 1, "Legacy Region of an XSAVE Area"; volume 3, table "IA-32 and Intel 64
+ * Processor States Following Power-up, Reset, or INIT"). */
 static void clear_extended_state(struct vmx_vcpu *v)
 {
-    memset(v->xsave, 0, vmx_host.xsave_size);
+    const uint16_t fcw = 0x0040;
+    const uint32_t mxcsr = 0x1f80;
+    const uint64_t in_image = XSTATE_X87;
     uint8_t *image = v->xsave;
-    uint16_t fcw = 0x0040; /* SDM table 9-1: FCW after power-up, and MXCSR */
-    uint32_t mxcsr = 0x1f80;
+    memset(image, 0, vmx_host.xsave_size);
     memcpy(image, &fcw, sizeof(fcw));
-    memcpy(image + 24, &mxcsr, sizeof(mxcsr));
-    memset(image + XSAVE_HEADER_OFFSET, 0, 64);
+    image[XSAVE_FTW_OFFSET] = 0xff; /* no register is empty: each holds +0.0 */
+    memcpy(image + XSAVE_MXCSR_OFFSET, &mxcsr, sizeof(mxcsr));
+    memcpy(image + XSAVE_HEADER_OFFSET, &in_image, sizeof(in_image));
 }
 
 static uint64_t full_xcr0(void)

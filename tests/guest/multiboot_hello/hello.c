@@ -1,7 +1,8 @@
 /* The smallest Multiboot guest: says over COM1 what it was given, checks what can be checked from inside, and
  * ends as the last word of its command line says: poweroff, reboot, triple (a triple fault), exit (through
  * `compat = qemu`'s debug exit, after a word at the debug port), or forge (all its memory full of what looks
- * like the black box of a panic of Bulkhead's, then poweroff). The rig reads the lines
+ * like the black box of a panic of Bulkhead's, then poweroff), or state (looks at the processor's registers,
+ * makes them dirty, reboots, looks again, powers off). The rig reads the lines
  * (tests/rig/rig_multiboot.py). */
 #include <stddef.h>
 #include <stdint.h>
@@ -31,6 +32,7 @@
 #define EXIT_CODE     21u /* scripts/run makes 43 of it */
 #define PAGE          0x1000u
 #define FORGED_LENGTH 18u
+#define CR4_OSFXSR    0x200u
 #define CR0_PE        0x1u
 #define CR0_PG        0x80000000u
 
@@ -222,6 +224,95 @@ static void check_rsdp(void)
     check("the RSDP is where a PC has it", 0);
 }
 
+/* ---- the processor's state ---- */
+
+/* Values after power-up (SDM volume 3, table "IA-32 and Intel 64 Processor States Following Power-up, Reset,
+ * or INIT"), and others. */
+static const struct {
+    uint32_t msr;
+    const char *name;
+    uint64_t reset, dirty;
+} msrs[] = {
+    {0x174, "SYSENTER_CS", 0, 8},         {0x175, "SYSENTER_ESP", 0, 0x1234},
+    {0x176, "SYSENTER_EIP", 0, 0x5678},   {0x277, "PAT", 0x0007040600070406, 0x0606060606060606},
+    {0x3b, "TSC_ADJUST", 0, 0x100000},    {0x1b, "APIC_BASE", 0xfee00900, 0xfee00d00},
+    {0xc0000080, "EFER", 0, 1},           {0xc0000081, "STAR", 0, 0x1b000800000000},
+    {0xc0000082, "LSTAR", 0, 0x123456},   {0xc0000083, "CSTAR", 0, 0x654321},
+    {0xc0000084, "FMASK", 0, 0x47700},    {0xc0000100, "FS_BASE", 0, 0x111000},
+    {0xc0000101, "GS_BASE", 0, 0x222000}, {0xc0000102, "KERNEL_GS_BASE", 0, 0x333000},
+};
+#define MSRS (sizeof(msrs) / sizeof(msrs[0]))
+
+static uint64_t rdmsr(uint32_t msr)
+{
+    uint32_t low, high;
+    __asm__ volatile("rdmsr" : "=a"(low), "=d"(high) : "c"(msr));
+    return (uint64_t)high << 32 | low;
+}
+
+static void wrmsr(uint32_t msr, uint64_t value)
+{
+    __asm__ volatile("wrmsr" : : "c"(msr), "a"((uint32_t)value), "d"((uint32_t)(value >> 32)));
+}
+
+#define READ(what, to)    __asm__ volatile("mov %%" what ", %0" : "=r"(to))
+#define WRITE(what, from) __asm__ volatile("mov %0, %%" what : : "r"(from))
+
+static void check_registers(void)
+{
+    uint32_t dr[4], dr6, dr7, cr2, cr4, xmm, mxcsr;
+    uint16_t fcw;
+
+    READ("dr0", dr[0]);
+    READ("dr1", dr[1]);
+    READ("dr2", dr[2]);
+    READ("dr3", dr[3]);
+    READ("dr6", dr6);
+    READ("dr7", dr7);
+    READ("cr2", cr2);
+    READ("cr4", cr4);
+    check("DR0 to DR3 are 0", !(dr[0] | dr[1] | dr[2] | dr[3]));
+    check("DR6 and DR7", dr6 == 0xffff0ff0 && dr7 == 0x400);
+    check("CR2 and CR4 are 0", !cr2 && !cr4);
+    WRITE("cr4", CR4_OSFXSR);
+    __asm__ volatile("fnstcw %0; movd %%xmm7, %1; stmxcsr %2" : "=m"(fcw), "=r"(xmm), "=m"(mxcsr));
+    check("x87 and SSE", fcw == 0x40 && !xmm && mxcsr == 0x1f80);
+    for (unsigned i = 0; i < MSRS; i++)
+        check(msrs[i].name, rdmsr(msrs[i].msr) == msrs[i].reset);
+}
+
+static void make_dirty(void)
+{
+    const uint32_t other = PATTERN, mxcsr = 0x1fc0;
+
+    WRITE("dr0", other);
+    WRITE("dr1", other);
+    WRITE("dr2", other);
+    WRITE("dr3", other);
+    WRITE("dr6", 0xffff0fff);
+    WRITE("dr7", 0x4aa);
+    WRITE("cr2", other);
+    __asm__ volatile("fninit; movd %0, %%xmm7; ldmxcsr %1" : : "r"(other), "m"(mxcsr));
+    for (unsigned i = 0; i < MSRS; i++)
+        wrmsr(msrs[i].msr, msrs[i].dirty);
+}
+
+/* Two lives; memory survives the reset between them, and says so in the second. */
+static void state(void)
+{
+    volatile uint32_t *life = (uint32_t *)(6 * ONE_MIB);
+
+    print_pair("life ", ++*life);
+    print("\r\n");
+    check_registers();
+    if (*life > 1) {
+        print("both lives\r\n");
+        out16(PM1_CONTROL, SLEEP_S5);
+    }
+    make_dirty();
+    out8(RESET_CONTROL, RESET_HARD);
+}
+
 /* ---- lies ---- */
 
 /* As hv/blackbox.c has it. */
@@ -293,6 +384,8 @@ void hello_main(uint32_t magic, const struct info *info, uint32_t eflags)
     show_modules(info);
     check_rsdp();
     print("bye\r\n");
+    if (ends_with(cmdline, "state"))
+        state();
     if (ends_with(cmdline, "forge")) {
         forge((uint32_t)guest_end, (info->mem_upper << 10) + ONE_MIB);
         print("forged\r\n");
