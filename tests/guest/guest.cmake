@@ -24,7 +24,7 @@ set(GUEST_HOSTILE ${CMAKE_SOURCE_DIR}/tests/guest/hostile)
 file(GLOB HOSTILE_PROGRAMS CONFIGURE_DEPENDS ${GUEST_HOSTILE}/prog_*.c)
 set(HOSTILE_RUNTIME ${GUEST_HOSTILE}/start.asm ${GUEST_HOSTILE}/lab.asm ${GUEST_HOSTILE}/lab.c ${GUEST_HOSTILE}/runtime.c)
 add_guest64(hostile64 hostile64.elf ${GUEST_HOSTILE}/hostile.ld ${HOSTILE_RUNTIME} ${GUEST_HOSTILE}/hostile.c
-    ${GUEST_HOSTILE}/fuzz.c ${HOSTILE_PROGRAMS})
+    ${GUEST_HOSTILE}/fuzz.c ${GUEST_HOSTILE}/vf.c ${HOSTILE_PROGRAMS})
 add_guest64(victim victim.elf ${GUEST_HOSTILE}/hostile.ld ${HOSTILE_RUNTIME} ${GUEST_HOSTILE}/victim.c)
 add_custom_command(OUTPUT ${CMAKE_BINARY_DIR}/guest/hostile.elf DEPENDS hostile64
     COMMAND ${CMAKE_OBJCOPY} -O elf32-i386 $<TARGET_FILE:hostile64> ${CMAKE_BINARY_DIR}/guest/hostile.elf)

@@ -13,7 +13,9 @@ static const struct program programs[] = {
     ROW(paging, 1, false),    ROW(paging_lost, 4, true), ROW(fetch, 4, true),    ROW(triple, 1000, true),
     ROW(task, 4, true),       ROW(reset, 6, true),       ROW(delivery, 2, true), ROW(storm, 1, false),
     ROW(hypercall, 1, false), ROW(flood, 1, false),      ROW(halt, 1, false),    ROW(debug, 1, false),
-    ROW(monitor, 1, false),   ROW(rep, 1, false),        ROW(fuzz, 1, false),
+    ROW(monitor, 1, false),   ROW(rep, 1, false),        ROW(fuzz, 1, false),    ROW(vf_dma, 1, false),
+    ROW(vf_storm, 1, false),  ROW(vf_msi, 1, false),     ROW(vf_mail, 1, false), ROW(vf_config, 1, false),
+    ROW(vf_bars, 1, false),   ROW(vf_msix, 1, false),    ROW(vf_flr, 1, false),
 };
 
 static const struct program *find(const char *name)

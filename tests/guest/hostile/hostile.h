@@ -41,5 +41,13 @@ PROGRAM(halt);
 PROGRAM(debug);
 PROGRAM(monitor);
 PROGRAM(rep);
+PROGRAM(vf_dma);
+PROGRAM(vf_storm);
+PROGRAM(vf_msi);
+PROGRAM(vf_mail);
+PROGRAM(vf_config);
+PROGRAM(vf_bars);
+PROGRAM(vf_msix);
+PROGRAM(vf_flr);
 PROGRAM(fuzz);
 #undef PROGRAM
