@@ -301,6 +301,8 @@ enum status vm_load(struct vm *vm, char *why, size_t why_size)
     if (s == STATUS_OK)
         s = gmem_write(&vm->gmem, params.base, vm->acpi, built.size);
     if (s == STATUS_OK)
+        s = guest_put_rsdp(&vm->image, &vm->gmem, built.rsdp);
+    if (s == STATUS_OK)
         s = warm_reset_write_rom(vm);
     if (s != STATUS_OK)
         fmt_format(why, why_size, "its images cannot be loaded: %s", status_name(s));

@@ -4,7 +4,7 @@
 #include "hv/lib/string.h"
 
 #define TEXT_SAMPLE 256u /* bytes looked at to tell text from other data */
-#define NEEDED      "a Linux bzImage (vmlinuz), a Multiboot 1 or a PVH kernel is needed"
+#define NEEDED      "a Linux bzImage (vmlinuz), a Multiboot 1 or 2 or a PVH kernel is needed"
 
 static bool begins_with(struct span head, const char *magic, size_t size)
 {
@@ -21,7 +21,7 @@ static bool is_text(struct span head)
     return head.size > 0;
 }
 
-static const char *name_kind(struct span head, enum multiboot_found found)
+static const char *name_kind(struct span head)
 {
     static const struct {
         const char *magic;
@@ -42,8 +42,6 @@ static const char *name_kind(struct span head, enum multiboot_found found)
     };
     STATIC_ASSERT(MULTIBOOT_SEARCH == 8192, "as the sentence says");
 
-    if (found == MULTIBOOT_VERSION_2)
-        return "a kernel for Multiboot 2";
     for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
         if (begins_with(head, kinds[i].magic, kinds[i].size))
             return kinds[i].is;
@@ -55,13 +53,14 @@ enum status guest_recognise(const struct guest_source *kernel, enum guest_format
 {
     uint8_t bytes[LINUX_HEAD_SIZE];
     struct span head = {bytes, kernel->size < sizeof(bytes) ? (size_t)kernel->size : sizeof(bytes)};
-    uint32_t offset;
+    uint32_t at, at2;
+    bool damaged2;
 
     if (kernel->size == 0) {
         fmt_format(why, why_size, "the kernel file is empty");
         return ERR_INVALID;
     }
-    enum multiboot_found found = multiboot_find(kernel, &offset);
+    enum multiboot_found found = multiboot_find(kernel, &at);
     if (found == MULTIBOOT_UNREADABLE || !source_read(kernel, 0, bytes, head.size)) {
         fmt_format(why, why_size, "the kernel file cannot be read");
         return ERR_INVALID;
@@ -71,22 +70,27 @@ enum status guest_recognise(const struct guest_source *kernel, enum guest_format
         *out = linux_has_mark(head) ? GUEST_LINUX : GUEST_MULTIBOOT;
         return STATUS_OK;
     }
+    if (multiboot2_find(kernel, &at2, &damaged2)) {
+        *out = GUEST_MULTIBOOT2;
+        return STATUS_OK;
+    }
     if (pvh_has_note(kernel)) {
         *out = GUEST_PVH;
         return STATUS_OK;
     }
-    if (found == MULTIBOOT_BAD_CHECKSUM) {
-        fmt_format(why, why_size, "the kernel's Multiboot header, at 0x%x of the file, has a wrong checksum",
-                   offset);
+    if (found == MULTIBOOT_BAD_CHECKSUM || damaged2) {
+        fmt_format(why, why_size,
+                   "the kernel's Multiboot%s header, at 0x%x of the file, has a wrong checksum",
+                   damaged2 ? " 2" : "", damaged2 ? at2 : at);
         return ERR_INVALID;
     }
     struct elf elf;
-    enum status status = found == MULTIBOOT_VERSION_2 ? ERR_NOT_FOUND : elf_open(kernel, &elf, why, why_size);
+    enum status status = elf_open(kernel, &elf, why, why_size);
     if (status != STATUS_OK && status != ERR_NOT_FOUND)
         return status; /* whatever notes it has: nobody could load it */
     if (head.size > TEXT_SAMPLE)
         head.size = TEXT_SAMPLE;
-    fmt_format(why, why_size, "the kernel is %s; " NEEDED, name_kind(head, found));
+    fmt_format(why, why_size, "the kernel is %s; " NEEDED, name_kind(head));
     return ERR_INVALID;
 }
 
@@ -122,7 +126,9 @@ static enum status prepare_multiboot(const struct guest_files *files, const stru
                    "this is a Multiboot kernel, which takes no initrd: write module = in its place");
         return ERR_UNSUPPORTED;
     }
-    enum status s = multiboot_parse(&files->kernel, &out->multiboot.image, why, why_size);
+    enum status s = out->format == GUEST_MULTIBOOT2
+                        ? multiboot2_parse(&files->kernel, &out->multiboot.image, why, why_size)
+                        : multiboot_parse(&files->kernel, &out->multiboot.image, why, why_size);
     if (s != STATUS_OK)
         return s;
     return multiboot_plan(&out->multiboot.image, layout, files->modules, files->module_count,
@@ -209,14 +215,24 @@ enum status guest_load(const struct guest_image *image, const struct guest_files
         return pvh_load(&image->multiboot.plan, &image->multiboot.image, g, &files->kernel, modules,
                         files->cmdline, rsdp);
     }
+    if (image->format == GUEST_MULTIBOOT2)
+        return multiboot2_load(&image->multiboot.plan, &image->multiboot.image, g, &files->kernel,
+                               files->modules, files->cmdline);
     return multiboot_load(&image->multiboot.plan, &image->multiboot.image, g, &files->kernel, files->modules,
                           files->cmdline);
+}
+
+enum status guest_put_rsdp(const struct guest_image *image, const struct gmem *g, gpa_t rsdp)
+{
+    return image->format == GUEST_MULTIBOOT2 ? multiboot2_put_rsdp(g, rsdp) : STATUS_OK;
 }
 
 void guest_entry(const struct guest_image *image, struct guest_entry *out)
 {
     if (image->format == GUEST_LINUX)
         linux_entry_state(&image->bzimage.plan, out);
+    else if (image->format == GUEST_MULTIBOOT2)
+        multiboot2_entry_state(&image->multiboot.image, out);
     else if (image->format == GUEST_RAW)
         raw_entry_state(image->load, out);
     else if (image->format == GUEST_PVH)

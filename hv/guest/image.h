@@ -5,10 +5,11 @@
 #include "hv/guest/entry.h"
 #include "hv/guest/linux.h"
 #include "hv/guest/multiboot.h"
+#include "hv/guest/multiboot2.h"
 #include "hv/guest/pvh.h"
 #include "hv/guest/raw.h"
 
-enum guest_format { GUEST_LINUX, GUEST_MULTIBOOT, GUEST_PVH, GUEST_RAW };
+enum guest_format { GUEST_LINUX, GUEST_MULTIBOOT, GUEST_MULTIBOOT2, GUEST_PVH, GUEST_RAW };
 
 /* A VM's pristine files. */
 struct guest_files {
@@ -31,7 +32,7 @@ struct guest_image {
         struct {
             struct multiboot_image image;
             struct multiboot_plan plan;
-        } multiboot;   /* GUEST_MULTIBOOT, GUEST_PVH */
+        } multiboot;   /* GUEST_MULTIBOOT, GUEST_MULTIBOOT2, GUEST_PVH */
         uint32_t load; /* GUEST_RAW */
     };
 };
@@ -52,6 +53,9 @@ void guest_module_string(const struct config_module *module, char out[MULTIBOOT_
 /* Loads what guest_prepare() placed; `rsdp` as in linux_load(). Can be repeated. */
 enum status guest_load(const struct guest_image *image, const struct guest_files *files, const struct gmem *g,
                        gpa_t rsdp);
+
+/* The ACPI tables are in memory now, the RSDP at `rsdp`: what needs a copy of it gets it. */
+enum status guest_put_rsdp(const struct guest_image *image, const struct gmem *g, gpa_t rsdp);
 
 /* How vCPU 0 begins. */
 void guest_entry(const struct guest_image *image, struct guest_entry *out);

@@ -16,9 +16,8 @@
 #define HEADER_VIDEO     0x00000004u
 #define HEADER_ADDRESSES 0x00010000u
 /* A video mode is a wish: without a framebuffer a guest is told of none, as GRUB does in text mode. */
-#define HEADER_KNOWN  (HEADER_ALIGN_MOD | HEADER_MEMORY | HEADER_VIDEO)
-#define HEADER2_MAGIC 0xe85250d6u /* of Multiboot 2 */
-#define SEARCH_PIECE  256u
+#define HEADER_KNOWN (HEADER_ALIGN_MOD | HEADER_MEMORY | HEADER_VIDEO)
+#define SEARCH_PIECE 256u
 
 /* "Boot information format", section 3.3. */
 #define BOOT_MAGIC       0x2badb002u
@@ -104,9 +103,9 @@ enum multiboot_found multiboot_find(const struct guest_source *file, uint32_t *o
                 *offset = (uint32_t)(at + i);
                 return MULTIBOOT_HEADER;
             }
-            if (found != MULTIBOOT_NONE || (magic != HEADER_MAGIC && magic != HEADER2_MAGIC))
+            if (found != MULTIBOOT_NONE || magic != HEADER_MAGIC)
                 continue;
-            found = magic == HEADER_MAGIC ? MULTIBOOT_BAD_CHECKSUM : MULTIBOOT_VERSION_2;
+            found = MULTIBOOT_BAD_CHECKSUM;
             *offset = (uint32_t)(at + i);
         }
     }
@@ -152,6 +151,35 @@ static enum status add_segment(const struct parse *p, const struct multiboot_seg
     return STATUS_OK;
 }
 
+enum status multiboot_flat(const struct guest_source *file, uint32_t offset,
+                           const struct multiboot_addresses *addresses, struct multiboot_image *out,
+                           char *why, size_t why_size)
+{
+    const struct parse p = {file, out, why, why_size};
+    struct multiboot_addresses a = *addresses;
+
+    if (a.load > a.header || a.header - a.load > offset)
+        return refuse(&p, ERR_INVALID,
+                      "the kernel's Multiboot header is damaged: header address 0x%lx, load address 0x%lx, "
+                      "header at 0x%x of the file",
+                      a.header, a.load, offset);
+    struct multiboot_segment s = {.addr = a.load, .file_offset = offset - (a.header - a.load)};
+    if (!a.load_end)
+        a.load_end = a.load + (file->size - s.file_offset);
+    if (!a.bss_end)
+        a.bss_end = a.load_end;
+    if (a.load_end <= a.load || a.bss_end < a.load_end || a.entry < a.load || a.entry >= a.bss_end)
+        return refuse(
+            &p, ERR_INVALID,
+            "the kernel's Multiboot header is damaged: load 0x%lx to 0x%lx, bss to 0x%lx, entry 0x%lx",
+            a.load, a.load_end, a.bss_end, a.entry);
+    s.file_size = a.load_end - a.load;
+    s.mem_size = a.bss_end - a.load;
+    out->kind = MULTIBOOT_ADDRESSES;
+    out->entry = (uint32_t)a.entry;
+    return add_segment(&p, &s);
+}
+
 /* "The address fields of Multiboot header", section 3.1.3. */
 static enum status parse_addresses(const struct parse *p, uint32_t offset)
 {
@@ -160,28 +188,12 @@ static enum status parse_addresses(const struct parse *p, uint32_t offset)
     if (offset > MULTIBOOT_SEARCH - HEADER_FULL_SIZE || !source_read(p->file, offset, header, sizeof(header)))
         return refuse(p, ERR_INVALID,
                       "the kernel's Multiboot header is cut off: its address fields are missing");
-    uint64_t header_addr = get32(header + 12), load = get32(header + 16), load_end = get32(header + 20);
-    uint64_t bss_end = get32(header + 24), entry = get32(header + 28);
-    if (load > header_addr || header_addr - load > offset)
-        return refuse(p, ERR_INVALID,
-                      "the kernel's Multiboot header is damaged: header address 0x%lx, load address 0x%lx, "
-                      "header at 0x%x of the file",
-                      header_addr, load, offset);
-    struct multiboot_segment s = {.addr = load, .file_offset = offset - (header_addr - load)};
-    if (!load_end) /* 0: up to the end of the file */
-        load_end = load + (p->file->size - s.file_offset);
-    if (!bss_end) /* 0: none */
-        bss_end = load_end;
-    if (load_end <= load || bss_end < load_end || entry < load || entry >= bss_end)
-        return refuse(
-            p, ERR_INVALID,
-            "the kernel's Multiboot header is damaged: load 0x%lx to 0x%lx, bss to 0x%lx, entry 0x%lx", load,
-            load_end, bss_end, entry);
-    s.file_size = load_end - load;
-    s.mem_size = bss_end - load;
-    p->out->kind = MULTIBOOT_ADDRESSES;
-    p->out->entry = (uint32_t)entry;
-    return add_segment(p, &s);
+    struct multiboot_addresses a = {.header = get32(header + 12),
+                                    .load = get32(header + 16),
+                                    .load_end = get32(header + 20),
+                                    .bss_end = get32(header + 24),
+                                    .entry = get32(header + 28)};
+    return multiboot_flat(p->file, offset, &a, p->out, p->why, p->why_size);
 }
 
 /* ---- ELF ---- */
@@ -210,20 +222,22 @@ static enum status add_elf(const struct parse *p, const struct elf *elf, bool *h
     return status;
 }
 
-static enum status parse_elf(const struct parse *p)
+enum status multiboot_elf(const struct guest_source *file, struct multiboot_image *out, char *why,
+                          size_t why_size)
 {
+    const struct parse p = {file, out, why, why_size};
     struct elf elf;
     bool has_entry;
-    enum status status = elf_open(p->file, &elf, p->why, p->why_size);
+    enum status status = elf_open(file, &elf, why, why_size);
 
     if (status == ERR_NOT_FOUND)
         return refuse(
-            p, ERR_INVALID,
+            &p, ERR_INVALID,
             "the kernel has a Multiboot header, but is no ELF file and the header has no load addresses");
     if (status == STATUS_OK)
-        status = add_elf(p, &elf, &has_entry);
+        status = add_elf(&p, &elf, &has_entry);
     if (status == STATUS_OK && !has_entry)
-        return refuse(p, ERR_INVALID, "the kernel's entry point 0x%lx lies in none of its segments",
+        return refuse(&p, ERR_INVALID, "the kernel's entry point 0x%lx lies in none of its segments",
                       elf.entry);
     return status;
 }
@@ -246,7 +260,8 @@ enum status multiboot_parse(const struct guest_source *file, struct multiboot_im
         return refuse(&p, ERR_UNSUPPORTED,
                       "the kernel's Multiboot header demands what Bulkhead does not know (flags 0x%x)",
                       out->flags & HEADER_MANDATORY & ~HEADER_KNOWN);
-    return out->flags & HEADER_ADDRESSES ? parse_addresses(&p, offset) : parse_elf(&p);
+    return out->flags & HEADER_ADDRESSES ? parse_addresses(&p, offset)
+                                         : multiboot_elf(file, out, why, why_size);
 }
 
 enum status multiboot_elf_segments(const struct guest_source *file, struct multiboot_image *out, char *why,

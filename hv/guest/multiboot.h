@@ -35,7 +35,6 @@ enum multiboot_found {
     MULTIBOOT_NONE,
     MULTIBOOT_HEADER,
     MULTIBOOT_BAD_CHECKSUM, /* the magic number, but magic, flags and checksum do not sum to 0 */
-    MULTIBOOT_VERSION_2,    /* a Multiboot 2 header */
     MULTIBOOT_UNREADABLE,
 };
 
@@ -45,6 +44,19 @@ enum multiboot_found multiboot_find(const struct guest_source *file, uint32_t *o
 /* The facts of a file that has a header. ERR_INVALID or ERR_UNSUPPORTED with a sentence in `why`. */
 enum status multiboot_parse(const struct guest_source *file, struct multiboot_image *out, char *why,
                             size_t why_size);
+
+/* A file without ELF's headers, as both versions' header fields describe it: addresses in memory. */
+struct multiboot_addresses {
+    uint64_t header, load, load_end, bss_end, entry; /* load_end 0: all of the file; bss_end 0: no bss */
+};
+/* The one segment of such a file; `offset` is that of the header. `*out` is empty. Errors as above. */
+enum status multiboot_flat(const struct guest_source *file, uint32_t offset,
+                           const struct multiboot_addresses *addresses, struct multiboot_image *out,
+                           char *why, size_t why_size);
+/* An ELF file by one of the Multiboot specifications: its segments and its entry, which lies in one of them.
+ * `*out` is empty. Errors as above. */
+enum status multiboot_elf(const struct guest_source *file, struct multiboot_image *out, char *why,
+                          size_t why_size);
 
 /* For other protocols whose kernels are ELF files: what is to be loaded; the entry is not looked at. */
 enum status multiboot_elf_segments(const struct guest_source *file, struct multiboot_image *out, char *why,

@@ -17,6 +17,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
         }                                                                                                    \
     } while (0)
 
+#define RAW_KNOB  0x80u /* a raw image, for the address in the bits above */
 #define HOST_BASE (1ull << 40)
 #define LOAD_MAX  (16ull << 20) /* bytes; more is only slow */
 
@@ -97,6 +98,8 @@ static uint64_t to_load(const struct guest_image *image, const struct guest_file
 
     for (uint32_t i = 0; i < files->module_count; i++)
         sum += files->modules[i].source.size;
+    if (image->format == GUEST_RAW)
+        return files->kernel.size;
     if (image->format == GUEST_LINUX)
         return sum + image->bzimage.plan.payload_size;
     for (uint32_t i = 0; i < image->multiboot.image.segment_count; i++)
@@ -117,8 +120,8 @@ static void try(struct guest_files *files, const struct guest_layout *layout)
         CHECK(memchr(why, 0, sizeof(why) - 1) && why[0]);
         return;
     }
-    CHECK(image.format == GUEST_LINUX || image.format == GUEST_MULTIBOOT || image.format == GUEST_PVH);
-    if (image.format == GUEST_MULTIBOOT)
+    CHECK(image.format <= GUEST_RAW && (image.format == GUEST_RAW) == (files->load != 0));
+    if (image.format == GUEST_MULTIBOOT || image.format == GUEST_MULTIBOOT2)
         check_multiboot(&image, files);
     else if (image.format == GUEST_PVH)
         check_pvh(&image, files);
@@ -127,11 +130,13 @@ static void try(struct guest_files *files, const struct guest_layout *layout)
     gmem_init(&g, map_page, NULL);
     CHECK(guest_layout_fill(layout, &e, 1, &g) == STATUS_OK);
     guest_entry(&image, &entry);
-    CHECK(gmem_check(&g, gpa(entry.rip), 1) == STATUS_OK);
-    CHECK(gmem_check(&g, gpa(entry.gdt_base), entry.gdt_limit + 1u) == STATUS_OK);
+    uint64_t base = entry.real_mode ? (uint64_t)entry.cs << 4 : 0;
+    CHECK(gmem_check(&g, gpa(base + entry.rip), 1) == STATUS_OK);
+    CHECK(entry.real_mode || gmem_check(&g, gpa(entry.gdt_base), entry.gdt_limit + 1u) == STATUS_OK);
     CHECK(entry.long_mode == (image.format == GUEST_LINUX) && !(entry.rflags & ~2ull));
     if (to_load(&image, files) <= LOAD_MAX)
-        CHECK(guest_load(&image, files, &g, gpa(GUEST_ACPI)) == STATUS_OK);
+        CHECK(guest_load(&image, files, &g, gpa(GUEST_ACPI)) == STATUS_OK &&
+              guest_put_rsdp(&image, &g, gpa(GUEST_ACPI)) == STATUS_OK);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -158,6 +163,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                     {{&in[3], in[3].file_size, map_file}, "two x"}},
         .cmdline = "a line",
     };
+    if (knobs.module_count & RAW_KNOB) {
+        files.load = knobs.module_count >> 8 & 0xfffff;
+        files.module_count = 0;
+        files.cmdline = "";
+    }
     try(&files, &layout);
     return 0;
 }

@@ -60,6 +60,7 @@ endfunction()
 set(MULTIBOOT_HELLO ${CMAKE_SOURCE_DIR}/tests/guest/multiboot_hello)
 add_multiboot_guest32(multiboot_hello ${MULTIBOOT_HELLO}/hello.ld ${MULTIBOOT_HELLO}/start.asm
     ${MULTIBOOT_HELLO}/hello.c)
+add_multiboot_guest32(multiboot2_hello ${MULTIBOOT_HELLO}/hello.ld ${CMAKE_SOURCE_DIR}/tests/guest/multiboot2_hello/start.asm)
 
 # A raw real-mode image.
 add_custom_command(OUTPUT ${CMAKE_BINARY_DIR}/guest/raw.bin DEPENDS ${CMAKE_SOURCE_DIR}/tests/guest/raw/raw.asm

@@ -374,16 +374,17 @@ static void test_recognise_says_what_it_is(void **state)
 {
     static const struct {
         const char *magic, *is;
-    } kinds[] = {{"\177ELF", "the kernel is not a little-endian ELF32 or ELF64 file"},
-                 {"\x1f\x8b\x08", "a gzip file"},
-                 {"\xfd\x37zXZ", "an xz file"},
-                 {"\x28\xb5\x2f\xfd", "a zstd file"},
-                 {"BZh9", "a bzip2 file"},
-                 {"070701", "a cpio archive"},
-                 {"MZ", "a PE/EFI application without a Linux header"},
-                 {"\xd6\x50\x52\xe8", "a kernel for Multiboot 2"},
-                 {"\x02\xb0\xad\x1b\x01", "header, at 0x0 of the file, has a wrong checksum"},
-                 {"x", "of no known format"}};
+    } kinds[] = {
+        {"\177ELF", "the kernel is not a little-endian ELF32 or ELF64 file"},
+        {"\x1f\x8b\x08", "a gzip file"},
+        {"\xfd\x37zXZ", "an xz file"},
+        {"\x28\xb5\x2f\xfd", "a zstd file"},
+        {"BZh9", "a bzip2 file"},
+        {"070701", "a cpio archive"},
+        {"MZ", "a PE/EFI application without a Linux header"},
+        {"\xd6\x50\x52\xe8", "the kernel's Multiboot 2 header, at 0x0 of the file, has a wrong checksum"},
+        {"\x02\xb0\xad\x1b\x01", "header, at 0x0 of the file, has a wrong checksum"},
+        {"x", "of no known format"}};
     for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
         memset(file, 0, sizeof(file));
         memcpy(file, kinds[i].magic, strlen(kinds[i].magic));

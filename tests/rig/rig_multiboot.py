@@ -113,6 +113,21 @@ def leaves(t, file):
     t.check(run_command.exit_status(forged) == 0, "multiboot: no code, no status")
 
 
+def version2(t):
+    """A Multiboot 2 kernel: what it is told, tag by tag."""
+    build.ninja(["multiboot2_hello"], what="building the Multiboot 2 guest")
+    file = os.path.join(build.BUILD, "guest", "multiboot2_hello.elf")
+    with rig.Boot("multiboot2", _image("2", file, "some words", _module_lines()), memory=256) as boot:
+        off = boot.wait_off(120)
+        text = boot.text
+    t.check(re.search(r"^hello, version 2; tags: 0f 01 02 04 06( 03){%d} 00$" % len(MODULES), text, re.M), "multiboot 2: the list of tags")
+    t.check("words: some words" in text, "multiboot 2: the command line")
+    for _, data, string in MODULES:
+        t.check("module of %08x bytes: %s" % (len(data), string) in text, "multiboot 2: module " + string)
+    t.check("rsdp: RSD PTR" in text, "multiboot 2: a copy of the RSDP")
+    t.check(off, "multiboot 2: powers off, and then the machine")
+
+
 def raw(t):
     """A raw real-mode image: its beginning, a warm reset, and a jump to the reset vector."""
     build.ninja(["raw_guest"], what="building the raw guest")
@@ -188,5 +203,6 @@ def run(t):
     session(t, "elf64", wide)
     restart(t, narrow)
     leaves(t, narrow)
+    version2(t)
     raw(t)
     refused(t, narrow)
