@@ -46,6 +46,13 @@ static void quarantine(struct assign *a, const char *why)
     a->ops->say(a->ctx, LOG_ERROR, text);
 }
 
+static void receipt(struct assign *a, const char *before, const char *after)
+{
+    char text[160];
+    fmt_format(text, sizeof(text), "%s%s%s", before, a->how, after);
+    a->ops->say(a->ctx, LOG_INFO, text);
+}
+
 static enum status quiesce(struct assign *a, char *why, size_t size)
 {
     a->ops->master(a->ctx, false);
@@ -107,8 +114,7 @@ enum status assign_take(struct assign *a, char *why, size_t size)
         return ERR_NOT_FOUND;
     }
     went(a, ASSIGN_DID_GIVE);
-    a->ops->say(a->ctx, LOG_INFO,
-                "given: isolation group checked, DMA quiet, FLR done, memory scrubbed, translations set");
+    receipt(a, "given: isolation group checked, DMA quiet, ", ", memory scrubbed, translations set");
     return STATUS_OK;
 }
 
@@ -119,9 +125,8 @@ void assign_drop(struct assign *a)
         return;
     enum status quiesced = quiesce(a, why, sizeof(why));
     if (take_back(a, quiesced, why))
-        a->ops->say(a->ctx, LOG_INFO,
-                    "taken back: DMA quiet, interrupts torn down, FLR done, IOTLB flushed; memory will be "
-                    "scrubbed before reuse");
+        receipt(a, "taken back: DMA quiet, interrupts torn down, ",
+                ", IOTLB flushed; memory will be scrubbed before reuse");
 }
 
 bool assign_reset(struct assign *a)

@@ -55,6 +55,7 @@ struct assign_ops {
 struct assign {
     const struct assign_ops *ops;
     void *ctx;
+    const char *how; /* the receipt's word for its reset: "FLR done" */
     enum assign_state state;
     char why[120]; /* ASSIGN_QUARANTINED: why */
 };

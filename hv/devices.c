@@ -409,7 +409,7 @@ static void tell_fault(const struct iommu_fault *fault)
     enum fault_answer answer = fault_watch_count(&host_devices.others, now_us(NULL));
     if (answer != FAULT_SAY && answer != FAULT_SAY_LAST)
         return;
-    fault_text(fault, "", "a device of no VM,", text, sizeof(text));
+    fault_text(fault, "", find_pf(fault->bdf) ? "PF" : "a device of no VM,", text, sizeof(text));
     log_line(LOG_WARN, "iommu", "%s", text);
 }
 

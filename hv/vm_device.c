@@ -440,7 +440,8 @@ enum status vm_device_describe(struct vm_device *d, unsigned slot, char *why, si
         .msix_offset = dev->msix_offset,
         .msix_pba_offset = dev->msix_pba_offset,
     };
-    d->assign = (struct assign){.ops = &assign_ops, .ctx = d};
+    d->assign =
+        (struct assign){.ops = &assign_ops, .ctx = d, .how = dev->has_flr ? "FLR done" : "reset by its port"};
     return describe_bars(d, why, size);
 }
 

@@ -109,7 +109,7 @@ static struct assign a;
 static void fresh(void)
 {
     dev = (struct device){0};
-    a = (struct assign){.ops = &ops, .ctx = &dev};
+    a = (struct assign){.ops = &ops, .ctx = &dev, .how = "FLR done"};
 }
 
 /* What the guest does with its device. */

@@ -594,6 +594,11 @@ static void test_faults(void **state)
     devices_poll_now();
     assert_true(fake_host_logged("a device of no VM, 02:00.0: DMA read from 0x2000 blocked"));
 
+    assert_false(fake_vtd_dma(&vtd, 0, NET_PF, 0x3000, true, &at));
+    host_devices.faults_tsc = 0;
+    devices_poll_now();
+    assert_true(fake_host_logged("iommu: warning: PF 01:00.0: DMA write to 0x3000 blocked"));
+
     unsigned lines = fake_host.log_lines;
     for (unsigned i = 0; i <= FAULTS_STORM_PER_SECOND; i++) {
         assert_false(fake_vtd_dma(&vtd, 0, VF0, 0x40000000, true, &at));
