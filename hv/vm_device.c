@@ -233,7 +233,8 @@ static void env_flr(void *ctx)
 {
     struct vm_device *d = ctx;
     if (!assign_reset(&d->assign))
-        log_vm(LOG_ERROR, d->vm, "%s: the reset that the guest asked for failed", d->name);
+        log_vm(LOG_WARN, d->vm, "%s: the reset that the guest asked for failed",
+               d->name); /* a guest may ask for ever */
 }
 
 static void env_note(void *ctx, const char *what, uint32_t offset, uint32_t value)

@@ -570,6 +570,10 @@ static void test_guest_reset(void **state)
     assert_int_equal(d->assign.state, ASSIGN_QUARANTINED);
     assert_false(fake_vtd_dma(&vtd, 0, VF0, 0x1000, true, &at));
     assert_true(fake_host_logged("quarantined until the machine restarts"));
+    unsigned lines = fake_host.log_lines;
+    for (unsigned i = 0; i < 10 * LOG_BURST; i++) /* a guest that does not take it for an answer */
+        guest_config_write(0, GUEST_VF, d->setup.pcie + PCI_EXP_DEVCTL, 2, PCI_EXP_DEVCTL_FLR);
+    assert_in_range(fake_host.log_lines - lines, 1, 2 * LOG_BURST);
     vm_assign_stop(&vms[0]);
     vms[0].zeroed = vms[0].config->memory;
     assert_int_not_equal(vm_assign_start(&vms[0], why, sizeof(why)), STATUS_OK);
