@@ -140,9 +140,12 @@ static void begin(struct emulation *e, struct vcpu *vcpu)
     uint64_t efer = virt_get(vcpu, VIRT_EFER);
     uint64_t rflags = virt_get(vcpu, VIRT_RFLAGS);
     e->vcpu = vcpu;
-    e->cs = virt_get_seg(vcpu, SEG_CS);
+    e->cs = (struct seg){.access = virt_get_seg_access(vcpu, SEG_CS)};
     e->mode = guest_mode(cr0, efer, rflags, e->cs.access);
-    e->user = (virt_get_seg(vcpu, SEG_SS).access >> 5 & 3) == 3;
+    /* In 64-bit mode neither base nor limit counts, and each field costs a VMREAD. */
+    if (e->mode != GUEST_MODE_LONG)
+        e->cs = virt_get_seg(vcpu, SEG_CS);
+    e->user = (virt_get_seg_access(vcpu, SEG_SS) >> 5 & 3) == 3;
     e->code = &vcpu->last_insn;
     e->memo = NULL;
     e->paging.cr0 = cr0;
@@ -310,7 +313,9 @@ static bool probe_linear(struct emulation *e, gva_t linear, unsigned size, bool 
 static bool linear_of(struct emulation *e, enum seg_name name, uint64_t offset, unsigned size, bool write,
                       gva_t *linear)
 {
-    struct seg seg = virt_get_seg(e->vcpu, name);
+    struct seg seg = {0}; /* SDM vol. 3, 3.4.4: in 64-bit mode only FS and GS have a base, and none a limit */
+    if (e->mode != GUEST_MODE_LONG || name == SEG_FS || name == SEG_GS)
+        seg = virt_get_seg(e->vcpu, name);
     uint8_t vector = guest_linear(e->mode, name, &seg, offset, size, write ? WALK_WRITE : WALK_READ, linear);
     if (vector)
         e->failure = exit_inject_error(vector, 0);

@@ -38,7 +38,7 @@ static void gpr_write(struct vcpu *vcpu, unsigned gpr, uint64_t value)
 
 static bool in_64bit_mode(struct vcpu *vcpu)
 {
-    return (virt_get(vcpu, VIRT_EFER) & EFER_LMA) && (virt_get_seg(vcpu, SEG_CS).access & SEG_ACCESS_L);
+    return (virt_get(vcpu, VIRT_EFER) & EFER_LMA) && (virt_get_seg_access(vcpu, SEG_CS) & SEG_ACCESS_L);
 }
 
 static uint64_t beyond_address_width(const struct vcpu *vcpu)
@@ -68,9 +68,9 @@ static bool can_enter_long_mode(struct vcpu *vcpu)
 {
     if (!(virt_get(vcpu, VIRT_CR4) & CR4_PAE))
         return false;
-    if (virt_get_seg(vcpu, SEG_CS).access & SEG_ACCESS_L)
+    if (virt_get_seg_access(vcpu, SEG_CS) & SEG_ACCESS_L)
         return false;
-    return (virt_get_seg(vcpu, SEG_TR).access & SEG_TYPE) == SEG_TYPE_TSS32_BUSY;
+    return (virt_get_seg_access(vcpu, SEG_TR) & SEG_TYPE) == SEG_TYPE_TSS32_BUSY;
 }
 
 static bool set_cr0(struct vcpu *vcpu, uint64_t value)

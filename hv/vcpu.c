@@ -288,7 +288,7 @@ bool vcpu_prepare_entry(struct vcpu *vcpu)
 static uint64_t __attribute__((noinline)) wrap_rip(struct vcpu *vcpu, uint64_t rip)
 {
     bool in_64bit =
-        (virt_get(vcpu, VIRT_EFER) & EFER_LMA) && (virt_get_seg(vcpu, SEG_CS).access & SEG_ACCESS_L);
+        (virt_get(vcpu, VIRT_EFER) & EFER_LMA) && (virt_get_seg_access(vcpu, SEG_CS) & SEG_ACCESS_L);
     return in_64bit ? rip : (uint32_t)rip;
 }
 

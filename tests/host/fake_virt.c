@@ -89,7 +89,15 @@ struct seg virt_get_seg(struct vcpu *vcpu, enum seg_name name)
 {
     if ((unsigned)name >= SEG_COUNT)
         fail("virt_get_seg: no such segment");
+    fake_vcpu(vcpu)->seg_reads[name]++;
     return fake_vcpu(vcpu)->seg[name];
+}
+
+uint32_t virt_get_seg_access(struct vcpu *vcpu, enum seg_name name)
+{
+    if ((unsigned)name >= SEG_COUNT)
+        fail("virt_get_seg_access: no such segment");
+    return fake_vcpu(vcpu)->seg[name].access;
 }
 
 void virt_set_seg(struct vcpu *vcpu, enum seg_name name, const struct seg *seg)

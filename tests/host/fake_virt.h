@@ -22,7 +22,7 @@ struct fake_vcpu {
     const struct vcpu *owner;
     uint64_t reg[VIRT_REG_COUNT];
     struct seg seg[SEG_COUNT];
-    unsigned reg_reads[VIRT_REG_COUNT], reg_writes[VIRT_REG_COUNT], seg_writes[SEG_COUNT];
+    unsigned reg_reads[VIRT_REG_COUNT], reg_writes[VIRT_REG_COUNT], seg_reads[SEG_COUNT], seg_writes[SEG_COUNT];
     unsigned writes; /* of registers and segments, together */
 
     struct event inject; /* for the next entry; the test clears `valid` as the entry would */

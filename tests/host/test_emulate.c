@@ -14,6 +14,7 @@
 #include "hv/exit_table.h"
 #include "hv/guest/layout.h"
 #include "tests/host/fake_host.h"
+#include "tests/host/fake_virt.h"
 #include "tests/host/machine.h"
 
 /* A device that remembers, on two pages and on eight ports. Its bytes read as their offset + 1. */
@@ -268,6 +269,22 @@ static void test_addressing(void **state)
     assert_advanced(LOAD(DEV, 0x67, 0x8b, 0x03), 3); /* mov eax, [ebx] */
     assert_access(2, false, DEV, 4, 0x04030201);
     assert_int_equal(count, 3);
+}
+
+/* A field is a VMREAD, and under another hypervisor perhaps an exit: only what counts is read. */
+static void test_segments_that_count(void **state)
+{
+    struct fake_vcpu *f = fake_vcpu(v);
+    struct seg fs = virt_get_seg(v, SEG_FS);
+    fs.base = DEV;
+    virt_set_seg(v, SEG_FS, &fs);
+    memset(f->seg_reads, 0, sizeof(f->seg_reads));
+    assert_advanced(LOAD(DEV, 0x8b, 0x03), 2); /* mov eax, [rbx] */
+    for (unsigned i = 0; i < SEG_COUNT; i++)
+        assert_int_equal(f->seg_reads[i], 0);
+    assert_advanced(LOAD(DEV, 0x64, 0x8b, 0x04, 0x25, 0, 0, 0, 0), 8); /* mov eax, fs:[0] */
+    assert_int_equal(f->seg_reads[SEG_FS], 1);
+    assert_int_equal(count, 2);
 }
 
 /* ---- the devices of the machine ---- */
@@ -1175,6 +1192,7 @@ int main(void)
         T(test_stores),
         T(test_translation_of_the_exit),
         T(test_addressing),
+        T(test_segments_that_count),
         T(test_local_apic),
         T(test_local_apic_elsewhere),
         T(test_ioapic_and_ecam),

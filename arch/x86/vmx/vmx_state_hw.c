@@ -127,6 +127,12 @@ struct seg virt_get_seg(struct vcpu *vcpu, enum seg_name name)
     };
 }
 
+uint32_t virt_get_seg_access(struct vcpu *vcpu, enum seg_name name)
+{
+    (void)vcpu;
+    return (uint32_t)vmcs_read(seg_field(VMCS_GUEST_ES_ACCESS, name));
+}
+
 void virt_set_seg(struct vcpu *vcpu, enum seg_name name, const struct seg *seg)
 {
     (void)vcpu;
