@@ -960,6 +960,64 @@ static void test_iommu_hangs(void **state)
     assert_true(fake_host_logged("the IOMMU has not said that it forgot it"));
 }
 
+static void expect_no_vfs(unsigned vm, const char *text)
+{
+    devices_start_pfs();
+    assert_true(fake_host_logged(text));
+    refuse(vm, text);
+}
+
+static void test_no_ecam(void **state)
+{
+    add(0, ASSIGN_NET_VF, NET_PF);
+    core.has_ecam = false;
+    expect_no_vfs(0, "no extended configuration space");
+}
+
+static void test_unmappable(void **state)
+{
+    add(0, ASSIGN_NET_VF, NET_PF);
+    no_room = true;
+    expect_no_vfs(0, "the registers of 01:00.0 cannot be mapped");
+}
+
+static void test_foreign_card(void **state)
+{
+    struct pci_bar *bar = &pci_find(&core.pci, NVME_PF)->bars[0];
+    assert_true(bar->size >= PAGE_SIZE);
+    add(0, ASSIGN_NET_VF, NVME_PF);
+    expect_no_vfs(0, "03:00.0 (1b36:0010) is not a card that Bulkhead can drive");
+}
+
+/* Each time fewer pages are left: whatever could not be had, it is said, and nothing hangs half-way. */
+static void test_memory_runs_out(void **state)
+{
+    static void *held[POOL_PAGES];
+    static uint32_t n; /* outlives a panic */
+    add(0, ASSIGN_NVME_VF, NVME_PF)->namespace = 1;
+    add(1, ASSIGN_NET_VF, NET_PF);
+    for (uint32_t left = 1; left < 12; left++) {
+        n = 0;
+        teardown(NULL);
+        memset(&info.config, 0, sizeof(info.config));
+        setup_with(FAKE_VTD_ECAP);
+        add(0, ASSIGN_NVME_VF, NVME_PF)->namespace = 1;
+        add(1, ASSIGN_NET_VF, NET_PF);
+        while (pool_pages_free(&core.pool) > left)
+            held[n++] = pool_alloc(&core.pool);
+        if (fake_host_catch(devices_start_pfs()) == FAKE_END_PANIC)
+            continue; /* not even the list of PFs */
+        for (uint32_t i = 0; i < host_devices.pf_count; i++) {
+            const struct devices_pf *p = &host_devices.pfs[i];
+            assert_true(p->vfs == 1 || strlen(p->why) > 10);
+            assert_int_equal(is_master(p->bdf), p->vfs == 1);
+        }
+        while (n)
+            (void)pool_free(&core.pool, held[--n]);
+    }
+    assert_int_equal(host_devices.pfs[0].vfs, 1);
+}
+
 /* ---- a guest that does anything ---- */
 
 static uint64_t random_state;
@@ -1164,6 +1222,10 @@ int main(void)
         TEST(test_iommu_hangs),
         TEST(test_fence),
         TEST(test_hostile_guest),
+        TEST(test_no_ecam),
+        TEST(test_unmappable),
+        TEST(test_foreign_card),
+        TEST(test_memory_runs_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
