@@ -97,12 +97,15 @@ bool iommu_line(struct iommu *iommu, uint32_t step, char *line, size_t size)
     }
     step--;
     bool found = false;
-    for (uint32_t i = 0; i < 2 * iommu->unit_count && !found; i++) {
-        struct vtd_unit *unit = iommu->units[i % iommu->unit_count];
-        spin_lock(&unit->lock);
-        found = i < iommu->unit_count ? member_line(iommu, unit, &step, line, size)
-                                      : interrupt_line(unit, iommu->eim, &step, line, size);
-        spin_unlock(&unit->lock);
+    for (uint32_t i = 0; i < iommu->unit_count && !found; i++) {
+        spin_lock(&iommu->units[i]->lock);
+        found = member_line(iommu, iommu->units[i], &step, line, size);
+        spin_unlock(&iommu->units[i]->lock);
+    }
+    for (uint32_t i = 0; i < iommu->unit_count && !found; i++) {
+        spin_lock(&iommu->units[i]->lock);
+        found = interrupt_line(iommu->units[i], iommu->eim, &step, line, size);
+        spin_unlock(&iommu->units[i]->lock);
     }
     return found;
 }
