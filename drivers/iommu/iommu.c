@@ -359,46 +359,54 @@ static enum status agree(struct iommu *iommu, const struct acpi_dmar *dmar, char
     return STATUS_OK;
 }
 
-static enum status resolve_units(struct iommu *iommu, const struct acpi_dmar *dmar,
-                                 const struct pci_config *config, char *why, size_t size)
+/* One unit of the table, with the functions that it has. */
+static enum status add_unit(struct iommu *iommu, const struct acpi_dmar *dmar,
+                            const struct acpi_dmar_unit *at, const struct pci_config *config, char *why,
+                            size_t size)
 {
-    for (uint32_t i = 0; i < dmar->unit_count; i++) {
-        unsigned count;
-        if (dmar->units[i].segment != 0)
-            continue; /* it blocks what is behind it */
-        enum status status = vtd_scopes_resolve(config, dmar, dmar->units[i].scopes, (uint8_t)i,
-                                                iommu->scopes + iommu->scope_count,
-                                                (unsigned)(SCOPES_MAX - iommu->scope_count), &count);
-        if (status != STATUS_OK) {
-            SAY("the DMAR table names more devices than Bulkhead can keep");
-            return status;
-        }
-        iommu->scope_count += count;
+    unsigned count = 0;
+    enum status status = STATUS_OK;
+    if (at->segment == 0) /* of other segments it blocks what is behind it */
+        status = vtd_scopes_resolve(config, dmar, at->scopes, (uint8_t)iommu->unit_count,
+                                    iommu->scopes + iommu->scope_count,
+                                    (unsigned)(SCOPES_MAX - iommu->scope_count), &count);
+    if (status != STATUS_OK) {
+        SAY("the DMAR table names more devices than Bulkhead can keep");
+        return status;
     }
-    return STATUS_OK;
+    status = vtd_unit_probe(iommu, at, (uint8_t)iommu->unit_count, why, size);
+    if (status == ERR_NOT_FOUND && at->segment == 0 && !at->all && count == 0) {
+        /* The one of a graphics adapter that is switched off, for example. */
+        log_line(LOG_WARN, "iommu", "%s, and has no device: it is left out", why);
+        return STATUS_OK;
+    }
+    if (status == STATUS_OK) {
+        iommu->scope_count += count;
+        iommu->unit_count++;
+    }
+    return status;
 }
 
 /* Everything but switching on. */
 static enum status prepare(struct iommu *iommu, const struct acpi_dmar *dmar, const struct pci_config *config,
                            char *why, size_t size)
 {
-    enum status status = STATUS_OK;
-    for (uint32_t i = 0; i < dmar->unit_count && status == STATUS_OK; i++) {
-        status = vtd_unit_probe(iommu, &dmar->units[i], (uint8_t)i, why, size);
-        iommu->unit_count += status == STATUS_OK;
-    }
-    if (status == STATUS_OK)
-        status = agree(iommu, dmar, why, size);
-    if (status != STATUS_OK)
-        return status;
-    hpa_t at;
-    iommu->scopes = (struct vtd_scope *)vtd_page(iommu, &at);
-    iommu->reserved = iommu->scopes ? (struct iommu_reserved *)vtd_page(iommu, &at) : NULL;
+    hpa_t page;
+    iommu->scopes = (struct vtd_scope *)vtd_page(iommu, &page);
+    iommu->reserved = iommu->scopes ? (struct iommu_reserved *)vtd_page(iommu, &page) : NULL;
     if (!iommu->reserved) {
         SAY("no memory for the IOMMU's lists");
         return ERR_NO_MEMORY;
     }
-    status = resolve_units(iommu, dmar, config, why, size);
+    enum status status = STATUS_OK;
+    for (uint32_t i = 0; i < dmar->unit_count && status == STATUS_OK; i++)
+        status = add_unit(iommu, dmar, &dmar->units[i], config, why, size);
+    if (status == STATUS_OK && iommu->unit_count == 0) {
+        SAY("no VT-d unit answers");
+        status = ERR_NOT_FOUND;
+    }
+    if (status == STATUS_OK)
+        status = agree(iommu, dmar, why, size);
     return status == STATUS_OK ? reserve_all(iommu, dmar, config, why, size) : status;
 }
 

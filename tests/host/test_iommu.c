@@ -436,6 +436,33 @@ static void test_scopes_nested(void **state)
     assert_true(blocked(0, DISK, 0));
 }
 
+/* A unit that does not answer and has nothing, as that of a graphics adapter that is switched off. */
+static void test_idle_unit(void **state)
+{
+    (void)state;
+    static const uint8_t away[] = {9, 0}, disk[] = {0x1f, 2}, usb[] = {0x14, 0};
+    machine(3, FAKE_VTD_CAP, FAKE_VTD_ECAP);
+    dmar.units[0].scopes.first = fake_vtd_scope(&dmar, ACPI_DMAR_ENDPOINT, 0, 1, away);
+    dmar.units[1].scopes.first = fake_vtd_scope(&dmar, ACPI_DMAR_ENDPOINT, 0, 1, disk);
+    dmar.units[0].scopes.count = dmar.units[1].scopes.count = 1;
+    f.units[0].dead = true;
+    assert_int_equal(init(), STATUS_OK);
+    assert_int_equal(iommu.unit_count, 2);
+    assert_int_equal(vtd_unit_of(&iommu, DISK)->base.v, FAKE_VTD_BASE + FAKE_VTD_STEP);
+    assert_int_equal(vtd_unit_of(&iommu, USB)->base.v, FAKE_VTD_BASE + 2 * FAKE_VTD_STEP);
+    assert_true(blocked(1, DISK, 0) && blocked(2, USB, 0));
+    fake_vtd_free(&f);
+    machine(2, FAKE_VTD_CAP, FAKE_VTD_ECAP); /* with a device it would not protect */
+    dmar.units[0].scopes.first = fake_vtd_scope(&dmar, ACPI_DMAR_ENDPOINT, 0, 1, usb);
+    dmar.units[0].scopes.count = 1;
+    f.units[0].dead = true;
+    refused(ERR_NOT_FOUND, "does not answer");
+    machine(1, FAKE_VTD_CAP, FAKE_VTD_ECAP);
+    dmar.units[0].all = false;
+    f.units[0].dead = true;
+    refused(ERR_NOT_FOUND, "no VT-d unit answers");
+}
+
 static void test_too_many_scopes(void **state)
 {
     (void)state;
@@ -1147,6 +1174,7 @@ int main(void)
         cmocka_unit_test_teardown(test_take_over_queue, teardown),
         cmocka_unit_test_teardown(test_scopes, teardown),
         cmocka_unit_test_teardown(test_scopes_nested, teardown),
+        cmocka_unit_test_teardown(test_idle_unit, teardown),
         cmocka_unit_test_teardown(test_too_many_scopes, teardown),
         cmocka_unit_test_teardown(test_orders, teardown),
         cmocka_unit_test_teardown(test_several_units, teardown),
