@@ -60,16 +60,21 @@ bool devices_map(hpa_t base, uint64_t size, struct mmio *out)
     return env->map && env->map(env->ctx, base, size, out);
 }
 
-static bool is_guest_memory(void *ctx, uint64_t base, uint64_t size)
+bool devices_is_memory(uint64_t base, uint64_t size)
 {
     const struct boot_info *info = core.info;
-    (void)ctx;
     for (uint32_t i = 0; i < info->region_count; i++) {
         const struct boot_region *r = &info->regions[i];
         if (r->kind != BOOT_REGION_RESERVED && base < r->base + r->size && r->base < base + size)
             return true;
     }
     return false;
+}
+
+static bool is_guest_memory(void *ctx, uint64_t base, uint64_t size)
+{
+    (void)ctx;
+    return devices_is_memory(base, size);
 }
 
 static enum status start_iommu(const struct acpi_tables *tables, struct acpi_dmar *dmar)

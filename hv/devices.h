@@ -60,6 +60,9 @@ void devices_start_pfs(void);
 /* Registers of a device, uncached; false: no room. Boot CPU, before the VMs start. */
 bool devices_map(hpa_t base, uint64_t size, struct mmio *out);
 
+/* Is any of it memory that guests or Bulkhead may have? */
+bool devices_is_memory(uint64_t base, uint64_t size);
+
 void devices_poll_now(void);
 /* What has to be done now and then: mailboxes of PFs, faults of the IOMMUs. Boot CPU; never waits. */
 static inline void devices_poll(void)

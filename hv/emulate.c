@@ -1,3 +1,4 @@
+#include "hv/core.h"
 #include "hv/emulate.h"
 #include "arch/x86/cpu.h"
 #include "arch/x86/guest_walk.h"
@@ -244,7 +245,7 @@ void emulate_mmio_access(struct vcpu *vcpu, struct io_req *req)
     }
     struct vdev *dev = bus_find_mmio(&vm->bus, req->addr);
     if (dev) {
-        spin_lock(&vm->devices);
+        spin_lock_with(&vm->devices, sched_breathe);
         dev->ops->access(dev, req);
         spin_unlock(&vm->devices);
         return;

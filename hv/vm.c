@@ -107,7 +107,7 @@ static void lapic_send(void *ctx, const struct lapic_ipi *ipi)
 static void lapic_ended(void *ctx, uint8_t vector)
 {
     struct vcpu *vcpu = ctx;
-    spin_lock(&vcpu->vm->devices);
+    spin_lock_with(&vcpu->vm->devices, sched_breathe);
     ioapic_eoi(&vcpu->vm->platform.ioapic, vector);
     spin_unlock(&vcpu->vm->devices);
 }

@@ -5,6 +5,10 @@
 
 #define FIRST_SLOT 0x10u /* 00:10.0: devices from here on */
 
+/* I/O APICs, HPET, chipset and IOMMU registers, local APICs and their messages: on every PC. */
+#define PLATFORM_FIRST 0xfec00000ull
+#define PLATFORM_LAST  0xfeefffffull
+
 /* MSI-X entry (PCI Express Base 6.0, 7.7.2.5). */
 #define ENTRY_ADDRESS   0u
 #define ENTRY_ADDRESS_H 4u
@@ -25,11 +29,18 @@ static void set_master(struct vm_device *d)
         pci_master(&core.pci_config, d->dev, d->mastering && !d->cut_off);
 }
 
+/* A device that failed to be reset is quarantined while its guest goes on: nothing of it is switched on any
+ * more, and nobody would take it back when the VM stops. */
+static bool is_owned(const struct vm_device *d)
+{
+    return d->assign.state == ASSIGN_OWNED;
+}
+
 static void env_master(void *ctx, bool on)
 {
     struct vm_device *d = ctx;
     spin_lock(&d->lock);
-    d->mastering = on;
+    d->mastering = on && is_owned(d);
     set_master(d);
     spin_unlock(&d->lock);
 }
@@ -87,7 +98,7 @@ static void map_piece(struct vm_device *d, uint64_t gpa_at, uint64_t hpa_at, uin
         return;
     /* BARs may overlap when the guest wants it so: the one that comes last is there. */
     (void)ept_unmap(&vm->ept, gpa(gpa_at), size);
-    if (on)
+    if (on && is_owned(d))
         s = ept_map(&vm->ept, gpa(gpa_at), hpa(hpa_at), size, EPT_READ | EPT_WRITE, EPT_UC);
     if (s != STATUS_OK)
         log_vm(LOG_WARN, vm, "%s: its registers cannot be mapped at %llx: %s", d->name,
@@ -181,8 +192,8 @@ static void env_irq_set(void *ctx, unsigned entry, uint64_t address, uint32_t da
     struct vcpu *where;
     if (entry >= d->irq_count)
         return;
-    bool good = !masked && msi_set_message(&d->irqs[entry], address, data, &where);
-    if (!masked && !good)
+    bool good = !masked && is_owned(d) && msi_set_message(&d->irqs[entry], address, data, &where);
+    if (!masked && !good && is_owned(d))
         log_vm(LOG_DEBUG, d->vm, "%s: interrupt %u wants a message that is none: %llx %x", d->name, entry,
                (unsigned long long)address, data);
     if (good) {
@@ -204,7 +215,7 @@ static uint64_t env_mmio_read(void *ctx, unsigned bar, uint64_t offset, unsigned
 {
     struct vm_device *d = ctx;
     uint64_t at = offset - d->trapped_first;
-    if (bar != d->setup.msix_bar || offset < d->trapped_first || at + size > d->trapped.size)
+    if (!is_owned(d) || bar != d->setup.msix_bar || offset < d->trapped_first || at + size > d->trapped.size)
         return vdev_all_ones(size);
     if (size == 8)
         return mmio_read64(&d->trapped, at);
@@ -215,7 +226,7 @@ static void env_mmio_write(void *ctx, unsigned bar, uint64_t offset, unsigned si
 {
     struct vm_device *d = ctx;
     uint64_t at = offset - d->trapped_first;
-    if (bar != d->setup.msix_bar || offset < d->trapped_first || at + size > d->trapped.size)
+    if (!is_owned(d) || bar != d->setup.msix_bar || offset < d->trapped_first || at + size > d->trapped.size)
         return;
     if (size == 8) {
         mmio_write64(&d->trapped, at, value);
@@ -388,6 +399,23 @@ static bool shares_page(const struct vm_device *d, unsigned bar)
     return false;
 }
 
+/* A size is what the device says, and a guest that had all of it before may have taught it to lie: what it
+ * does not decode may be memory, the interrupt controllers, or an IOMMU. */
+static bool is_its_own(const struct vm_device *d, const struct pci_bar *bar)
+{
+    uint64_t last = bar->base + bar->size - 1;
+    if (last < bar->base || devices_is_memory(bar->base, bar->size) ||
+        (bar->base <= PLATFORM_LAST && last >= PLATFORM_FIRST))
+        return false;
+    if (d->dev->parent == PCI_NO_PARENT)
+        return true;
+    const struct pci_window *w = core.pci.devices[d->dev->parent].windows;
+    for (unsigned i = PCI_WINDOW_MEMORY; i <= PCI_WINDOW_PREFETCH; i++)
+        if (bar->base >= w[i].base && last <= w[i].limit)
+            return true;
+    return false; /* the bridge above would not let it through to the device */
+}
+
 static enum status describe_bars(struct vm_device *d, char *why, size_t size)
 {
     for (unsigned i = 0; i < PCI_BARS; i++) {
@@ -399,9 +427,15 @@ static enum status describe_bars(struct vm_device *d, char *why, size_t size)
             fmt_format(why, size, "the firmware has not placed BAR %u of " BDF_FMT, i, BDF_ARGS(d->bdf));
             return ERR_UNSUPPORTED;
         }
-        if (bar->size < PAGE_SIZE && ((bar->base & PAGE_MASK) || shares_page(d, i))) {
-            fmt_format(why, size, "BAR %u of " BDF_FMT " does not have its page for itself", i,
+        if ((bar->base & PAGE_MASK) || shares_page(d, i)) {
+            fmt_format(why, size, "BAR %u of " BDF_FMT " does not have its pages for itself", i,
                        BDF_ARGS(d->bdf));
+            return ERR_UNSUPPORTED;
+        }
+        if (!is_its_own(d, bar)) {
+            fmt_format(why, size, "BAR %u of " BDF_FMT " claims addresses that are not its own: %llx-%llx", i,
+                       BDF_ARGS(d->bdf), (unsigned long long)bar->base,
+                       (unsigned long long)(bar->base + bar->size - 1));
             return ERR_UNSUPPORTED;
         }
     }

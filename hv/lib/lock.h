@@ -16,6 +16,17 @@ static inline void spin_lock(struct spinlock *l)
         __builtin_ia32_pause();
 }
 
+/* The same, for a lock that may be held long: calls `meanwhile` again and again while it waits, its turn kept.
+ * That must not wait for this lock itself. */
+static inline void spin_lock_with(struct spinlock *l, void (*meanwhile)(void))
+{
+    uint32_t mine = __atomic_fetch_add(&l->next, 1, __ATOMIC_RELAXED);
+    while (__builtin_expect(__atomic_load_n(&l->serving, __ATOMIC_ACQUIRE) != mine, 0)) {
+        meanwhile();
+        __builtin_ia32_pause();
+    }
+}
+
 /* Takes the lock when it is free; never waits. */
 static inline bool spin_trylock(struct spinlock *l)
 {

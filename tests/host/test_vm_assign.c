@@ -574,6 +574,19 @@ static void test_guest_reset(void **state)
     for (unsigned i = 0; i < 10 * LOG_BURST; i++) /* a guest that does not take it for an answer */
         guest_config_write(0, GUEST_VF, d->setup.pcie + PCI_EXP_DEVCTL, 2, PCI_EXP_DEVCTL_FLR);
     assert_in_range(fake_host.log_lines - lines, 1, 2 * LOG_BURST);
+
+    fake_pci_find(&pci, VF0)->never_returns = false; /* it comes to itself, and the guest goes on with it */
+    fake_pci_find(&pci, VF0)->ready_us = 0;
+    drive(0, 0, 0x44);
+    assert_false(is_master(VF0));
+    assert_false(raise_as(d, VF0, &apic, &vector));
+    assert_int_equal(vectors_in_use(), 0);
+    hpa_t where;
+    uint64_t page;
+    unsigned flags;
+    enum ept_memory_type type;
+    assert_int_not_equal(ept_lookup(&vms[0].ept, gpa(d->setup.bars[0].gpa), &where, &page, &flags, &type),
+                         STATUS_OK);
     vm_assign_stop(&vms[0]);
     vms[0].zeroed = vms[0].config->memory;
     assert_int_not_equal(vm_assign_start(&vms[0], why, sizeof(why)), STATUS_OK);
@@ -899,6 +912,34 @@ static void test_single_msi(void **state)
     assert_false(fake_vtd_interrupt(&vtd, 0, WHOLE, address, data, &apic, &vector));
 }
 
+/* A CPU of the VM resets the device, which takes as long as it takes; another one, which is also the one
+ * that looks after the console and everybody's cards, wants something of the VM's devices meanwhile. */
+static unsigned polls;
+
+static void poll_and_let_go(struct pf *pf)
+{
+    if (++polls == 3)
+        spin_unlock(&vms[0].devices);
+}
+
+static void test_waiting_cpu_polls(void **state)
+{
+    add(0, ASSIGN_NET_VF, NET_PF);
+    devices_start_pfs();
+    create(0);
+    start(0);
+    struct pf_ops ops = *host_devices.pfs[0].pf.ops;
+    ops.poll = poll_and_let_go;
+    host_devices.pfs[0].pf.ops = &ops;
+    core.cpus[0].polls_console = true;
+    polls = 0;
+    spin_lock(&vms[0].devices); /* the CPU that resets */
+    assert_int_equal(guest_config(0, GUEST_VF, PCI_REG_ID), 0x10ca8086);
+    assert_int_equal(polls, 3);
+    core.cpus[0].polls_console = false;
+    vm_assign_stop(&vms[0]);
+}
+
 static void test_bad_bars(void **state)
 {
     add(0, ASSIGN_PCI, WHOLE);
@@ -909,12 +950,19 @@ static void test_bad_bars(void **state)
     bars[0] = old;
     bars[0].size = 256;
     bars[0].base += 256;
-    refuse(0, "BAR 0 of 04:00.0 does not have its page for itself");
+    refuse(0, "BAR 0 of 04:00.0 does not have its pages for itself");
     bars[0].base = pci_find(&core.pci, PLAIN)->bars[0].base;
-    refuse(0, "BAR 0 of 04:00.0 does not have its page for itself");
+    refuse(0, "BAR 0 of 04:00.0 does not have its pages for itself");
     bars[0] = old;
-    bars[0].size = 1ull << 50;
-    refuse(0, "BAR 0 of function 04:00.0 does not fit");
+    bars[0].size = 1ull << 50; /* other devices' registers are in there, too */
+    refuse(0, "BAR 0 of 04:00.0 does not have its pages for itself");
+    bars[0] = old;
+    bars[0].base = FREE_BASE + MIB;
+    refuse(0, "BAR 0 of 04:00.0 claims addresses that are not its own");
+    bars[0].base = 0xfee00000;
+    refuse(0, "BAR 0 of 04:00.0 claims addresses that are not its own: fee00000-fee");
+    bars[0].base = 0x7000000000; /* not behind its port */
+    refuse(0, "BAR 0 of 04:00.0 claims addresses that are not its own");
     bars[0] = old;
     pci_find(&core.pci, WHOLE)->msix_offset = 0x3ff8;
     refuse(0, "04:00.0 contradicts itself");
@@ -1217,6 +1265,7 @@ int main(void)
         TEST(test_nvme_dead),
         TEST(test_beside_the_table),
         TEST(test_single_msi),
+        TEST(test_waiting_cpu_polls),
         TEST(test_bad_bars),
         TEST(test_vectors_used_up),
         TEST(test_iommu_hangs),
