@@ -3,6 +3,7 @@ import shutil
 import sys
 
 import bochs
+import carrier
 import guests
 import rigs
 import thirdparty
@@ -29,6 +30,8 @@ def main(arguments):
     names = guests.KERNELS if "--all" in arguments else [guests.DEMO_KERNEL]
     for name in names:
         guests.kernel(name)
+    if "--all" in arguments:
+        carrier.root()
     return 0
 
 
