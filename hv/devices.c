@@ -199,6 +199,8 @@ static struct pci_device *claim_function(struct pci_device *dev, char *why, size
     const struct vm_device *other = vm_assign_find(dev->bdf);
     if (dev->header != 0 || dev->class_code >> 16 == PCI_CLASS_BRIDGE)
         fmt_format(why, size, BDF_FMT " is a bridge, which cannot be given to a VM", BDF_ARGS(dev->bdf));
+    else if (pci_is_machine(dev))
+        fmt_format(why, size, BDF_FMT " is part of the machine, and stays with Bulkhead", BDF_ARGS(dev->bdf));
     else if (dev->is_vf || find_pf(dev->bdf))
         fmt_format(why, size, BDF_FMT " is Bulkhead's: its VFs are what VMs get", BDF_ARGS(dev->bdf));
     else if (other)

@@ -132,6 +132,21 @@ struct saved {
     uint16_t devctl, link, devctl2, acs;
 };
 
+/* Not what the function says now: its last owner may have had a way of its own to its configuration space (a
+ * card's registers for that are not rare), and the next one's memory accesses go to where the BARs were. */
+static void place_bars(const struct pci_device *dev, uint32_t header[])
+{
+    uint32_t *bars = header + PCI_REG_BAR0 / 4;
+    for (unsigned i = 0; i < PCI_BARS; i++) {
+        const struct pci_bar *bar = &dev->bars[i];
+        if (bar->base == 0 || bar->kind == PCI_BAR_NONE)
+            continue; /* not placed */
+        bars[i] = (uint32_t)bar->base;
+        if (bar->kind != PCI_BAR_IO && bar->kind != PCI_BAR_MEM32 && i + 1 < PCI_BARS)
+            bars[i + 1] = (uint32_t)(bar->base >> 32);
+    }
+}
+
 static bool has_devctl2(const struct pci_config *cfg, const struct pci_device *dev)
 {
     return (read16(cfg, dev, dev->pcie + PCI_EXP_FLAGS) & PCI_EXP_FLAGS_VERSION) >= 2 &&
@@ -142,6 +157,7 @@ static void save(const struct pci_config *cfg, const struct pci_device *dev, str
 {
     for (unsigned i = 0; i < ARRAY_SIZE(s->header); i++)
         s->header[i] = cfg->read(cfg->ctx, dev->bdf, i * 4, 4);
+    place_bars(dev, s->header);
     if (dev->pcie) {
         s->devctl = (uint16_t)read16(cfg, dev, dev->pcie + PCI_EXP_DEVCTL);
         s->link = (uint16_t)read16(cfg, dev, dev->pcie + DEVCTL_LINK);
@@ -168,8 +184,9 @@ static void restore(const struct pci_config *cfg, const struct pci_device *dev, 
         cfg->write(cfg->ctx, dev->bdf, PCI_REG_INTERRUPT, 1, s->header[PCI_REG_INTERRUPT / 4] & 0xff);
         cfg->write(cfg->ctx, dev->bdf, PCI_REG_HEADER, 1, s->header[PCI_REG_HEADER / 4] & 0xff);
     }
-    uint32_t command = s->header[PCI_REG_COMMAND / 4] & UINT16_MAX;
-    write16(cfg, dev, PCI_REG_COMMAND, dev->is_vf ? command | PCI_COMMAND_MEMORY : command);
+    uint32_t command = s->header[PCI_REG_COMMAND / 4] & UINT16_MAX & ~(uint32_t)PCI_COMMAND_MASTER;
+    /* Nobody here, and no guest, gets an interrupt by a line. */
+    write16(cfg, dev, PCI_REG_COMMAND, command | (dev->is_vf ? PCI_COMMAND_MEMORY : PCI_COMMAND_INTX_OFF));
 }
 
 /* Command, because a VF's vendor always reads ffff. */

@@ -725,6 +725,7 @@ static void test_flr_pf(void **state)
     assert_int_equal(pci.faults, 0);
     assert_in_range(pci.now_us - begin, 1000 * MS, 1100 * MS);
     before[PCI_REG_COMMAND] &= (uint8_t)~PCI_COMMAND_MASTER;
+    before[PCI_REG_COMMAND + 1] |= PCI_COMMAND_INTX_OFF >> 8;
     assert_memory_equal(before, f->space, PCI_LEGACY_SIZE);
 
     enable(pf, 2);
@@ -791,9 +792,14 @@ static void test_bus_reset(void **state)
     f->pending_us = 200 * MS;
     f->reset_us = 400 * MS;
     memcpy(before, f->space, sizeof(before));
+    /* Its last owner moved its registers to where somebody else's are. */
+    uint32_t bar = fake_pci_get(f, PCI_REG_BAR0, 4);
+    assert_int_not_equal(bar & ~0xfu, 0);
+    fake_pci_put(f, PCI_REG_BAR0, 4, bar ^ 0x10000000);
     assert_int_equal(flr(at(3, 0, 0)), STATUS_OK);
     assert_int_equal(f->resets, 1);
     before[PCI_REG_COMMAND] &= (uint8_t)~PCI_COMMAND_MASTER;
+    before[PCI_REG_COMMAND + 1] |= PCI_COMMAND_INTX_OFF >> 8;
     assert_memory_equal(before, f->space, PCI_LEGACY_SIZE);
     struct fake_pci_function *port = fake_pci_find(&pci, PCI_BDF(0, 3, 0));
     assert_false(fake_pci_get(port, PCI_REG_BRIDGE_CONTROL, 2) & PCI_BRIDGE_CONTROL_RESET);

@@ -690,6 +690,10 @@ static void test_whole_function(void **state)
     add(1, ASSIGN_PCI, PCI_BDF(0, 0x1f, 3));
     refuse(1, "00:1f.3 ");
     assert_non_null(strstr(why, "reset"));
+    config_of(1)->assigned_count = 0;
+    add(1, ASSIGN_PCI, PLAIN);
+    pci_find(&core.pci, PLAIN)->class_code = 0x080020; /* an I/O APIC */
+    refuse(1, "02:00.0 is part of the machine, and stays with Bulkhead");
 }
 
 static void test_refusals(void **state)
