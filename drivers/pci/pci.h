@@ -51,6 +51,7 @@ struct pci_device {
     /* Offsets of capabilities; 0: absent. */
     uint8_t pcie, msix, msi, pm, af;
     uint16_t sriov_cap, acs, ari, ats, pri, pasid;
+    uint16_t devctl; /* Device Control as the scan found it: payload sizes that the path to memory takes */
 
     uint8_t exp_type;    /* enum pci_exp_type; meaningful when pcie != 0 */
     bool has_flr;        /* PCIe function level reset or AF's; every VF */

@@ -129,7 +129,7 @@ static void reset_bus(const struct pci_config *cfg, const struct dev_env *env, c
  * port. */
 struct saved {
     uint32_t header[PCI_HEADER_SIZE / 4];
-    uint16_t devctl, link, devctl2, acs;
+    uint16_t link, devctl2, acs;
 };
 
 /* Not what the function says now: its last owner may have had a way of its own to its configuration space (a
@@ -159,7 +159,6 @@ static void save(const struct pci_config *cfg, const struct pci_device *dev, str
         s->header[i] = cfg->read(cfg->ctx, dev->bdf, i * 4, 4);
     place_bars(dev, s->header);
     if (dev->pcie) {
-        s->devctl = (uint16_t)read16(cfg, dev, dev->pcie + PCI_EXP_DEVCTL);
         s->link = (uint16_t)read16(cfg, dev, dev->pcie + DEVCTL_LINK);
         s->devctl2 = has_devctl2(cfg, dev) ? (uint16_t)read16(cfg, dev, dev->pcie + PCI_EXP_DEVCTL2) : 0;
     }
@@ -170,7 +169,7 @@ static void save(const struct pci_config *cfg, const struct pci_device *dev, str
 static void restore(const struct pci_config *cfg, const struct pci_device *dev, const struct saved *s)
 {
     if (dev->pcie && !dev->is_vf) {
-        write16(cfg, dev, dev->pcie + PCI_EXP_DEVCTL, s->devctl & ~PCI_EXP_DEVCTL_FLR);
+        write16(cfg, dev, dev->pcie + PCI_EXP_DEVCTL, dev->devctl & ~PCI_EXP_DEVCTL_FLR);
         if (dev->exp_type != PCI_EXP_RC_ENDPOINT)
             write16(cfg, dev, dev->pcie + DEVCTL_LINK, s->link);
         if (has_devctl2(cfg, dev))

@@ -186,6 +186,7 @@ void pci_read_caps(const struct pci_config *cfg, struct pci_device *dev)
     read_caps(cfg, dev);
     if (dev->pcie) {
         uint32_t flags = read(cfg, dev->bdf, dev->pcie + PCI_EXP_FLAGS, 2);
+        dev->devctl = (uint16_t)read(cfg, dev->bdf, dev->pcie + PCI_EXP_DEVCTL, 2);
         dev->exp_type = (uint8_t)PCI_EXP_FLAGS_TYPE(flags);
         dev->has_flr = read(cfg, dev->bdf, dev->pcie + PCI_EXP_DEVCAP, 4) & PCI_EXP_DEVCAP_FLR;
         read_ext_caps(cfg, dev);

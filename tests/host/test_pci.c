@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "drivers/pci/pci.h"
+#include "drivers/pci/pci_read.h"
 #include "drivers/pci/pci_caps.h"
 #include "tests/host/fake_pci.h"
 
@@ -716,7 +717,10 @@ static void test_flr_pf(void **state)
     f->space[PCI_REG_HEADER] = 0x10;
     fake_pci_put(f, pf->pcie + PCI_EXP_DEVCTL, 2, 0x2830);
     fake_pci_put(f, pf->pcie + 0x10, 2, 0x40);
+    pci_read_caps(&pci.cfg, pf);
     memcpy(before, f->space, sizeof(before));
+    fake_pci_put(f, pf->pcie + PCI_EXP_DEVCTL, 2,
+                 0x28b0); /* its last owner: payloads that the port rejects */
     f->pending_us = 300 * MS;
     f->reset_us = 700 * MS;
     uint64_t begin = pci.now_us;
