@@ -131,7 +131,6 @@ def panic(t, carrier):
         t.check(boot.seen(r"(?s)PANIC: .*Bulkhead loader.*PANIC: "), "nested: the next start shows the black box")
 
 
-# In this order, one at a time: they share the carrier.
 KEPT_SECONDS = 20                # wall time in which the console shows what it kept of a VM
 VF_PROGRAMS = (("vf_dma", "DMA to physical memory outside of the VM, to devices, BARs and beyond the address width"),
                ("vf_storm", "blocked DMA as fast as the card can"),
@@ -179,11 +178,19 @@ def hostile_vf(t, carrier):
                 "nested: hostile VF: the host did not panic, the victim was not restarted")
 
 
+def functions(t, carrier):
+    """Linux VMs with virtual functions: tests/rig/rig_vf.py."""
+    import rig_vf  # pylint: disable=import-outside-toplevel,cyclic-import
+    rig_vf.functions(t, carrier)
+
+
+# In this order, one at a time: they share the carrier.
 CASES = [
     ("preflight", preflight),
     ("linux", linux),
     ("panic", panic),
     ("hostile VF", hostile_vf),
+    ("functions", functions),
 ]
 
 
