@@ -17,6 +17,7 @@ DISK_BLOCKS = 8192               # of 1 KiB
 BOOT_SECONDS = 900               # two kernels at once, on one emulated processor
 COPY_MIB = int(os.environ.get("VF_COPY_MIB", "2"))    # in each direction; 64 takes a quarter of an hour in an emulator
 COPY_SECONDS = 600
+FEWEST_PACKETS = 16              # of a MiB: the card cuts segments of 64 KiB itself
 RESTARTS = 50
 EXITS_PER_INTERRUPT = 4          # by EPT violation: a Linux that uses the APIC by memory ends interrupts so, and sets its timer
 
@@ -102,13 +103,13 @@ def _copy(world, source, target):
     _run(world, target, "rm -f /tmp/sum; (nc -l -p 5001 | md5sum > /tmp/sum) > /dev/null 2>&1 & true")
     _run(world, source, "(sleep 5; %s | nc %s 5001) > /dev/null 2>&1 & true" % (give, VMS[target][2] if target else nested.OUTSIDE))
     start, first, before = time.monotonic(), _packets(world), {name: _exits(world, name) for name in VMS}
-    packets, last = None, first
-    while last != packets or sum(last.values()) - sum(first.values()) < COPY_MIB << 9:
-        if time.monotonic() - start > COPY_SECONDS:
-            break
-        packets = last
-        time.sleep(8)
-        last = _packets(world)
+    last, still = first, 0
+    while still < 2 and time.monotonic() - start < COPY_SECONDS:
+        time.sleep(5)
+        now = _packets(world)
+        moved = sum(now.values()) - sum(first.values())
+        still = still + 1 if now == last and moved >= COPY_MIB * FEWEST_PACKETS else 0
+        last = now
     after = {name: _exits(world, name) for name in VMS}
     got = _run(world, target, "cat /tmp/sum", 120)
     world.check(got and sent.split()[0] == got.split()[0], "%d MiB by TCP from %s to %s, the same checksum"
