@@ -100,7 +100,8 @@ def _copy(world, source, target):
     give = "(for i in $(seq %d); do cat /tmp/mib; done)" % COPY_MIB
     _run(world, source, "test -s /tmp/mib || dd if=/dev/urandom of=/tmp/mib bs=1M count=1 2>/dev/null", 120)
     sent = _run(world, source, give + " | md5sum", COPY_SECONDS)
-    _run(world, target, "rm -f /tmp/sum; (nc -l -p 5001 | md5sum > /tmp/sum) > /dev/null 2>&1 & true")
+    # Its input stays open: at its end the server would say so, and the client stop sending.
+    _run(world, target, "rm -f /tmp/sum; (sleep %d | nc -l -p 5001 | md5sum > /tmp/sum) > /dev/null 2>&1 & true" % COPY_SECONDS)
     _run(world, source, "(sleep 5; %s | nc %s 5001) > /dev/null 2>&1 & true" % (give, VMS[target][2] if target else nested.OUTSIDE))
     start, first, before = time.monotonic(), _packets(world), {name: _exits(world, name) for name in VMS}
     last, still = first, 0
@@ -112,7 +113,7 @@ def _copy(world, source, target):
         last = now
     after = {name: _exits(world, name) for name in VMS}
     got = _run(world, target, "cat /tmp/sum", 120)
-    world.check(got and sent.split()[0] == got.split()[0], "%d MiB by TCP from %s to %s, the same checksum"
+    world.check(bool(got) and sent.split()[0] == got.split()[0], "%d MiB by TCP from %s to %s, the same checksum"
                 % (COPY_MIB, source or "outside", target or "outside"), "%.0f s" % (time.monotonic() - start))
     return {name: ({kind: after[name][kind] - before[name].get(kind, 0) for kind in after[name]}, last[name] - first[name])
             for name in VMS}
