@@ -271,13 +271,13 @@ static const struct option_rule {
     {"vlan", OF_NET, 0, parse_vlan},
     {"rate", OF_NET, 0, parse_rate},
     {"spoofcheck", OF_NET, 0, parse_spoofcheck},
-    {"trust", OF_NET, 0, parse_trust},
+    {"trust", OF_NET | OF_NVME, 0, parse_trust},
 };
 
 static const char *option_list(enum config_assign_kind kind)
 {
     return kind == ASSIGN_NET_VF ? "pf, index, mac, vlan, rate, spoofcheck and trust"
-                                 : "pf, namespace and index";
+                                 : "pf, namespace, index and trust";
 }
 
 static bool parse_option(struct parse *p, struct span word)

@@ -166,6 +166,36 @@ static uint32_t choose_vf(const struct devices_pf *p, const struct config_assign
     return p->vfs;
 }
 
+/* A VF whose controller may manage namespaces, as its PF does, takes whichever it likes. So such a card is
+ * one VM's, the first's in the configuration, unless every VM that has a VF of it is trusted with the others'
+ * disks. */
+static bool may_share(const struct devices_pf *p, const struct config_assign *wanted, char *why, size_t size)
+{
+    const struct config *config = &core.info->config;
+    char ignored[DEVICES_WHY];
+    struct nvme_info info;
+    nvme_pf_info(p->nvme, &info);
+    for (uint32_t i = 0; info.manages_namespaces && i < config->vm_count; i++) {
+        const struct config_vm *vm = &config->vms[i];
+        if (wanted >= vm->assigned && wanted < vm->assigned + vm->assigned_count)
+            break; /* those that come first have it already */
+        for (uint32_t j = 0; j < vm->assigned_count; j++) {
+            const struct config_assign *c = &vm->assigned[j];
+            const struct pci_device *pf =
+                c->kind == ASSIGN_NVME_VF ? devices_find(c, ignored, sizeof(ignored)) : NULL;
+            if (!pf || pf->bdf != p->bdf || (c->trust && wanted->trust))
+                continue;
+            fmt_format(why, size,
+                       "VM %s has a VF of " BDF_FMT
+                       ", whose VFs can take each other's namespaces: write trust=on "
+                       "for both disks if they may",
+                       vm->name, BDF_ARGS(p->bdf));
+            return false;
+        }
+    }
+    return true;
+}
+
 static struct pci_device *claim_vf(struct devices_pf *p, const struct config_assign *wanted, char *why,
                                    size_t size)
 {
@@ -178,6 +208,8 @@ static struct pci_device *claim_vf(struct devices_pf *p, const struct config_ass
         fmt_format(why, size, "%s", p->why);
         return NULL;
     }
+    if (p->kind == ASSIGN_NVME_VF && !may_share(p, wanted, why, size))
+        return NULL;
     uint32_t index = choose_vf(p, wanted);
     if (index >= p->vfs) {
         fmt_format(why, size, BDF_FMT " has no VF %u for it: its VFs are 0 to %u", BDF_ARGS(p->bdf), index,

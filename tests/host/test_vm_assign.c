@@ -827,8 +827,31 @@ static void test_nvme_refusals(void **state)
     add(1, ASSIGN_NET_VF, NVME_PF);
     refuse(1, "03:00.0 is an NVMe controller here");
     config_of(1)->assigned_count = 0;
-    add(1, ASSIGN_NVME_VF, NVME_PF)->index = 0;
+    struct config_assign *second = add(1, ASSIGN_NVME_VF, NVME_PF);
+    second->index = 0;
+    second->trust = config_of(0)->assigned[0].trust = true;
     refuse(1, "VF 0 of 03:00.0 has an owner already");
+}
+
+/* A VF that manages namespaces could take the neighbour's: only VMs that trust each other share such a card.
+ */
+static void test_nvme_shared(void **state)
+{
+    struct config_assign *first = add(0, ASSIGN_NVME_VF, NVME_PF), *second = add(1, ASSIGN_NVME_VF, NVME_PF);
+    first->namespace = 1;
+    second->namespace = 2;
+    devices_start_pfs();
+    create(0);
+    for (unsigned trust = 0; trust < 3; trust++) {
+        first->trust = trust == 1;
+        second->trust = trust == 2;
+        refuse(1, "VM web has a VF of 03:00.0, whose VFs can take each other's namespaces");
+    }
+    first->trust = second->trust = true;
+    memset(&vms[1], 0, sizeof(vms[1]));
+    create(1);
+    start(1);
+    assert_true(fake_host_logged("disk0, VF 03:00.2: given"));
 }
 
 static void test_nvme_dead(void **state)
@@ -1267,6 +1290,7 @@ int main(void)
         TEST(test_nvme),
         TEST(test_nvme_refusals),
         TEST(test_nvme_dead),
+        TEST(test_nvme_shared),
         TEST(test_beside_the_table),
         TEST(test_single_msi),
         TEST(test_waiting_cpu_polls),
