@@ -20,7 +20,7 @@ static void check_header(const struct input *in, const struct guest_source *file
     if (found == MULTIBOOT_NONE)
         return;
     CHECK(found != MULTIBOOT_UNREADABLE && at % 4 == 0 && at + 12 <= MULTIBOOT_SEARCH && at + 4 <= in->size);
-    CHECK(get32(in, at) == (found == MULTIBOOT_VERSION_2 ? 0xe85250d6 : 0x1badb002));
+    CHECK(get32(in, at) == 0x1badb002);
     if (found == MULTIBOOT_HEADER && at + 12 <= in->size)
         CHECK(get32(in, at) + get32(in, at + 4) + get32(in, at + 8) == 0);
 }
