@@ -32,7 +32,7 @@ def main(arguments):
     parser = argparse.ArgumentParser(
         prog="scripts/test", formatter_class=argparse.RawDescriptionHelpFormatter,
         description="unit    host builds with GCC and Clang, ASan and UBSan; line coverage of pure code\n"
-        "fuzz    every fuzzer, FUZZ_SECONDS (default 60) each\n"
+        "fuzz    every fuzzer, FUZZ_SECONDS (default 40) each\n"
         "static  headers alone, layers, clang-tidy, cppcheck, the core's segments and size\n"
         "bochs   boots in the emulator: kernels, consoles, bad input, budgets\n"
         "nested  boots in QEMU's machine with VT-d and virtual functions, under KVM (in a Linux inside Bochs where there is none)\n"
