@@ -122,7 +122,7 @@ static void test_assigned(void **state)
     static const uint8_t mac[] = {0x52, 0x54, 0, 0xaa, 0, 1};
     assert_int_equal(parse(VM "net0 = vf pf=01:00.0 index=3 mac=52:54:00:aa:00:01 vlan=10 rate=1000 "
                               "spoofcheck=off trust=on  # fast\n"
-                              "disk1 = nvme-vf namespace=2 pf=0000:03:1f.7\n"
+                              "disk1 = nvme-vf namespace=2 trust=on pf=0000:03:1f.7\n"
                               "pci = 8086:10D3/2\npci = 00:1b.0\n" VM_B "net9 = vf pf=8086:10c9 index=auto\n"
                               "disk1 = nvme-vf pf=03:1f.7 namespace=1\n"),
                      STATUS_OK);
@@ -146,6 +146,7 @@ static void test_assigned(void **state)
     assert_int_equal(a[1].number, 1);
     assert_int_equal(a[1].bdf, 0x03ff);
     assert_int_equal(a[1].namespace, 2);
+    assert_true(a[1].trust);
     assert_int_equal(a[1].index, -1);
     assert_int_equal(a[2].kind, ASSIGN_PCI);
     assert_true(a[2].by_id);
@@ -389,7 +390,8 @@ static const struct bad {
     {CONFIG_BAD_OPTION, 5, 22, VM NET " mak=52:54:00:aa:00:01\n", "did you mean 'mac'"},
     {CONFIG_BAD_OPTION, 5, 22, VM NET " namespace=1\n",
      "there are pf, index, mac, vlan, rate, spoofcheck and trust"},
-    {CONFIG_BAD_OPTION, 5, 40, VM DISK "1 mac=52:54:00:aa:00:01\n", "there are pf, namespace and index"},
+    {CONFIG_BAD_OPTION, 5, 40, VM DISK "1 mac=52:54:00:aa:00:01\n",
+     "there are pf, namespace, index and trust"},
     {CONFIG_BAD_OPTION, 5, 22, VM NET " mac\n", "'mac' has no value: write mac=... without blanks"},
     {CONFIG_BAD_OPTION, 5, 22, VM NET " mac= 52:54:00:aa:00:01\n", "without blanks"},
     {CONFIG_BAD_OPTION, 5, 29, VM NET " vlan=1 vlan=2\n", "'vlan' is in this line already"},
