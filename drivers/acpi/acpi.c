@@ -1,4 +1,5 @@
 #include "drivers/acpi/acpi.h"
+#include "hv/lib/bytes.h"
 #include "hv/lib/string.h"
 
 /* ACPI 6.5, chapter 5. Offsets are from the start of a table. */
@@ -6,14 +7,6 @@
 #define RSDP_V1_SIZE 20u
 #define RSDP_V2_SIZE 36u
 #define CHUNK        256u /* bytes looked at in one go; several run on a small stack */
-
-static uint64_t get(const uint8_t *p, unsigned bytes)
-{
-    uint64_t v = 0;
-    for (unsigned i = 0; i < bytes; i++)
-        v |= (uint64_t)p[i] << (8 * i);
-    return v;
-}
 
 static enum status fetch(const struct acpi_tables *t, uint64_t addr, void *buf, size_t size)
 {
@@ -50,7 +43,7 @@ static enum status read_table(const struct acpi_tables *t, uint64_t addr, struct
     uint8_t header[HEADER_SIZE];
     if (addr == 0 || fetch(t, addr, header, sizeof(header)) != STATUS_OK)
         return ERR_INVALID;
-    uint32_t length = (uint32_t)get(header + 4, 4);
+    uint32_t length = bytes_get32(header + 4);
     if (length < HEADER_SIZE || length > ACPI_MAX_TABLE || !checksum_ok(t, addr, length))
         return ERR_INVALID;
     memcpy(out->signature, header, 4);
@@ -72,7 +65,8 @@ static enum status read_list(struct acpi_tables *t, uint64_t addr, const char *s
         uint8_t raw[8];
         if (fetch(t, addr + at, raw, entry) != STATUS_OK)
             return ERR_INVALID;
-        if (t->count == ACPI_MAX_TABLES || read_table(t, get(raw, entry), &t->tables[t->count]) != STATUS_OK)
+        if (t->count == ACPI_MAX_TABLES ||
+            read_table(t, bytes_get(raw, entry), &t->tables[t->count]) != STATUS_OK)
             t->bad++;
         else
             t->count++;
@@ -90,13 +84,13 @@ enum status acpi_open(struct acpi_tables *t, const struct acpi_reader *reader, h
         return ERR_INVALID;
     t->revision = raw[15];
     if (t->revision >= 2) {
-        if (fetch(t, rsdp.v, raw, RSDP_V2_SIZE) != STATUS_OK || get(raw + 20, 4) < RSDP_V2_SIZE ||
+        if (fetch(t, rsdp.v, raw, RSDP_V2_SIZE) != STATUS_OK || bytes_get32(raw + 20) < RSDP_V2_SIZE ||
             sum_of(raw, RSDP_V2_SIZE) != 0)
             return ERR_INVALID;
-        if (get(raw + 24, 8))
-            return read_list(t, get(raw + 24, 8), "XSDT", 8);
+        if (bytes_get64(raw + 24))
+            return read_list(t, bytes_get64(raw + 24), "XSDT", 8);
     }
-    return read_list(t, get(raw + 16, 4), "RSDT", 4);
+    return read_list(t, bytes_get32(raw + 16), "RSDT", 4);
 }
 
 const struct acpi_table *acpi_find(const struct acpi_tables *t, const char *signature, unsigned n)
@@ -148,17 +142,17 @@ static void add_cpu(struct acpi_madt *m, uint32_t apic_id, uint32_t uid, uint32_
 static void madt_entry(struct acpi_madt *m, const uint8_t *e, uint8_t length)
 {
     if (e[0] == MADT_LAPIC && length >= 8) {
-        add_cpu(m, e[3], e[2], (uint32_t)get(e + 4, 4), false);
+        add_cpu(m, e[3], e[2], bytes_get32(e + 4), false);
     } else if (e[0] == MADT_X2APIC && length >= 16) {
-        add_cpu(m, (uint32_t)get(e + 4, 4), (uint32_t)get(e + 12, 4), (uint32_t)get(e + 8, 4), true);
+        add_cpu(m, bytes_get32(e + 4), bytes_get32(e + 12), bytes_get32(e + 8), true);
     } else if (e[0] == MADT_IOAPIC && length >= 12 && m->ioapic_count < ACPI_MAX_IOAPICS) {
         m->ioapics[m->ioapic_count++] =
-            (struct acpi_ioapic){.addr = hpa(get(e + 4, 4)), .gsi_base = (uint32_t)get(e + 8, 4), .id = e[2]};
+            (struct acpi_ioapic){.addr = hpa(bytes_get32(e + 4)), .gsi_base = bytes_get32(e + 8), .id = e[2]};
     } else if (e[0] == MADT_OVERRIDE && length >= 10 && m->override_count < ACPI_MAX_OVERRIDES) {
-        m->overrides[m->override_count++] = (struct acpi_override){
-            .irq = e[3], .gsi = (uint32_t)get(e + 4, 4), .flags = (uint16_t)get(e + 8, 2)};
+        m->overrides[m->override_count++] =
+            (struct acpi_override){.irq = e[3], .gsi = bytes_get32(e + 4), .flags = bytes_get16(e + 8)};
     } else if (e[0] == MADT_LAPIC_ADDR && length >= 12) {
-        m->lapic = hpa(get(e + 4, 8));
+        m->lapic = hpa(bytes_get64(e + 4));
     } else if (e[0] <= MADT_OVERRIDE || e[0] == MADT_LAPIC_ADDR || e[0] == MADT_X2APIC) {
         m->dropped++;
     }
@@ -173,8 +167,8 @@ enum status acpi_read_madt(const struct acpi_tables *t, struct acpi_madt *out)
     uint8_t raw[MADT_ENTRY_MAX];
     if (table->length < MADT_ENTRIES || fetch(t, table->addr.v + HEADER_SIZE, raw, 8) != STATUS_OK)
         return ERR_INVALID;
-    out->lapic = hpa(get(raw, 4));
-    out->has_8259 = get(raw + 4, 4) & MADT_PCAT_COMPAT;
+    out->lapic = hpa(bytes_get32(raw));
+    out->has_8259 = bytes_get32(raw + 4) & MADT_PCAT_COMPAT;
     for (uint32_t at = MADT_ENTRIES; at < table->length;) {
         uint32_t left = table->length - at;
         if (left < 2 || fetch(t, table->addr.v + at, raw, 2) != STATUS_OK)
@@ -206,8 +200,8 @@ enum status acpi_read_mcfg(const struct acpi_tables *t, struct acpi_mcfg *out)
         uint8_t raw[MCFG_ENTRY];
         if (fetch(t, table->addr.v + at, raw, sizeof(raw)) != STATUS_OK)
             return ERR_INVALID;
-        struct acpi_ecam e = {.base = hpa(get(raw, 8)),
-                              .segment = (uint16_t)get(raw + 8, 2),
+        struct acpi_ecam e = {.base = hpa(bytes_get64(raw)),
+                              .segment = bytes_get16(raw + 8),
                               .first_bus = raw[10],
                               .last_bus = raw[11]};
         /* One MiB per bus; the base is that of bus 0 even when the first bus is another. */
@@ -237,9 +231,10 @@ enum status acpi_read_mcfg(const struct acpi_tables *t, struct acpi_mcfg *out)
 /* A Generic Address Structure, or the port that older tables have. */
 static struct acpi_gas gas(const uint8_t *fadt, unsigned port_at, unsigned gas_at, uint8_t port_bits)
 {
-    struct acpi_gas g = {.space = fadt[gas_at], .bits = fadt[gas_at + 1], .addr = get(fadt + gas_at + 4, 8)};
+    struct acpi_gas g = {
+        .space = fadt[gas_at], .bits = fadt[gas_at + 1], .addr = bytes_get64(fadt + gas_at + 4)};
     if (g.addr == 0)
-        g = (struct acpi_gas){.space = ACPI_SPACE_IO, .bits = port_bits, .addr = get(fadt + port_at, 4)};
+        g = (struct acpi_gas){.space = ACPI_SPACE_IO, .bits = port_bits, .addr = bytes_get32(fadt + port_at)};
     return g;
 }
 
@@ -312,19 +307,19 @@ enum status acpi_read_fadt(const struct acpi_tables *t, struct acpi_fadt *out)
     uint32_t n = table->length < FADT_MAX_SIZE ? table->length : FADT_MAX_SIZE;
     if (fetch(t, table->addr.v, f, n) != STATUS_OK)
         return ERR_INVALID;
-    uint32_t flags = (uint32_t)get(f + 112, 4);
-    out->sci = (uint16_t)get(f + 46, 2);
-    out->smi_cmd = (uint32_t)get(f + 48, 4);
+    uint32_t flags = bytes_get32(f + 112);
+    out->sci = bytes_get16(f + 46);
+    out->smi_cmd = bytes_get32(f + 48);
     out->acpi_enable = f[52];
     out->pm1a_cnt = gas(f, 64, 172, 16);
     out->pm1b_cnt = gas(f, 68, 184, 16);
     out->pm_timer = gas(f, 76, 208, 32);
     out->pm_timer_32bit = flags & FADT_TMR_VAL_EXT;
     out->hw_reduced = flags & FADT_HW_REDUCED;
-    out->reset = (struct acpi_gas){.space = f[116], .bits = f[117], .addr = get(f + 120, 8)};
+    out->reset = (struct acpi_gas){.space = f[116], .bits = f[117], .addr = bytes_get64(f + 120)};
     out->reset_value = f[128];
     out->has_reset = (flags & FADT_RESET_REG_SUP) && out->reset.addr != 0;
-    out->dsdt = hpa(get(f + 140, 8) ? get(f + 140, 8) : get(f + 40, 4));
+    out->dsdt = hpa(bytes_get64(f + 140) ? bytes_get64(f + 140) : bytes_get32(f + 40));
     struct acpi_table dsdt;
     if (read_table(t, out->dsdt.v, &dsdt) == STATUS_OK && memcmp(dsdt.signature, "DSDT", 4) == 0)
         find_s5(t, &dsdt, out);

@@ -1,5 +1,6 @@
 #include "drivers/acpi/acpi_dmar.h"
 #include "hv/lib/bits.h"
+#include "hv/lib/bytes.h"
 #include "hv/lib/string.h"
 
 /* VT-d specification 4.1, 8.1 to 8.8. Offsets are from the start of the table or structure. */
@@ -41,14 +42,6 @@ struct structure {
     uint32_t start, end; /* offsets in the table */
     uint8_t fixed[FIXED_MAX];
 };
-
-static uint64_t get(const uint8_t *p, unsigned bytes)
-{
-    uint64_t v = 0;
-    for (unsigned i = 0; i < bytes; i++)
-        v |= (uint64_t)p[i] << (8 * i);
-    return v;
-}
 
 static enum status fail(const struct structure *s, enum status status, const char *why)
 {
@@ -120,8 +113,8 @@ static enum status read_unit(const struct structure *s)
     struct acpi_dmar *out = s->out;
     if (out->unit_count == ACPI_DMAR_UNITS)
         return fail(s, ERR_NO_MEMORY, "the DMAR table has more units than are kept");
-    struct acpi_dmar_unit unit = {.base = hpa(get(s->fixed + 8, 8)),
-                                  .segment = (uint16_t)get(s->fixed + 6, 2),
+    struct acpi_dmar_unit unit = {.base = hpa(bytes_get64(s->fixed + 8)),
+                                  .segment = bytes_get16(s->fixed + 6),
                                   .all = s->fixed[4] & DRHD_INCLUDE_ALL};
     if (unit.base.v == 0 || (unit.base.v & PAGE_MASK) || unit.base.v >= ADDRESS_LIMIT)
         return fail(s, ERR_INVALID, "a unit of the DMAR table is at no possible address");
@@ -142,9 +135,9 @@ static enum status read_region(const struct structure *s)
     struct acpi_dmar *out = s->out;
     if (out->region_count == ACPI_DMAR_REGIONS)
         return fail(s, ERR_NO_MEMORY, "the DMAR table has more reserved ranges than are kept");
-    struct acpi_dmar_region region = {.base = get(s->fixed + 8, 8),
-                                      .limit = get(s->fixed + 16, 8),
-                                      .segment = (uint16_t)get(s->fixed + 6, 2)};
+    struct acpi_dmar_region region = {.base = bytes_get64(s->fixed + 8),
+                                      .limit = bytes_get64(s->fixed + 16),
+                                      .segment = bytes_get16(s->fixed + 6)};
     if ((region.base & PAGE_MASK) || (region.limit & PAGE_MASK) != PAGE_MASK || region.base > region.limit ||
         region.limit >= ADDRESS_LIMIT)
         return fail(s, ERR_INVALID, "a reserved range of the DMAR table is not one of whole pages");
@@ -160,7 +153,7 @@ static enum status read_ats(const struct structure *s)
     struct acpi_dmar *out = s->out;
     if (out->ats_count == ACPI_DMAR_PORTS)
         return fail(s, ERR_NO_MEMORY, "the DMAR table has more ATS structures than are kept");
-    struct acpi_dmar_ats ats = {.segment = (uint16_t)get(s->fixed + 6, 2), .satc = s->type == SATC};
+    struct acpi_dmar_ats ats = {.segment = bytes_get16(s->fixed + 6), .satc = s->type == SATC};
     if (ats.satc)
         ats.required = s->fixed[4] & SATC_ATC_REQUIRED;
     else
@@ -214,10 +207,10 @@ static enum status read_proximity(struct structure *s)
     enum status status = fetch(s, s->start, s->fixed, RHSA_BYTES);
     for (uint32_t i = 0; status == STATUS_OK && i < s->out->unit_count; i++) {
         struct acpi_dmar_unit *unit = &s->out->units[i];
-        if (unit->base.v != get(s->fixed + 8, 8))
+        if (unit->base.v != bytes_get64(s->fixed + 8))
             continue;
         unit->has_proximity = true;
-        unit->proximity = (uint32_t)get(s->fixed + 16, 4);
+        unit->proximity = bytes_get32(s->fixed + 16);
     }
     return status;
 }
@@ -232,12 +225,12 @@ static enum status walk(struct structure *s, bool proximity)
         enum status status = fetch(s, at, raw, sizeof(raw));
         if (status != STATUS_OK)
             return status;
-        uint32_t length = (uint32_t)get(raw + 2, 2);
+        uint32_t length = bytes_get16(raw + 2);
         if (length == 0)
             return STATUS_OK; /* some firmware pads with zeros */
         if (length < HEADER_BYTES || length > left)
             return fail(s, ERR_INVALID, "a structure of the DMAR table has no possible length");
-        s->type = (uint16_t)get(raw, 2);
+        s->type = bytes_get16(raw);
         s->start = at;
         s->end = at + length;
         if (!proximity)

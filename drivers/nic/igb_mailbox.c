@@ -1,4 +1,5 @@
 #include "drivers/nic/igb_pf.h"
+#include "hv/lib/bytes.h"
 
 #define PER_SECOND 50u
 #define US_PER_S   1000000u
@@ -134,8 +135,8 @@ static unsigned answer_reset(struct pf *pf, uint32_t vf, uint32_t *msg)
     const uint8_t *mac = v->macs[0];
     /* igbvf compares with exactly these two values: no CTS here. NACK: it shall choose a MAC itself. */
     msg[0] = IGB_MAIL_RESET | (igb_mac_is_zero(mac) ? IGB_MAIL_NACK : IGB_MAIL_ACK);
-    msg[1] = mac[0] | (uint32_t)mac[1] << 8 | (uint32_t)mac[2] << 16 | (uint32_t)mac[3] << 24;
-    msg[2] = mac[4] | (uint32_t)mac[5] << 8;
+    msg[1] = bytes_get32(mac);
+    msg[2] = bytes_get16(mac + 4);
     return 3;
 }
 

@@ -1,4 +1,5 @@
 #include "drivers/nic/igb_pf.h"
+#include "hv/lib/bytes.h"
 
 /* What a frame of 1500 bytes is on the wire, with CRC and one VLAN tag. */
 #define DEFAULT_FRAME 1522u
@@ -84,9 +85,9 @@ void igb_switch_mac(struct pf *pf, uint32_t vf, uint32_t slot)
     const struct igb *igb = pf->priv;
     const uint8_t *mac = igb->vf[vf].macs[slot];
     uint32_t entry = vf + slot * IGB_POOLS, high = 0;
-    uint32_t low = mac[0] | (uint32_t)mac[1] << 8 | (uint32_t)mac[2] << 16 | (uint32_t)mac[3] << 24;
+    uint32_t low = bytes_get32(mac);
     if (!igb_mac_is_zero(mac))
-        high = mac[4] | (uint32_t)mac[5] << 8 | IGB_RAH_POOL(vf) | IGB_RAH_AV;
+        high = bytes_get16(mac + 4) | IGB_RAH_POOL(vf) | IGB_RAH_AV;
     igb_write(pf, IGB_RAH(entry), 0); /* no half of an address is ever valid */
     flush(pf);
     igb_write(pf, IGB_RAL(entry), low);

@@ -2,6 +2,7 @@
 #include "arch/x86/cpu.h"
 #include "arch/x86/msr.h"
 #include "hv/guest/e820.h"
+#include "hv/lib/bytes.h"
 #include "hv/lib/fmt.h"
 #include "hv/lib/string.h"
 #include "hv/vcpu.h"
@@ -57,19 +58,6 @@
 #define LOW_CMDLINE     0x20000u
 #define LOW_CMDLINE_MAX 0x10000u
 
-static uint32_t get(const uint8_t *p, unsigned bytes)
-{
-    uint32_t v = 0;
-    for (unsigned i = 0; i < bytes; i++)
-        v |= (uint32_t)p[i] << (8 * i);
-    return v;
-}
-
-static uint64_t get64(const uint8_t *p)
-{
-    return get(p, 4) | (uint64_t)get(p + 4, 4) << 32;
-}
-
 /* "63.5 MiB", rounded up, so that a size never looks smaller than it is. */
 static const char *size_text(char buf[24], uint64_t bytes)
 {
@@ -83,12 +71,12 @@ static const char *size_text(char buf[24], uint64_t bytes)
 bool linux_has_mark(struct span head)
 {
     return head.size >= HDR_VERSION && memcmp(head.data + HDR_MAGIC, "HdrS", 4) == 0 &&
-           get(head.data + HDR_BOOT_FLAG, 2) == BOOT_FLAG;
+           bytes_get16(head.data + HDR_BOOT_FLAG) == BOOT_FLAG;
 }
 
 static enum status check_abilities(const uint8_t *d, char *why, size_t why_size)
 {
-    uint32_t version = get(d + HDR_VERSION, 2);
+    uint32_t version = bytes_get16(d + HDR_VERSION);
     if (version < VERSION_MIN) {
         fmt_format(
             why, why_size,
@@ -100,7 +88,7 @@ static enum status check_abilities(const uint8_t *d, char *why, size_t why_size)
         fmt_format(why, why_size, "the kernel is a zImage, which loads below 1 MiB; a bzImage is needed");
         return ERR_UNSUPPORTED;
     }
-    if (!(get(d + HDR_XLOADFLAGS, 2) & XLF_KERNEL_64)) {
+    if (!(bytes_get16(d + HDR_XLOADFLAGS) & XLF_KERNEL_64)) {
         fmt_format(why, why_size,
                    "the kernel is a 32-bit one (no 64-bit entry point); an amd64 kernel is needed");
         return ERR_UNSUPPORTED;
@@ -152,16 +140,16 @@ enum status linux_parse_image(struct span head, uint64_t file_size, struct linux
     if (end < HDR_MIN_END)
         end = HDR_MIN_END;
     uint32_t sectors = d[HDR_SETUP_SECTS] ? d[HDR_SETUP_SECTS] : 4; /* 0 means 4, for old times' sake */
-    out->version = (uint16_t)get(d + HDR_VERSION, 2);
+    out->version = bytes_get16(d + HDR_VERSION);
     out->setup_size = (uint64_t)(sectors + 1) * SECTOR;
-    out->pref_address = get64(d + HDR_PREF_ADDRESS);
-    out->init_size = get(d + HDR_INIT_SIZE, 4);
-    out->alignment = get(d + HDR_ALIGNMENT, 4);
-    out->initrd_max = get(d + HDR_INITRD_ADDR_MAX, 4);
-    out->cmdline_max = get(d + HDR_CMDLINE_SIZE, 4);
+    out->pref_address = bytes_get64(d + HDR_PREF_ADDRESS);
+    out->init_size = bytes_get32(d + HDR_INIT_SIZE);
+    out->alignment = bytes_get32(d + HDR_ALIGNMENT);
+    out->initrd_max = bytes_get32(d + HDR_INITRD_ADDR_MAX);
+    out->cmdline_max = bytes_get32(d + HDR_CMDLINE_SIZE);
     out->header_size = (uint32_t)(end - HDR_START);
     memcpy(out->header, d + HDR_START, out->header_size);
-    uint64_t declared = (uint64_t)get(d + HDR_SYSSIZE, 4) * 16;
+    uint64_t declared = (uint64_t)bytes_get32(d + HDR_SYSSIZE) * 16;
     status = check_numbers(out, file_size, declared, why, why_size);
     if (status != STATUS_OK)
         return status;

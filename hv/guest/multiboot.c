@@ -1,6 +1,7 @@
 #include "hv/guest/multiboot.h"
 #include "hv/guest/e820.h"
 #include "hv/guest/elf.h"
+#include "hv/lib/bytes.h"
 #include "hv/lib/fmt.h"
 #include "hv/lib/string.h"
 #include "hv/vcpu.h"
@@ -79,11 +80,6 @@ static enum status refuse_unreadable(const struct parse *p)
     return refuse(p, ERR_INVALID, "the kernel file cannot be read");
 }
 
-static uint32_t get32(const uint8_t *p)
-{
-    return p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-}
-
 /* ---- finding the header ---- */
 
 enum multiboot_found multiboot_find(const struct guest_source *file, uint32_t *offset)
@@ -98,7 +94,8 @@ enum multiboot_found multiboot_find(const struct guest_source *file, uint32_t *o
         if (!source_read(file, at, piece, size))
             return MULTIBOOT_UNREADABLE;
         for (size_t i = 0; i < SEARCH_PIECE && i + HEADER_SIZE <= size; i += HEADER_ALIGN) {
-            uint32_t magic = get32(piece + i), flags = get32(piece + i + 4), sum = get32(piece + i + 8);
+            uint32_t magic = bytes_get32(piece + i), flags = bytes_get32(piece + i + 4),
+                     sum = bytes_get32(piece + i + 8);
             if (magic == HEADER_MAGIC && magic + flags + sum == 0) {
                 *offset = (uint32_t)(at + i);
                 return MULTIBOOT_HEADER;
@@ -188,11 +185,11 @@ static enum status parse_addresses(const struct parse *p, uint32_t offset)
     if (offset > MULTIBOOT_SEARCH - HEADER_FULL_SIZE || !source_read(p->file, offset, header, sizeof(header)))
         return refuse(p, ERR_INVALID,
                       "the kernel's Multiboot header is cut off: its address fields are missing");
-    struct multiboot_addresses a = {.header = get32(header + 12),
-                                    .load = get32(header + 16),
-                                    .load_end = get32(header + 20),
-                                    .bss_end = get32(header + 24),
-                                    .entry = get32(header + 28)};
+    struct multiboot_addresses a = {.header = bytes_get32(header + 12),
+                                    .load = bytes_get32(header + 16),
+                                    .load_end = bytes_get32(header + 20),
+                                    .bss_end = bytes_get32(header + 24),
+                                    .entry = bytes_get32(header + 28)};
     return multiboot_flat(p->file, offset, &a, p->out, p->why, p->why_size);
 }
 
@@ -255,7 +252,7 @@ enum status multiboot_parse(const struct guest_source *file, struct multiboot_im
                       MULTIBOOT_SEARCH);
     if (!source_read(file, offset, header, sizeof(header)))
         return refuse_unreadable(&p);
-    out->flags = get32(header + 4);
+    out->flags = bytes_get32(header + 4);
     if (out->flags & HEADER_MANDATORY & ~HEADER_KNOWN)
         return refuse(&p, ERR_UNSUPPORTED,
                       "the kernel's Multiboot header demands what Bulkhead does not know (flags 0x%x)",

@@ -2,6 +2,7 @@
 #include <stdarg.h>
 #include "hv/guest/e820.h"
 #include "hv/lib/bits.h"
+#include "hv/lib/bytes.h"
 #include "hv/lib/fmt.h"
 #include "hv/lib/string.h"
 
@@ -64,23 +65,13 @@ STATIC_ASSERT(LOW_INFO + INFO_MAX < GUEST_EBDA, "it fits below the EBDA");
 #define RAX 0u
 #define RBX 3u
 
-static uint16_t get16(const uint8_t *p)
-{
-    return (uint16_t)(p[0] | p[1] << 8);
-}
-
-static uint32_t get32(const uint8_t *p)
-{
-    return get16(p) | (uint32_t)get16(p + 2) << 16;
-}
-
 /* ---- the header ---- */
 
 static bool is_header(const uint8_t *p)
 {
-    uint32_t length = get32(p + 8);
-    return get32(p) + get32(p + 4) + length + get32(p + 12) == 0 && length >= HEADER_SIZE + TAG_HEAD &&
-           length <= MULTIBOOT2_SEARCH;
+    uint32_t length = bytes_get32(p + 8);
+    return bytes_get32(p) + bytes_get32(p + 4) + length + bytes_get32(p + 12) == 0 &&
+           length >= HEADER_SIZE + TAG_HEAD && length <= MULTIBOOT2_SEARCH;
 }
 
 bool multiboot2_find(const struct guest_source *file, uint32_t *offset, bool *bad)
@@ -95,7 +86,7 @@ bool multiboot2_find(const struct guest_source *file, uint32_t *offset, bool *ba
         if (!source_read(file, at, piece, size))
             return false;
         for (size_t i = 0; i < SEARCH_PIECE && i + HEADER_SIZE <= size; i += HEADER_ALIGN) {
-            if (get32(piece + i) != HEADER_MAGIC)
+            if (bytes_get32(piece + i) != HEADER_MAGIC)
                 continue;
             *offset = (uint32_t)(at + i);
             if (is_header(piece + i))
@@ -140,7 +131,7 @@ static enum status take_request(const struct parse *p, uint64_t at, uint32_t siz
     for (uint32_t i = TAG_HEAD; i + sizeof(type) <= size; i += sizeof(type)) {
         if (!source_read(p->file, at + i, type, sizeof(type)))
             return refuse(p, ERR_INVALID, "the kernel file cannot be read");
-        uint32_t wanted = get32(type);
+        uint32_t wanted = bytes_get32(type);
         if (wanted >= 32 || !(INFO_KNOWN >> wanted & 1))
             return refuse(p, ERR_UNSUPPORTED,
                           "the kernel demands boot information of type %u, which Bulkhead does not have",
@@ -152,9 +143,9 @@ static enum status take_request(const struct parse *p, uint64_t at, uint32_t siz
 static enum status take_tag(const struct parse *p, uint64_t at, const uint8_t head[TAG_HEAD],
                             struct wishes *wishes)
 {
-    uint16_t type = get16(head);
-    uint32_t size = get32(head + 4);
-    bool optional = get16(head + 2) & TAG_OPTIONAL;
+    uint16_t type = bytes_get16(head);
+    uint32_t size = bytes_get32(head + 4);
+    bool optional = bytes_get16(head + 2) & TAG_OPTIONAL;
     uint8_t body[ADDRESSES_SIZE] = {0};
 
     if (!source_read(p->file, at, body, size < sizeof(body) ? size : sizeof(body)))
@@ -166,19 +157,19 @@ static enum status take_tag(const struct parse *p, uint64_t at, const uint8_t he
         if (size < ADDRESSES_SIZE)
             break;
         wishes->has_addresses = true;
-        wishes->addresses.header = get32(body + 8);
-        wishes->addresses.load = get32(body + 12);
-        wishes->addresses.load_end = get32(body + 16);
-        wishes->addresses.bss_end = get32(body + 20);
+        wishes->addresses.header = bytes_get32(body + 8);
+        wishes->addresses.load = bytes_get32(body + 12);
+        wishes->addresses.load_end = bytes_get32(body + 16);
+        wishes->addresses.bss_end = bytes_get32(body + 20);
         return STATUS_OK;
     case TAG_ENTRY:
         if (size < ENTRY_SIZE)
             break;
         wishes->has_entry = true;
-        wishes->entry = get32(body + 8);
+        wishes->entry = bytes_get32(body + 8);
         return STATUS_OK;
     case TAG_CONSOLE:
-        if (size >= CONSOLE_SIZE && !optional && (get32(body + 8) & CONSOLE_NEEDED))
+        if (size >= CONSOLE_SIZE && !optional && (bytes_get32(body + 8) & CONSOLE_NEEDED))
             return refuse(p, ERR_UNSUPPORTED,
                           "the kernel demands a text screen, which a VM does not have: its console is the "
                           "serial port");
@@ -206,19 +197,19 @@ static enum status take_tags(const struct parse *p, uint32_t offset, struct wish
 
     if (!source_read(p->file, offset, header, sizeof(header)))
         return refuse(p, ERR_INVALID, "the kernel file cannot be read");
-    if (get32(header + 4) != ARCH_I386)
+    if (bytes_get32(header + 4) != ARCH_I386)
         return refuse(p, ERR_UNSUPPORTED, "the kernel is for another processor (Multiboot 2 architecture %u)",
-                      get32(header + 4));
-    uint64_t end = (uint64_t)offset + get32(header + 8);
+                      bytes_get32(header + 4));
+    uint64_t end = (uint64_t)offset + bytes_get32(header + 8);
     for (uint64_t at = offset + HEADER_SIZE; at + TAG_HEAD <= end;) {
         if (!source_read(p->file, at, head, sizeof(head)))
             return refuse(p, ERR_INVALID, "the kernel file is truncated within its Multiboot 2 header");
-        uint32_t size = get32(head + 4);
+        uint32_t size = bytes_get32(head + 4);
         if (size < TAG_HEAD || size > end - at)
             return refuse(p, ERR_INVALID,
                           "the kernel's Multiboot 2 header is damaged: tag %u has %u bytes, %lu are left",
-                          get16(head), size, end - at);
-        if (get16(head) == TAG_END)
+                          bytes_get16(head), size, end - at);
+        if (bytes_get16(head) == TAG_END)
             return STATUS_OK;
         enum status status = take_tag(p, at, head, wishes);
         if (status != STATUS_OK)
