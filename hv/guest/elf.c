@@ -50,14 +50,11 @@ static enum status read_header(const struct guest_source *file, union header *h,
     if (!source_read(file, 0, h, sizeof(h->narrow)) || memcmp(h->ident, magic, sizeof(magic)) != 0)
         return ERR_NOT_FOUND;
     bool wide = h->ident[IDENT_CLASS] == CLASS_64;
-    if (wide && !source_read(file, 0, h, sizeof(h->wide))) {
-        fmt_format(why, why_size, "the kernel file is truncated within its ELF header");
-        return ERR_INVALID;
-    }
-    if ((!wide && h->ident[IDENT_CLASS] != CLASS_32) || h->ident[IDENT_DATA] != DATA_LSB) {
-        fmt_format(why, why_size, "the kernel is not a little-endian ELF32 or ELF64 file");
-        return ERR_INVALID;
-    }
+    if (wide && !source_read(file, 0, h, sizeof(h->wide)))
+        return fmt_refuse(why, why_size, ERR_INVALID, "the kernel file is truncated within its ELF header");
+    if ((!wide && h->ident[IDENT_CLASS] != CLASS_32) || h->ident[IDENT_DATA] != DATA_LSB)
+        return fmt_refuse(why, why_size, ERR_INVALID,
+                          "the kernel is not a little-endian ELF32 or ELF64 file");
     return STATUS_OK;
 }
 
@@ -79,23 +76,19 @@ enum status elf_open(const struct guest_source *file, struct elf *out, char *why
         .headers = wide ? h.wide.phoff : h.narrow.phoff,
         .part_count = wide ? h.wide.phnum : h.narrow.phnum,
     };
-    if (machine != (wide ? MACHINE_X64 : MACHINE_386)) {
-        fmt_format(why, why_size, "the kernel is an ELF%u file for another processor (machine %u)",
-                   wide ? 64 : 32, machine);
-        return ERR_UNSUPPORTED;
-    }
-    if (type != TYPE_EXEC) {
-        fmt_format(why, why_size,
-                   "the kernel is not linked at a fixed address (ELF type %u): link it with -static -no-pie",
-                   type);
-        return ERR_UNSUPPORTED;
-    }
+    if (machine != (wide ? MACHINE_X64 : MACHINE_386))
+        return fmt_refuse(why, why_size, ERR_UNSUPPORTED,
+                          "the kernel is an ELF%u file for another processor (machine %u)", wide ? 64 : 32,
+                          machine);
+    if (type != TYPE_EXEC)
+        return fmt_refuse(
+            why, why_size, ERR_UNSUPPORTED,
+            "the kernel is not linked at a fixed address (ELF type %u): link it with -static -no-pie", type);
     if (size != (wide ? sizeof(struct elf_part) : sizeof(struct part32)) || out->part_count == 0 ||
-        out->part_count > ELF_MAX_PARTS) {
-        fmt_format(why, why_size, "the kernel's ELF header is damaged: %u program headers of %u bytes",
-                   out->part_count, size);
-        return ERR_INVALID;
-    }
+        out->part_count > ELF_MAX_PARTS)
+        return fmt_refuse(why, why_size, ERR_INVALID,
+                          "the kernel's ELF header is damaged: %u program headers of %u bytes",
+                          out->part_count, size);
     return STATUS_OK;
 }
 

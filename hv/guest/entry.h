@@ -19,5 +19,5 @@ struct guest_entry {
 
 /* A descriptor table with flat 32-bit code and data, and what a guest begins with that uses it: protected
  * mode without paging, interrupts off, all registers but EIP 0. */
-void entry_put_flat_gdt(struct guest_writer *w, uint64_t at);
-void entry_flat32(struct guest_entry *out, uint32_t rip, uint64_t gdt);
+void entry_put_flat_gdt(struct guest_writer *w);
+void entry_flat32(struct guest_entry *out, uint32_t rip);

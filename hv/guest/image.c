@@ -56,15 +56,11 @@ enum status guest_recognise(const struct guest_source *kernel, enum guest_format
     uint32_t at, at2;
     bool damaged2;
 
-    if (kernel->size == 0) {
-        fmt_format(why, why_size, "the kernel file is empty");
-        return ERR_INVALID;
-    }
+    if (kernel->size == 0)
+        return fmt_refuse(why, why_size, ERR_INVALID, "the kernel file is empty");
     enum multiboot_found found = multiboot_find(kernel, &at);
-    if (found == MULTIBOOT_UNREADABLE || !source_read(kernel, 0, bytes, head.size)) {
-        fmt_format(why, why_size, "the kernel file cannot be read");
-        return ERR_INVALID;
-    }
+    if (found == MULTIBOOT_UNREADABLE || !source_read(kernel, 0, bytes, head.size))
+        return fmt_refuse(why, why_size, ERR_INVALID, "the kernel file cannot be read");
     /* A kernel that offers both is a Linux first: its own protocol tells it more. */
     if (linux_has_mark(head) || found == MULTIBOOT_HEADER) {
         *out = linux_has_mark(head) ? GUEST_LINUX : GUEST_MULTIBOOT;
@@ -78,20 +74,17 @@ enum status guest_recognise(const struct guest_source *kernel, enum guest_format
         *out = GUEST_PVH;
         return STATUS_OK;
     }
-    if (found == MULTIBOOT_BAD_CHECKSUM || damaged2) {
-        fmt_format(why, why_size,
-                   "the kernel's Multiboot%s header, at 0x%x of the file, has a wrong checksum",
-                   damaged2 ? " 2" : "", damaged2 ? at2 : at);
-        return ERR_INVALID;
-    }
+    if (found == MULTIBOOT_BAD_CHECKSUM || damaged2)
+        return fmt_refuse(why, why_size, ERR_INVALID,
+                          "the kernel's Multiboot%s header, at 0x%x of the file, has a wrong checksum",
+                          damaged2 ? " 2" : "", damaged2 ? at2 : at);
     struct elf elf;
     enum status status = elf_open(kernel, &elf, why, why_size);
     if (status != STATUS_OK && status != ERR_NOT_FOUND)
         return status; /* whatever notes it has: nobody could load it */
     if (head.size > TEXT_SAMPLE)
         head.size = TEXT_SAMPLE;
-    fmt_format(why, why_size, "the kernel is %s; " NEEDED, name_kind(head));
-    return ERR_INVALID;
+    return fmt_refuse(why, why_size, ERR_INVALID, "the kernel is %s; " NEEDED, name_kind(head));
 }
 
 static enum status prepare_linux(const struct guest_files *files, const struct guest_layout *layout,
@@ -101,16 +94,13 @@ static enum status prepare_linux(const struct guest_files *files, const struct g
     const struct guest_source *kernel = &files->kernel;
     struct span head = {bytes, kernel->size < sizeof(bytes) ? (size_t)kernel->size : sizeof(bytes)};
 
-    if (files->module_count) {
-        fmt_format(why, why_size,
-                   "modules are for Multiboot and PVH kernels and this is a Linux: put what it needs into "
-                   "its initrd");
-        return ERR_UNSUPPORTED;
-    }
-    if (!source_read(kernel, 0, bytes, head.size)) {
-        fmt_format(why, why_size, "the kernel file cannot be read");
-        return ERR_INVALID;
-    }
+    if (files->module_count)
+        return fmt_refuse(
+            why, why_size, ERR_UNSUPPORTED,
+            "modules are for Multiboot and PVH kernels and this is a Linux: put what it needs into "
+            "its initrd");
+    if (!source_read(kernel, 0, bytes, head.size))
+        return fmt_refuse(why, why_size, ERR_INVALID, "the kernel file cannot be read");
     enum status s = linux_parse_image(head, kernel->size, &out->bzimage.image, why, why_size);
     if (s != STATUS_OK)
         return s;
@@ -121,11 +111,9 @@ static enum status prepare_linux(const struct guest_files *files, const struct g
 static enum status prepare_multiboot(const struct guest_files *files, const struct guest_layout *layout,
                                      struct guest_image *out, char *why, size_t why_size)
 {
-    if (files->initrd.size) {
-        fmt_format(why, why_size,
-                   "this is a Multiboot kernel, which takes no initrd: write module = in its place");
-        return ERR_UNSUPPORTED;
-    }
+    if (files->initrd.size)
+        return fmt_refuse(why, why_size, ERR_UNSUPPORTED,
+                          "this is a Multiboot kernel, which takes no initrd: write module = in its place");
     enum status s = out->format == GUEST_MULTIBOOT2
                         ? multiboot2_parse(&files->kernel, &out->multiboot.image, why, why_size)
                         : multiboot_parse(&files->kernel, &out->multiboot.image, why, why_size);
@@ -153,10 +141,9 @@ static enum status prepare_pvh(const struct guest_files *files, const struct gue
     uint32_t count;
     const struct multiboot_module *modules = pvh_modules(files, &initrd, &count);
 
-    if (files->initrd.size && files->module_count) {
-        fmt_format(why, why_size, "a PVH kernel's first module is its initrd: write initrd = or module =");
-        return ERR_UNSUPPORTED;
-    }
+    if (files->initrd.size && files->module_count)
+        return fmt_refuse(why, why_size, ERR_UNSUPPORTED,
+                          "a PVH kernel's first module is its initrd: write initrd = or module =");
     enum status s = pvh_parse(&files->kernel, &out->multiboot.image, why, why_size);
     if (s != STATUS_OK)
         return s;
@@ -169,12 +156,11 @@ static enum status prepare_raw(const struct guest_files *files, struct guest_ima
 {
     out->format = GUEST_RAW;
     out->load = files->load;
-    if (files->initrd.size || files->module_count || files->cmdline[0]) {
-        fmt_format(why, why_size,
-                   "a raw image (load =) takes no initrd, modules or command line: it would not know where "
-                   "they are");
-        return ERR_UNSUPPORTED;
-    }
+    if (files->initrd.size || files->module_count || files->cmdline[0])
+        return fmt_refuse(
+            why, why_size, ERR_UNSUPPORTED,
+            "a raw image (load =) takes no initrd, modules or command line: it would not know where "
+            "they are");
     return raw_check(&files->kernel, files->load, why, why_size);
 }
 
@@ -203,23 +189,27 @@ void guest_module_string(const struct config_module *module, char out[MULTIBOOT_
 enum status guest_load(const struct guest_image *image, const struct guest_files *files, const struct gmem *g,
                        gpa_t rsdp)
 {
-    if (image->format == GUEST_LINUX)
+    const struct multiboot_plan *plan = &image->multiboot.plan;
+    const struct multiboot_image *elf = &image->multiboot.image;
+    const struct multiboot_module *modules;
+    struct multiboot_module initrd;
+    uint32_t count;
+
+    switch (image->format) {
+    case GUEST_LINUX:
         return linux_load(&image->bzimage.plan, &image->bzimage.image, g, &files->kernel,
                           files->initrd.size ? &files->initrd : NULL, files->cmdline, rsdp);
-    if (image->format == GUEST_RAW)
+    case GUEST_RAW:
         return raw_load(&files->kernel, image->load, g);
-    if (image->format == GUEST_PVH) {
-        struct multiboot_module initrd;
-        uint32_t count;
-        const struct multiboot_module *modules = pvh_modules(files, &initrd, &count);
-        return pvh_load(&image->multiboot.plan, &image->multiboot.image, g, &files->kernel, modules,
-                        files->cmdline, rsdp);
+    case GUEST_PVH:
+        modules = pvh_modules(files, &initrd, &count);
+        return pvh_load(plan, elf, g, &files->kernel, modules, files->cmdline, rsdp);
+    case GUEST_MULTIBOOT2:
+        return multiboot2_load(plan, elf, g, &files->kernel, files->modules, files->cmdline);
+    case GUEST_MULTIBOOT:
+        return multiboot_load(plan, elf, g, &files->kernel, files->modules, files->cmdline);
     }
-    if (image->format == GUEST_MULTIBOOT2)
-        return multiboot2_load(&image->multiboot.plan, &image->multiboot.image, g, &files->kernel,
-                               files->modules, files->cmdline);
-    return multiboot_load(&image->multiboot.plan, &image->multiboot.image, g, &files->kernel, files->modules,
-                          files->cmdline);
+    return ERR_INVALID;
 }
 
 enum status guest_put_rsdp(const struct guest_image *image, const struct gmem *g, gpa_t rsdp)
@@ -229,14 +219,21 @@ enum status guest_put_rsdp(const struct guest_image *image, const struct gmem *g
 
 void guest_entry(const struct guest_image *image, struct guest_entry *out)
 {
-    if (image->format == GUEST_LINUX)
+    switch (image->format) {
+    case GUEST_LINUX:
         linux_entry_state(&image->bzimage.plan, out);
-    else if (image->format == GUEST_MULTIBOOT2)
-        multiboot2_entry_state(&image->multiboot.image, out);
-    else if (image->format == GUEST_RAW)
+        return;
+    case GUEST_RAW:
         raw_entry_state(image->load, out);
-    else if (image->format == GUEST_PVH)
+        return;
+    case GUEST_PVH:
         pvh_entry_state(&image->multiboot.image, out);
-    else
+        return;
+    case GUEST_MULTIBOOT2:
+        multiboot2_entry_state(&image->multiboot.image, out);
+        return;
+    case GUEST_MULTIBOOT:
         multiboot_entry_state(&image->multiboot.image, out);
+        return;
+    }
 }

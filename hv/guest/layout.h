@@ -16,6 +16,7 @@
 #include "hv/gmem.h"
 #include "hv/pmem.h"
 
+#define GUEST_BIOS_END     0x500ull /* interrupt vectors and the BIOS data area */
 #define GUEST_EBDA         0x9f000ull
 #define GUEST_VGA          0xa0000ull
 #define GUEST_ROM          0xc0000ull
@@ -31,8 +32,15 @@
 #define GUEST_IOAPIC       0xfec00000ull
 #define GUEST_LAPIC        0xfee00000ull
 #define GUEST_FOUR_GIB     0x100000000ull
-#define GUEST_MEMORY_MIN   (8ull << 20)
-#define GUEST_MEMORY_MAX   (1ull << 40) /* fits below every address width we show */
+
+/* What a loader leaves below GUEST_EBDA, for all protocols alike. No specification gives a stack; one is
+ * better than none. */
+#define GUEST_BOOT_GDT       0x1000u
+#define GUEST_BOOT_STACK_TOP 0x9000u
+#define GUEST_BOOT_INFO      0x10000u
+
+#define GUEST_MEMORY_MIN (8ull << 20)
+#define GUEST_MEMORY_MAX (1ull << 40) /* fits below every address width we show */
 
 struct guest_layout {
     uint64_t memory;   /* bytes, as configured */

@@ -51,10 +51,7 @@
 #define BOOT_DS 0x18u
 
 /* What Bulkhead puts into low memory; all below GUEST_EBDA. */
-#define LOW_GDT         0x1000u
 #define LOW_PAGE_TABLES 0x2000u /* PML4, PDPT, four page directories */
-#define LOW_STACK_TOP   0x9000u
-#define LOW_BOOT_PARAMS 0x10000u
 #define LOW_CMDLINE     0x20000u
 #define LOW_CMDLINE_MAX 0x10000u
 
@@ -77,22 +74,17 @@ bool linux_has_mark(struct span head)
 static enum status check_abilities(const uint8_t *d, char *why, size_t why_size)
 {
     uint32_t version = bytes_get16(d + HDR_VERSION);
-    if (version < VERSION_MIN) {
-        fmt_format(
-            why, why_size,
+    if (version < VERSION_MIN)
+        return fmt_refuse(
+            why, why_size, ERR_UNSUPPORTED,
             "too old a boot protocol: the kernel speaks %u.%02u, Bulkhead needs 2.12 (Linux 3.8 or later)",
             version >> 8, version & 0xff);
-        return ERR_UNSUPPORTED;
-    }
-    if (!(d[HDR_LOADFLAGS] & LOADFLAGS_HIGH)) {
-        fmt_format(why, why_size, "the kernel is a zImage, which loads below 1 MiB; a bzImage is needed");
-        return ERR_UNSUPPORTED;
-    }
-    if (!(bytes_get16(d + HDR_XLOADFLAGS) & XLF_KERNEL_64)) {
-        fmt_format(why, why_size,
-                   "the kernel is a 32-bit one (no 64-bit entry point); an amd64 kernel is needed");
-        return ERR_UNSUPPORTED;
-    }
+    if (!(d[HDR_LOADFLAGS] & LOADFLAGS_HIGH))
+        return fmt_refuse(why, why_size, ERR_UNSUPPORTED,
+                          "the kernel is a zImage, which loads below 1 MiB; a bzImage is needed");
+    if (!(bytes_get16(d + HDR_XLOADFLAGS) & XLF_KERNEL_64))
+        return fmt_refuse(why, why_size, ERR_UNSUPPORTED,
+                          "the kernel is a 32-bit one (no 64-bit entry point); an amd64 kernel is needed");
     return STATUS_OK;
 }
 
@@ -100,21 +92,18 @@ static enum status check_abilities(const uint8_t *d, char *why, size_t why_size)
 static enum status check_numbers(const struct linux_image *image, uint64_t file_size, uint64_t declared,
                                  char *why, size_t why_size)
 {
-    if (image->setup_size >= file_size || declared > file_size - image->setup_size) {
-        fmt_format(why, why_size, "the kernel file is truncated: its header promises %lu bytes, it has %lu",
-                   image->setup_size + declared, file_size);
-        return ERR_INVALID;
-    }
+    if (image->setup_size >= file_size || declared > file_size - image->setup_size)
+        return fmt_refuse(why, why_size, ERR_INVALID,
+                          "the kernel file is truncated: its header promises %lu bytes, it has %lu",
+                          image->setup_size + declared, file_size);
     bool placed = image->pref_address >= GUEST_ONE_MIB && image->pref_address < PLACE_MAX &&
                   (image->pref_address & PAGE_MASK) == 0;
     bool aligned = image->alignment >= PAGE_SIZE && (image->alignment & (image->alignment - 1)) == 0;
-    if (!placed || !aligned || declared <= ENTRY_64 || declared > image->init_size) {
-        fmt_format(
-            why, why_size,
+    if (!placed || !aligned || declared <= ENTRY_64 || declared > image->init_size)
+        return fmt_refuse(
+            why, why_size, ERR_INVALID,
             "the kernel's header is damaged: preferred address 0x%lx, alignment 0x%lx, %lu bytes of %lu",
             image->pref_address, image->alignment, declared, image->init_size);
-        return ERR_INVALID;
-    }
     return STATUS_OK;
 }
 
@@ -123,17 +112,14 @@ enum status linux_parse_image(struct span head, uint64_t file_size, struct linux
 {
     const uint8_t *d = head.data;
     memset(out, 0, sizeof(*out));
-    if (!linux_has_mark(head)) {
-        fmt_format(why, why_size, "the kernel is not a Linux bzImage (no \"HdrS\" mark)");
-        return ERR_INVALID;
-    }
+    if (!linux_has_mark(head))
+        return fmt_refuse(why, why_size, ERR_INVALID, "the kernel is not a Linux bzImage (no \"HdrS\" mark)");
     uint64_t end = (uint64_t)HDR_MAGIC + d[HDR_JUMP_LENGTH];
     if (end > HDR_MAX_END)
         end = HDR_MAX_END;
-    if (head.size < HDR_MIN_END || head.size < end) {
-        fmt_format(why, why_size, "the kernel file is truncated: it ends within its setup header");
-        return ERR_INVALID;
-    }
+    if (head.size < HDR_MIN_END || head.size < end)
+        return fmt_refuse(why, why_size, ERR_INVALID,
+                          "the kernel file is truncated: it ends within its setup header");
     enum status status = check_abilities(d, why, why_size);
     if (status != STATUS_OK)
         return status;
@@ -168,14 +154,13 @@ static enum status place_kernel(const struct linux_image *image, const struct gu
     char need[24], have[24], from[24];
     /* A kernel that is loaded lower moves itself to its preferred address anyway. */
     uint64_t end = image->pref_address + image->init_size;
-    if (end > layout->low_end) {
-        fmt_format(why, why_size,
-                   "the kernel does not fit: it needs %s from %s on, the VM has %s of memory; set memory = "
-                   "%luM or more",
-                   size_text(need, image->init_size), size_text(from, image->pref_address),
-                   size_text(have, layout->memory), align_up(end, PMEM_UNIT) >> 20);
-        return ERR_RANGE;
-    }
+    if (end > layout->low_end)
+        return fmt_refuse(
+            why, why_size, ERR_RANGE,
+            "the kernel does not fit: it needs %s from %s on, the VM has %s of memory; set memory = "
+            "%luM or more",
+            size_text(need, image->init_size), size_text(from, image->pref_address),
+            size_text(have, layout->memory), align_up(end, PMEM_UNIT) >> 20);
     out->kernel = image->pref_address;
     out->kernel_end = end;
     out->payload_size = image->payload_size;
@@ -205,12 +190,11 @@ static enum status place_initrd(const struct linux_image *image, const struct gu
         return STATUS_OK;
     }
     char a[24], b[24], c[24];
-    fmt_format(why, why_size,
-               "the initrd does not fit: it has %s, beside the kernel %s are free (VM memory %s, initrd "
-               "below 0x%lx)",
-               size_text(a, size), size_text(b, above > below ? above : below), size_text(c, layout->memory),
-               end);
-    return ERR_RANGE;
+    return fmt_refuse(
+        why, why_size, ERR_RANGE,
+        "the initrd does not fit: it has %s, beside the kernel %s are free (VM memory %s, initrd "
+        "below 0x%lx)",
+        size_text(a, size), size_text(b, above > below ? above : below), size_text(c, layout->memory), end);
 }
 
 enum status linux_plan(const struct linux_image *image, const struct guest_layout *layout,
@@ -219,15 +203,14 @@ enum status linux_plan(const struct linux_image *image, const struct guest_layou
 {
     memset(out, 0, sizeof(*out));
     out->layout = *layout;
-    out->gdt = LOW_GDT;
+    out->gdt = GUEST_BOOT_GDT;
     out->page_tables = LOW_PAGE_TABLES;
-    out->boot_params = LOW_BOOT_PARAMS;
+    out->boot_params = GUEST_BOOT_INFO;
     out->cmdline = LOW_CMDLINE;
-    if (cmdline_length > image->cmdline_max || cmdline_length >= LOW_CMDLINE_MAX) {
-        fmt_format(why, why_size, "the command line is too long: %lu bytes, this kernel takes %u",
-                   cmdline_length, image->cmdline_max);
-        return ERR_RANGE;
-    }
+    if (cmdline_length > image->cmdline_max || cmdline_length >= LOW_CMDLINE_MAX)
+        return fmt_refuse(why, why_size, ERR_RANGE,
+                          "the command line is too long: %lu bytes, this kernel takes %u", cmdline_length,
+                          image->cmdline_max);
     enum status status = place_kernel(image, layout, out, why, why_size);
     if (status == STATUS_OK && initrd_size)
         status = place_initrd(image, layout, initrd_size, out, why, why_size);
@@ -300,7 +283,7 @@ void linux_entry_state(const struct linux_plan *plan, struct guest_entry *out)
 {
     *out = (struct guest_entry){
         .rip = plan->kernel + ENTRY_64,
-        .rsp = LOW_STACK_TOP,
+        .rsp = GUEST_BOOT_STACK_TOP,
         .rflags = RFLAGS_FIXED_1,
         .cr0 = CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_PG,
         .cr3 = plan->page_tables,

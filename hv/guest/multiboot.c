@@ -40,16 +40,11 @@
 #define MMAP_ENTRY_SIZE  20u /* what its `size` field says, which it does not count */
 
 /* Where what the guest is told lies; all below GUEST_EBDA. */
-#define LOW_BIOS_END  0x500u /* interrupt vectors and the BIOS data area */
-#define LOW_GDT       0x1000u
-#define LOW_STACK_TOP 0x9000u /* the specification gives no stack; this one is better than none */
-#define LOW_INFO      0x10000u
-#define LOW_NAME      0x10100u
-#define LOW_MODULES   0x10200u
-#define LOW_MMAP      0x10300u
-#define LOW_STRINGS   0x10800u
-#define LOW_CMDLINE   0x12000u
-#define LOADER_NAME   "Bulkhead"
+#define LOW_NAME    0x10100u
+#define LOW_MODULES 0x10200u
+#define LOW_MMAP    0x10300u
+#define LOW_STRINGS 0x10800u
+#define LOW_CMDLINE 0x12000u
 STATIC_ASSERT(LOW_MODULES + CONFIG_MAX_MODULES * MODULE_SIZE <= LOW_MMAP, "the module list has room");
 STATIC_ASSERT(LOW_MMAP + E820_MAX * (MMAP_ENTRY_SIZE + 4) <= LOW_STRINGS, "the memory map has room");
 STATIC_ASSERT(LOW_STRINGS + CONFIG_MAX_MODULES * MULTIBOOT_STRING_MAX <= LOW_CMDLINE, "strings have room");
@@ -62,22 +57,9 @@ struct parse {
     size_t why_size;
 };
 
-static enum status refuse(const struct parse *p, enum status status, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
-
-static enum status refuse(const struct parse *p, enum status status, const char *format, ...)
-{
-    va_list args;
-
-    va_start(args, format);
-    fmt_vformat(p->why, p->why_size, format, args);
-    va_end(args);
-    return status;
-}
-
 static enum status refuse_unreadable(const struct parse *p)
 {
-    return refuse(p, ERR_INVALID, "the kernel file cannot be read");
+    return fmt_refuse(p->why, p->why_size, ERR_INVALID, "the kernel file cannot be read");
 }
 
 /* ---- finding the header ---- */
@@ -116,36 +98,44 @@ static enum status add_segment(const struct parse *p, const struct multiboot_seg
     struct multiboot_image *out = p->out;
 
     if (s->file_offset > p->file->size || s->file_size > p->file->size - s->file_offset)
-        return refuse(p, ERR_INVALID,
-                      "the kernel file is truncated: a segment has %lu bytes at 0x%lx, the file has %lu",
-                      s->file_size, s->file_offset, p->file->size);
+        return fmt_refuse(p->why, p->why_size, ERR_INVALID,
+                          "the kernel file is truncated: a segment has %lu bytes at 0x%lx, the file has %lu",
+                          s->file_size, s->file_offset, p->file->size);
     if (s->mem_size < s->file_size)
-        return refuse(
-            p, ERR_INVALID,
+        return fmt_refuse(
+            p->why, p->why_size, ERR_INVALID,
             "the kernel's headers are damaged: a segment of %lu bytes in memory has %lu in the file",
             s->mem_size, s->file_size);
     if (s->addr < GUEST_ONE_MIB)
-        return refuse(p, ERR_UNSUPPORTED,
-                      "the kernel wants to be loaded at 0x%lx: link it for 1 MiB (0x100000) or above",
-                      s->addr);
+        return fmt_refuse(p->why, p->why_size, ERR_UNSUPPORTED,
+                          "the kernel wants to be loaded at 0x%lx: link it for 1 MiB (0x100000) or above",
+                          s->addr);
     if (s->addr >= GUEST_FOUR_GIB || s->mem_size > GUEST_FOUR_GIB - s->addr)
-        return refuse(p, ERR_UNSUPPORTED,
-                      "the kernel wants to be loaded at 0x%lx (%lu bytes), which is not below 4 GiB", s->addr,
-                      s->mem_size);
+        return fmt_refuse(p->why, p->why_size, ERR_UNSUPPORTED,
+                          "the kernel wants to be loaded at 0x%lx (%lu bytes), which is not below 4 GiB",
+                          s->addr, s->mem_size);
     for (uint32_t i = 0; i < out->segment_count; i++) {
         const struct multiboot_segment *other = &out->segments[i];
         if (s->addr < other->addr + other->mem_size && other->addr < s->addr + s->mem_size)
-            return refuse(p, ERR_INVALID,
-                          "the kernel's headers are damaged: segments at 0x%lx and 0x%lx overlap",
-                          other->addr, s->addr);
+            return fmt_refuse(p->why, p->why_size, ERR_INVALID,
+                              "the kernel's headers are damaged: segments at 0x%lx and 0x%lx overlap",
+                              other->addr, s->addr);
     }
     if (out->segment_count == MULTIBOOT_MAX_SEGMENTS)
-        return refuse(p, ERR_UNSUPPORTED, "the kernel has more than %u segments to load",
-                      MULTIBOOT_MAX_SEGMENTS);
+        return fmt_refuse(p->why, p->why_size, ERR_UNSUPPORTED,
+                          "the kernel has more than %u segments to load", MULTIBOOT_MAX_SEGMENTS);
     out->segments[out->segment_count++] = *s;
     if (out->end < s->addr + s->mem_size)
         out->end = s->addr + s->mem_size;
     return STATUS_OK;
+}
+
+bool multiboot_holds(const struct multiboot_image *image, uint64_t addr)
+{
+    for (uint32_t i = 0; i < image->segment_count; i++)
+        if (addr >= image->segments[i].addr && addr - image->segments[i].addr < image->segments[i].mem_size)
+            return true;
+    return false;
 }
 
 enum status multiboot_flat(const struct guest_source *file, uint32_t offset,
@@ -156,18 +146,19 @@ enum status multiboot_flat(const struct guest_source *file, uint32_t offset,
     struct multiboot_addresses a = *addresses;
 
     if (a.load > a.header || a.header - a.load > offset)
-        return refuse(&p, ERR_INVALID,
-                      "the kernel's Multiboot header is damaged: header address 0x%lx, load address 0x%lx, "
-                      "header at 0x%x of the file",
-                      a.header, a.load, offset);
+        return fmt_refuse(
+            p.why, p.why_size, ERR_INVALID,
+            "the kernel's Multiboot header is damaged: header address 0x%lx, load address 0x%lx, "
+            "header at 0x%x of the file",
+            a.header, a.load, offset);
     struct multiboot_segment s = {.addr = a.load, .file_offset = offset - (a.header - a.load)};
     if (!a.load_end)
         a.load_end = a.load + (file->size - s.file_offset);
     if (!a.bss_end)
         a.bss_end = a.load_end;
     if (a.load_end <= a.load || a.bss_end < a.load_end || a.entry < a.load || a.entry >= a.bss_end)
-        return refuse(
-            &p, ERR_INVALID,
+        return fmt_refuse(
+            p.why, p.why_size, ERR_INVALID,
             "the kernel's Multiboot header is damaged: load 0x%lx to 0x%lx, bss to 0x%lx, entry 0x%lx",
             a.load, a.load_end, a.bss_end, a.entry);
     s.file_size = a.load_end - a.load;
@@ -183,8 +174,8 @@ static enum status parse_addresses(const struct parse *p, uint32_t offset)
     uint8_t header[HEADER_FULL_SIZE];
 
     if (offset > MULTIBOOT_SEARCH - HEADER_FULL_SIZE || !source_read(p->file, offset, header, sizeof(header)))
-        return refuse(p, ERR_INVALID,
-                      "the kernel's Multiboot header is cut off: its address fields are missing");
+        return fmt_refuse(p->why, p->why_size, ERR_INVALID,
+                          "the kernel's Multiboot header is cut off: its address fields are missing");
     struct multiboot_addresses a = {.header = bytes_get32(header + 12),
                                     .load = bytes_get32(header + 16),
                                     .load_end = bytes_get32(header + 20),
@@ -204,7 +195,8 @@ static enum status add_elf(const struct parse *p, const struct elf *elf, bool *h
     for (uint32_t i = 0; status == STATUS_OK && i < elf->part_count; i++) {
         struct elf_part part;
         if (!elf_read_part(elf, i, &part))
-            return refuse(p, ERR_INVALID, "the kernel file is truncated within its program headers");
+            return fmt_refuse(p->why, p->why_size, ERR_INVALID,
+                              "the kernel file is truncated within its program headers");
         if (part.type != ELF_PART_LOAD || part.memsz == 0)
             continue;
         struct multiboot_segment s = {part.paddr, part.offset, part.filesz, part.memsz};
@@ -228,14 +220,14 @@ enum status multiboot_elf(const struct guest_source *file, struct multiboot_imag
     enum status status = elf_open(file, &elf, why, why_size);
 
     if (status == ERR_NOT_FOUND)
-        return refuse(
-            &p, ERR_INVALID,
+        return fmt_refuse(
+            p.why, p.why_size, ERR_INVALID,
             "the kernel has a Multiboot header, but is no ELF file and the header has no load addresses");
     if (status == STATUS_OK)
         status = add_elf(&p, &elf, &has_entry);
     if (status == STATUS_OK && !has_entry)
-        return refuse(&p, ERR_INVALID, "the kernel's entry point 0x%lx lies in none of its segments",
-                      elf.entry);
+        return fmt_refuse(p.why, p.why_size, ERR_INVALID,
+                          "the kernel's entry point 0x%lx lies in none of its segments", elf.entry);
     return status;
 }
 
@@ -248,15 +240,15 @@ enum status multiboot_parse(const struct guest_source *file, struct multiboot_im
 
     memset(out, 0, sizeof(*out));
     if (multiboot_find(file, &offset) != MULTIBOOT_HEADER)
-        return refuse(&p, ERR_INVALID, "the kernel has no Multiboot header in its first %u bytes",
-                      MULTIBOOT_SEARCH);
+        return fmt_refuse(p.why, p.why_size, ERR_INVALID,
+                          "the kernel has no Multiboot header in its first %u bytes", MULTIBOOT_SEARCH);
     if (!source_read(file, offset, header, sizeof(header)))
         return refuse_unreadable(&p);
     out->flags = bytes_get32(header + 4);
     if (out->flags & HEADER_MANDATORY & ~HEADER_KNOWN)
-        return refuse(&p, ERR_UNSUPPORTED,
-                      "the kernel's Multiboot header demands what Bulkhead does not know (flags 0x%x)",
-                      out->flags & HEADER_MANDATORY & ~HEADER_KNOWN);
+        return fmt_refuse(p.why, p.why_size, ERR_UNSUPPORTED,
+                          "the kernel's Multiboot header demands what Bulkhead does not know (flags 0x%x)",
+                          out->flags & HEADER_MANDATORY & ~HEADER_KNOWN);
     return out->flags & HEADER_ADDRESSES ? parse_addresses(&p, offset)
                                          : multiboot_elf(file, out, why, why_size);
 }
@@ -270,7 +262,7 @@ enum status multiboot_elf_segments(const struct guest_source *file, struct multi
     enum status status = elf_open(file, &elf, why, why_size);
 
     if (status == ERR_NOT_FOUND)
-        return refuse(&p, ERR_INVALID, "the kernel is no ELF file");
+        return fmt_refuse(p.why, p.why_size, ERR_INVALID, "the kernel is no ELF file");
     return status == STATUS_OK ? add_elf(&p, &elf, &has_entry) : status;
 }
 
@@ -286,19 +278,22 @@ enum status multiboot_plan(const struct multiboot_image *image, const struct gue
     memset(out, 0, sizeof(*out));
     out->layout = *layout;
     if (cmdline_length >= MULTIBOOT_CMDLINE_MAX)
-        return refuse(&p, ERR_RANGE, "the command line is too long: %lu bytes", cmdline_length);
+        return fmt_refuse(p.why, p.why_size, ERR_RANGE, "the command line is too long: %lu bytes",
+                          cmdline_length);
     if (count > CONFIG_MAX_MODULES)
-        return refuse(&p, ERR_RANGE, "there are too many modules: %u, at most %u", count, CONFIG_MAX_MODULES);
+        return fmt_refuse(p.why, p.why_size, ERR_RANGE, "there are too many modules: %u, at most %u", count,
+                          CONFIG_MAX_MODULES);
     if (at > layout->low_end)
-        return refuse(&p, ERR_RANGE,
-                      "the kernel does not fit: it ends at 0x%lx, the VM's memory below 3 GiB at 0x%lx; set "
-                      "memory = %luM or more, if that is possible",
-                      image->end, layout->low_end, align_up(image->end, PMEM_UNIT) >> 20);
+        return fmt_refuse(
+            p.why, p.why_size, ERR_RANGE,
+            "the kernel does not fit: it ends at 0x%lx, the VM's memory below 3 GiB at 0x%lx; set "
+            "memory = %luM or more, if that is possible",
+            image->end, layout->low_end, align_up(image->end, PMEM_UNIT) >> 20);
     for (uint32_t i = 0; i < count; i++) {
         uint64_t size = modules[i].source.size;
         if (size > layout->low_end - at)
-            return refuse(
-                &p, ERR_RANGE,
+            return fmt_refuse(
+                p.why, p.why_size, ERR_RANGE,
                 "module %u does not fit: it has %lu KiB, above the kernel and the modules before it %lu "
                 "KiB are left below 3 GiB",
                 i + 1, (size >> 10) + (size % 1024 != 0), (layout->low_end - at) >> 10);
@@ -348,19 +343,19 @@ static uint32_t put_memory_map(struct guest_writer *w, const struct guest_layout
 
 static void put_info(struct guest_writer *w, const struct multiboot_plan *plan, const char *cmdline)
 {
-    static const char name[] = LOADER_NAME;
+    static const char name[] = MULTIBOOT_LOADER_NAME;
     uint32_t map_size = put_memory_map(w, &plan->layout);
 
-    writer_put_value(w, LOW_INFO + INFO_FLAGS,
+    writer_put_value(w, GUEST_BOOT_INFO + INFO_FLAGS,
                      INFO_HAS_MEM | INFO_HAS_CMDLINE | INFO_HAS_MODS | INFO_HAS_MMAP | INFO_HAS_NAME, 4);
-    writer_put_value(w, LOW_INFO + INFO_MEM_LOWER, GUEST_EBDA >> 10, 4);
-    writer_put_value(w, LOW_INFO + INFO_MEM_UPPER, (plan->layout.low_end - GUEST_ONE_MIB) >> 10, 4);
-    writer_put_value(w, LOW_INFO + INFO_CMDLINE, LOW_CMDLINE, 4);
-    writer_put_value(w, LOW_INFO + INFO_MODS_COUNT, plan->module_count, 4);
-    writer_put_value(w, LOW_INFO + INFO_MODS_ADDR, LOW_MODULES, 4);
-    writer_put_value(w, LOW_INFO + INFO_MMAP_LENGTH, map_size, 4);
-    writer_put_value(w, LOW_INFO + INFO_MMAP_ADDR, LOW_MMAP, 4);
-    writer_put_value(w, LOW_INFO + INFO_LOADER_NAME, LOW_NAME, 4);
+    writer_put_value(w, GUEST_BOOT_INFO + INFO_MEM_LOWER, GUEST_EBDA >> 10, 4);
+    writer_put_value(w, GUEST_BOOT_INFO + INFO_MEM_UPPER, (plan->layout.low_end - GUEST_ONE_MIB) >> 10, 4);
+    writer_put_value(w, GUEST_BOOT_INFO + INFO_CMDLINE, LOW_CMDLINE, 4);
+    writer_put_value(w, GUEST_BOOT_INFO + INFO_MODS_COUNT, plan->module_count, 4);
+    writer_put_value(w, GUEST_BOOT_INFO + INFO_MODS_ADDR, LOW_MODULES, 4);
+    writer_put_value(w, GUEST_BOOT_INFO + INFO_MMAP_LENGTH, map_size, 4);
+    writer_put_value(w, GUEST_BOOT_INFO + INFO_MMAP_ADDR, LOW_MMAP, 4);
+    writer_put_value(w, GUEST_BOOT_INFO + INFO_LOADER_NAME, LOW_NAME, 4);
     writer_put(w, LOW_NAME, name, sizeof(name));
     writer_put(w, LOW_CMDLINE, cmdline, str_length(cmdline) + 1);
 }
@@ -385,10 +380,10 @@ enum status multiboot_load(const struct multiboot_plan *plan, const struct multi
         return ERR_INVALID;
     /* What a BIOS and a boot loader write. The rest is zero at a VM's first start, and as the guest left it
      * when it reset its machine: test programs count their resets there. */
-    writer_put_zeros(&w, 0, LOW_BIOS_END);
-    writer_put_zeros(&w, LOW_INFO, LOW_CMDLINE + MULTIBOOT_CMDLINE_MAX - LOW_INFO);
+    writer_put_zeros(&w, 0, GUEST_BIOS_END);
+    writer_put_zeros(&w, GUEST_BOOT_INFO, LOW_CMDLINE + MULTIBOOT_CMDLINE_MAX - GUEST_BOOT_INFO);
     writer_put_zeros(&w, GUEST_ROM, GUEST_ONE_MIB - GUEST_ROM);
-    entry_put_flat_gdt(&w, LOW_GDT);
+    entry_put_flat_gdt(&w);
     multiboot_put_segments(&w, image, kernel);
     put_modules(&w, plan, modules);
     put_info(&w, plan, cmdline);
@@ -397,8 +392,8 @@ enum status multiboot_load(const struct multiboot_plan *plan, const struct multi
 
 void multiboot_entry_state(const struct multiboot_image *image, struct guest_entry *out)
 {
-    entry_flat32(out, image->entry, LOW_GDT);
-    out->rsp = LOW_STACK_TOP;
+    entry_flat32(out, image->entry);
+    out->rsp = GUEST_BOOT_STACK_TOP;
     out->gpr[RAX] = BOOT_MAGIC;
-    out->gpr[RBX] = LOW_INFO;
+    out->gpr[RBX] = GUEST_BOOT_INFO;
 }

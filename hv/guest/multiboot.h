@@ -8,6 +8,7 @@
 #include "hv/guest/layout.h"
 #include "hv/guest/source.h"
 
+#define MULTIBOOT_LOADER_NAME  "Bulkhead"
 #define MULTIBOOT_SEARCH       8192u /* bytes at a file's start that hold the header */
 #define MULTIBOOT_MAX_SEGMENTS 16u
 #define MULTIBOOT_CMDLINE_MAX  0x10000u                            /* bytes, with NUL */
@@ -57,6 +58,9 @@ enum status multiboot_flat(const struct guest_source *file, uint32_t offset,
  * `*out` is empty. Errors as above. */
 enum status multiboot_elf(const struct guest_source *file, struct multiboot_image *out, char *why,
                           size_t why_size);
+
+/* Whether an address lies in one of the segments. */
+bool multiboot_holds(const struct multiboot_image *image, uint64_t addr);
 
 /* For other protocols whose kernels are ELF files: what is to be loaded; the entry is not looked at. */
 enum status multiboot_elf_segments(const struct guest_source *file, struct multiboot_image *out, char *why,

@@ -1,5 +1,4 @@
 #include "hv/guest/multiboot2.h"
-#include <stdarg.h>
 #include "hv/guest/e820.h"
 #include "hv/lib/bits.h"
 #include "hv/lib/bytes.h"
@@ -35,11 +34,10 @@ enum header_tag {
 #define CONSOLE_SIZE   12u
 
 /* What the guest is told: "Boot information format". */
-#define BOOT_MAGIC  0x36d76289u
-#define INFO_HEAD   8u /* total size, reserved */
-#define MMAP_ENTRY  24u
-#define RSDP_SIZE   36u
-#define LOADER_NAME "Bulkhead"
+#define BOOT_MAGIC 0x36d76289u
+#define INFO_HEAD  8u /* total size, reserved */
+#define MMAP_ENTRY 24u
+#define RSDP_SIZE  36u
 enum info_tag {
     INFO_END = 0,
     INFO_CMDLINE = 1,
@@ -54,13 +52,9 @@ enum info_tag {
      1u << INFO_RSDP)
 
 /* Low memory, as for Multiboot 1. The RSDP's tag comes first: it is filled last. */
-#define LOW_BIOS_END  0x500u
-#define LOW_GDT       0x1000u
-#define LOW_STACK_TOP 0x9000u
-#define LOW_INFO      0x10000u
-#define LOW_RSDP      (LOW_INFO + INFO_HEAD + TAG_HEAD)
-#define INFO_MAX      (MULTIBOOT_CMDLINE_MAX + CONFIG_MAX_MODULES * (MULTIBOOT_STRING_MAX + 32u) + 0x400u)
-STATIC_ASSERT(LOW_INFO + INFO_MAX < GUEST_EBDA, "it fits below the EBDA");
+#define LOW_RSDP (GUEST_BOOT_INFO + INFO_HEAD + TAG_HEAD)
+#define INFO_MAX (MULTIBOOT_CMDLINE_MAX + CONFIG_MAX_MODULES * (MULTIBOOT_STRING_MAX + 32u) + 0x400u)
+STATIC_ASSERT(GUEST_BOOT_INFO + INFO_MAX < GUEST_EBDA, "it fits below the EBDA");
 
 #define RAX 0u
 #define RBX 3u
@@ -110,19 +104,6 @@ struct parse {
     size_t why_size;
 };
 
-static enum status refuse(const struct parse *p, enum status status, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
-
-static enum status refuse(const struct parse *p, enum status status, const char *format, ...)
-{
-    va_list args;
-
-    va_start(args, format);
-    fmt_vformat(p->why, p->why_size, format, args);
-    va_end(args);
-    return status;
-}
-
 /* Everything that the kernel cannot do without must be what multiboot2_load() gives. */
 static enum status take_request(const struct parse *p, uint64_t at, uint32_t size)
 {
@@ -130,12 +111,12 @@ static enum status take_request(const struct parse *p, uint64_t at, uint32_t siz
 
     for (uint32_t i = TAG_HEAD; i + sizeof(type) <= size; i += sizeof(type)) {
         if (!source_read(p->file, at + i, type, sizeof(type)))
-            return refuse(p, ERR_INVALID, "the kernel file cannot be read");
+            return fmt_refuse(p->why, p->why_size, ERR_INVALID, "the kernel file cannot be read");
         uint32_t wanted = bytes_get32(type);
         if (wanted >= 32 || !(INFO_KNOWN >> wanted & 1))
-            return refuse(p, ERR_UNSUPPORTED,
-                          "the kernel demands boot information of type %u, which Bulkhead does not have",
-                          wanted);
+            return fmt_refuse(p->why, p->why_size, ERR_UNSUPPORTED,
+                              "the kernel demands boot information of type %u, which Bulkhead does not have",
+                              wanted);
     }
     return STATUS_OK;
 }
@@ -149,7 +130,8 @@ static enum status take_tag(const struct parse *p, uint64_t at, const uint8_t he
     uint8_t body[ADDRESSES_SIZE] = {0};
 
     if (!source_read(p->file, at, body, size < sizeof(body) ? size : sizeof(body)))
-        return refuse(p, ERR_INVALID, "the kernel file is truncated within its Multiboot 2 header");
+        return fmt_refuse(p->why, p->why_size, ERR_INVALID,
+                          "the kernel file is truncated within its Multiboot 2 header");
     switch (type) {
     case TAG_REQUEST:
         return optional ? STATUS_OK : take_request(p, at, size);
@@ -170,9 +152,10 @@ static enum status take_tag(const struct parse *p, uint64_t at, const uint8_t he
         return STATUS_OK;
     case TAG_CONSOLE:
         if (size >= CONSOLE_SIZE && !optional && (bytes_get32(body + 8) & CONSOLE_NEEDED))
-            return refuse(p, ERR_UNSUPPORTED,
-                          "the kernel demands a text screen, which a VM does not have: its console is the "
-                          "serial port");
+            return fmt_refuse(
+                p->why, p->why_size, ERR_UNSUPPORTED,
+                "the kernel demands a text screen, which a VM does not have: its console is the "
+                "serial port");
         return STATUS_OK;
     case TAG_FRAMEBUFFER: /* a wish about the mode, if there is one */
     case TAG_ALIGN:       /* modules are on pages anyway */
@@ -181,14 +164,14 @@ static enum status take_tag(const struct parse *p, uint64_t at, const uint8_t he
     case TAG_RELOCATABLE:  /* it is loaded where it is linked */
         return STATUS_OK;
     default:
-        return optional
-                   ? STATUS_OK
-                   : refuse(p, ERR_UNSUPPORTED,
-                            "the kernel's Multiboot 2 header demands what Bulkhead does not know (tag %u)",
-                            type);
+        return optional ? STATUS_OK
+                        : fmt_refuse(
+                              p->why, p->why_size, ERR_UNSUPPORTED,
+                              "the kernel's Multiboot 2 header demands what Bulkhead does not know (tag %u)",
+                              type);
     }
-    return refuse(p, ERR_INVALID, "the kernel's Multiboot 2 header is damaged: tag %u has %u bytes", type,
-                  size);
+    return fmt_refuse(p->why, p->why_size, ERR_INVALID,
+                      "the kernel's Multiboot 2 header is damaged: tag %u has %u bytes", type, size);
 }
 
 static enum status take_tags(const struct parse *p, uint32_t offset, struct wishes *wishes)
@@ -196,19 +179,21 @@ static enum status take_tags(const struct parse *p, uint32_t offset, struct wish
     uint8_t header[HEADER_SIZE], head[TAG_HEAD];
 
     if (!source_read(p->file, offset, header, sizeof(header)))
-        return refuse(p, ERR_INVALID, "the kernel file cannot be read");
+        return fmt_refuse(p->why, p->why_size, ERR_INVALID, "the kernel file cannot be read");
     if (bytes_get32(header + 4) != ARCH_I386)
-        return refuse(p, ERR_UNSUPPORTED, "the kernel is for another processor (Multiboot 2 architecture %u)",
-                      bytes_get32(header + 4));
+        return fmt_refuse(p->why, p->why_size, ERR_UNSUPPORTED,
+                          "the kernel is for another processor (Multiboot 2 architecture %u)",
+                          bytes_get32(header + 4));
     uint64_t end = (uint64_t)offset + bytes_get32(header + 8);
     for (uint64_t at = offset + HEADER_SIZE; at + TAG_HEAD <= end;) {
         if (!source_read(p->file, at, head, sizeof(head)))
-            return refuse(p, ERR_INVALID, "the kernel file is truncated within its Multiboot 2 header");
+            return fmt_refuse(p->why, p->why_size, ERR_INVALID,
+                              "the kernel file is truncated within its Multiboot 2 header");
         uint32_t size = bytes_get32(head + 4);
         if (size < TAG_HEAD || size > end - at)
-            return refuse(p, ERR_INVALID,
-                          "the kernel's Multiboot 2 header is damaged: tag %u has %u bytes, %lu are left",
-                          bytes_get16(head), size, end - at);
+            return fmt_refuse(p->why, p->why_size, ERR_INVALID,
+                              "the kernel's Multiboot 2 header is damaged: tag %u has %u bytes, %lu are left",
+                              bytes_get16(head), size, end - at);
         if (bytes_get16(head) == TAG_END)
             return STATUS_OK;
         enum status status = take_tag(p, at, head, wishes);
@@ -216,15 +201,8 @@ static enum status take_tags(const struct parse *p, uint32_t offset, struct wish
             return status;
         at += align_up(size, HEADER_ALIGN);
     }
-    return refuse(p, ERR_INVALID, "the kernel's Multiboot 2 header is damaged: its tags do not end");
-}
-
-static bool is_inside(const struct multiboot_image *image, uint32_t entry)
-{
-    for (uint32_t i = 0; i < image->segment_count; i++)
-        if (entry >= image->segments[i].addr && entry - image->segments[i].addr < image->segments[i].mem_size)
-            return true;
-    return false;
+    return fmt_refuse(p->why, p->why_size, ERR_INVALID,
+                      "the kernel's Multiboot 2 header is damaged: its tags do not end");
 }
 
 enum status multiboot2_parse(const struct guest_source *file, struct multiboot_image *out, char *why,
@@ -237,13 +215,14 @@ enum status multiboot2_parse(const struct guest_source *file, struct multiboot_i
 
     memset(out, 0, sizeof(*out));
     if (!multiboot2_find(file, &offset, &bad))
-        return refuse(&p, ERR_INVALID, "the kernel has no Multiboot 2 header in its first %u bytes",
-                      MULTIBOOT2_SEARCH);
+        return fmt_refuse(p.why, p.why_size, ERR_INVALID,
+                          "the kernel has no Multiboot 2 header in its first %u bytes", MULTIBOOT2_SEARCH);
     enum status status = take_tags(&p, offset, &wishes);
     if (status != STATUS_OK)
         return status;
     if (wishes.has_addresses && !wishes.has_entry)
-        return refuse(&p, ERR_INVALID, "the kernel's Multiboot 2 header has load addresses, but no entry");
+        return fmt_refuse(p.why, p.why_size, ERR_INVALID,
+                          "the kernel's Multiboot 2 header has load addresses, but no entry");
     if (wishes.addresses.load == LOAD_FROM_0)
         wishes.addresses.load = wishes.addresses.header - offset;
     wishes.addresses.entry = wishes.entry;
@@ -256,9 +235,9 @@ enum status multiboot2_parse(const struct guest_source *file, struct multiboot_i
     if (status != STATUS_OK || !wishes.has_entry)
         return status;
     out->entry = wishes.entry;
-    if (!is_inside(out, wishes.entry))
-        return refuse(&p, ERR_INVALID, "the kernel's entry point 0x%x lies in none of its segments",
-                      wishes.entry);
+    if (!multiboot_holds(out, wishes.entry))
+        return fmt_refuse(p.why, p.why_size, ERR_INVALID,
+                          "the kernel's entry point 0x%x lies in none of its segments", wishes.entry);
     return STATUS_OK;
 }
 
@@ -319,22 +298,22 @@ enum status multiboot2_load(const struct multiboot_plan *plan, const struct mult
                             const struct gmem *g, const struct guest_source *kernel,
                             const struct multiboot_module *modules, const char *cmdline)
 {
-    struct info_writer o = {{g, STATUS_OK}, LOW_INFO + INFO_HEAD};
+    struct info_writer o = {{g, STATUS_OK}, GUEST_BOOT_INFO + INFO_HEAD};
 
     if (str_length(cmdline) >= MULTIBOOT_CMDLINE_MAX)
         return ERR_INVALID;
-    writer_put_zeros(&o.w, 0, LOW_BIOS_END);
-    writer_put_zeros(&o.w, LOW_INFO, INFO_MAX);
+    writer_put_zeros(&o.w, 0, GUEST_BIOS_END);
+    writer_put_zeros(&o.w, GUEST_BOOT_INFO, INFO_MAX);
     writer_put_zeros(&o.w, GUEST_ROM, GUEST_ONE_MIB - GUEST_ROM);
-    entry_put_flat_gdt(&o.w, LOW_GDT);
+    entry_put_flat_gdt(&o.w);
     multiboot_put_segments(&o.w, image, kernel);
     (void)put_tag(&o, INFO_RSDP, RSDP_SIZE);
     put_string_tag(&o, INFO_CMDLINE, cmdline);
-    put_string_tag(&o, INFO_LOADER, LOADER_NAME);
+    put_string_tag(&o, INFO_LOADER, MULTIBOOT_LOADER_NAME);
     put_memory(&o, &plan->layout);
     put_modules(&o, plan, modules);
     (void)put_tag(&o, INFO_END, 0);
-    writer_put_value(&o.w, LOW_INFO, o.at - LOW_INFO, 4);
+    writer_put_value(&o.w, GUEST_BOOT_INFO, o.at - GUEST_BOOT_INFO, 4);
     return o.w.status;
 }
 
@@ -347,8 +326,8 @@ enum status multiboot2_put_rsdp(const struct gmem *g, gpa_t rsdp)
 
 void multiboot2_entry_state(const struct multiboot_image *image, struct guest_entry *out)
 {
-    entry_flat32(out, image->entry, LOW_GDT);
-    out->rsp = LOW_STACK_TOP;
+    entry_flat32(out, image->entry);
+    out->rsp = GUEST_BOOT_STACK_TOP;
     out->gpr[RAX] = BOOT_MAGIC;
-    out->gpr[RBX] = LOW_INFO;
+    out->gpr[RBX] = GUEST_BOOT_INFO;
 }

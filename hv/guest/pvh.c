@@ -32,8 +32,6 @@ struct memmap_entry {
 STATIC_ASSERT(sizeof(struct memmap_entry) == 24, "hvm_memmap_table_entry");
 
 /* Where what the guest is told lies; all below GUEST_EBDA. */
-#define LOW_GDT     0x1000u
-#define LOW_INFO    0x10000u
 #define LOW_MODULES 0x10100u
 #define LOW_MMAP    0x10200u
 #define LOW_STRINGS 0x10800u
@@ -102,26 +100,19 @@ enum status pvh_parse(const struct guest_source *file, struct multiboot_image *o
     uint32_t size = 0;
 
     memset(out, 0, sizeof(*out));
-    if (!find(file, &entry, &size)) {
-        fmt_format(why, why_size, "the kernel has no PVH entry note");
-        return ERR_INVALID;
-    }
-    if (size != 4 && size != 8) {
-        fmt_format(why, why_size, "the kernel's PVH entry note is damaged: its value has %u bytes", size);
-        return ERR_INVALID;
-    }
+    if (!find(file, &entry, &size))
+        return fmt_refuse(why, why_size, ERR_INVALID, "the kernel has no PVH entry note");
+    if (size != 4 && size != 8)
+        return fmt_refuse(why, why_size, ERR_INVALID,
+                          "the kernel's PVH entry note is damaged: its value has %u bytes", size);
     enum status status = multiboot_elf_segments(file, out, why, why_size);
     if (status != STATUS_OK)
         return status;
-    for (uint32_t i = 0; i < out->segment_count; i++) {
-        const struct multiboot_segment *s = &out->segments[i];
-        if (entry < s->addr || entry - s->addr >= s->mem_size)
-            continue;
-        out->entry = (uint32_t)entry;
-        return STATUS_OK;
-    }
-    fmt_format(why, why_size, "the kernel's PVH entry point 0x%lx lies in none of its segments", entry);
-    return ERR_INVALID;
+    if (!multiboot_holds(out, entry))
+        return fmt_refuse(why, why_size, ERR_INVALID,
+                          "the kernel's PVH entry point 0x%lx lies in none of its segments", entry);
+    out->entry = (uint32_t)entry;
+    return STATUS_OK;
 }
 
 static void put_modules(struct guest_writer *w, const struct multiboot_plan *plan,
@@ -155,7 +146,7 @@ static void put_info(struct guest_writer *w, const struct multiboot_plan *plan, 
         const struct memmap_entry entry = {map[i].base, map[i].size, map[i].type, 0};
         writer_put(w, LOW_MMAP + i * sizeof(entry), &entry, sizeof(entry));
     }
-    writer_put(w, LOW_INFO, &info, sizeof(info));
+    writer_put(w, GUEST_BOOT_INFO, &info, sizeof(info));
     writer_put(w, LOW_CMDLINE, cmdline, str_length(cmdline) + 1);
 }
 
@@ -169,7 +160,7 @@ enum status pvh_load(const struct multiboot_plan *plan, const struct multiboot_i
         return ERR_INVALID;
     writer_put_zeros(&w, 0, GUEST_VGA);
     writer_put_zeros(&w, GUEST_ROM, GUEST_ONE_MIB - GUEST_ROM);
-    entry_put_flat_gdt(&w, LOW_GDT);
+    entry_put_flat_gdt(&w);
     multiboot_put_segments(&w, image, kernel);
     put_modules(&w, plan, modules);
     put_info(&w, plan, cmdline, rsdp);
@@ -178,6 +169,6 @@ enum status pvh_load(const struct multiboot_plan *plan, const struct multiboot_i
 
 void pvh_entry_state(const struct multiboot_image *image, struct guest_entry *out)
 {
-    entry_flat32(out, image->entry, LOW_GDT);
-    out->gpr[RBX] = LOW_INFO;
+    entry_flat32(out, image->entry);
+    out->gpr[RBX] = GUEST_BOOT_INFO;
 }

@@ -9,17 +9,15 @@
 
 enum status raw_check(const struct guest_source *image, uint32_t load, char *why, size_t why_size)
 {
-    if (image->size == 0) {
-        fmt_format(why, why_size, "the kernel file is empty");
-        return ERR_INVALID;
-    }
+    if (image->size == 0)
+        return fmt_refuse(why, why_size, ERR_INVALID, "the kernel file is empty");
     if (load >= RAW_FIRST && load < RAW_END && image->size <= RAW_END - load)
         return STATUS_OK;
-    fmt_format(why, why_size,
-               "a raw image of %llu bytes at 0x%x does not end below 0x%llx: load it lower, or make it a "
-               "Multiboot kernel",
-               (unsigned long long)image->size, load, (unsigned long long)RAW_END);
-    return ERR_INVALID;
+    return fmt_refuse(
+        why, why_size, ERR_INVALID,
+        "a raw image of %llu bytes at 0x%x does not end below 0x%llx: load it lower, or make it a "
+        "Multiboot kernel",
+        (unsigned long long)image->size, load, (unsigned long long)RAW_END);
 }
 
 enum status raw_load(const struct guest_source *image, uint32_t load, const struct gmem *g)

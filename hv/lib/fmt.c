@@ -228,3 +228,12 @@ size_t fmt_format(char *buf, size_t size, const char *format, ...)
     va_end(args);
     return n;
 }
+
+enum status fmt_refuse(char *why, size_t size, enum status status, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    fmt_vformat(why, size, format, args);
+    va_end(args);
+    return status;
+}
