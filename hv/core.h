@@ -35,9 +35,3 @@ int64_t core_wall_seconds(void);
 void core_vm_started(void);
 /* A VM has stopped: when it was the last one, and not by the operator's order, does what `on_idle` says. */
 void core_vm_stopped(bool by_operator);
-
-/* A CPU's life (hv/sched.c): runs what it is given, sleeps otherwise. Does not return. */
-void sched_run(struct cpu *cpu) __attribute__((noreturn));
-/* For work that takes long, and for a CPU that waits for another's: does what cannot wait, the console's and
- * the devices' polls. The locks held are vm->devices (or a turn in its queue) at most, no window is in use. */
-void sched_breathe(void);

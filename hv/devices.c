@@ -3,6 +3,7 @@
 #include "hv/core.h"
 #include "hv/lib/bits.h"
 #include "hv/lib/fmt.h"
+#include "hv/sched.h"
 #include "hv/vm_assign.h"
 
 #define FAULT_POLL_NS  10000000u /* 100 times a second */

@@ -1,4 +1,3 @@
-#include "hv/core.h"
 #include "hv/emulate.h"
 #include "arch/x86/cpu.h"
 #include "arch/x86/guest_walk.h"
@@ -245,7 +244,7 @@ void emulate_mmio_access(struct vcpu *vcpu, struct io_req *req)
     }
     struct vdev *dev = bus_find_mmio(&vm->bus, req->addr);
     if (dev) {
-        spin_lock_with(&vm->devices, sched_breathe);
+        vm_lock_devices(vm);
         dev->ops->access(dev, req);
         spin_unlock(&vm->devices);
         return;

@@ -1,5 +1,4 @@
 /* Port accesses. */
-#include "hv/core.h"
 #include "hv/emulate.h"
 #include "hv/exit_table.h"
 #include "hv/lib/bits.h"
@@ -11,7 +10,7 @@ void emulate_port_access(struct vcpu *vcpu, struct io_req *req)
     struct vm *vm = vcpu->vm;
     struct vdev *dev = bus_find_port(&vm->bus, (uint16_t)req->addr, req->size);
     bool found = dev != NULL;
-    spin_lock_with(&vm->devices, sched_breathe);
+    vm_lock_devices(vm);
     if (__builtin_expect(found, 1))
         dev->ops->access(dev, req);
     else

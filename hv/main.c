@@ -15,6 +15,7 @@
 #include "hv/devices.h"
 #include "hv/lib/log.h"
 #include "hv/lib/string.h"
+#include "hv/sched.h"
 
 #define MAX_DEVICES 256u /* PCI functions, VFs included */
 

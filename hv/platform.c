@@ -1,7 +1,6 @@
 /* The PC around a VM's CPUs: which devices there are, in which order they start, where they answer. */
 #include "hv/clock.h"
 #include "hv/console.h"
-#include "hv/core.h"
 #include "hv/guest/layout.h"
 #include "hv/lib/log.h"
 #include "hv/vm.h"
@@ -156,7 +155,7 @@ static void env_set_timer(void *ctx, struct vdev *dev, uint64_t deadline_ns)
 void platform_run_timers(struct vm *vm)
 {
     struct platform *p = &vm->platform;
-    spin_lock_with(&vm->devices, sched_breathe);
+    vm_lock_devices(vm);
     uint64_t now = vm_now_ns(vm);
     for (unsigned i = 0; i < p->device_count; i++) {
         struct vdev *dev = row_device(p, &rows[i]);
@@ -249,7 +248,7 @@ enum status platform_init(struct vm *vm)
 void platform_reset(struct vm *vm)
 {
     struct platform *p = &vm->platform;
-    spin_lock_with(&vm->devices, sched_breathe);
+    vm_lock_devices(vm);
     uint8_t port_a = p->sysctl.port_a;
     for (unsigned i = 0; i < p->device_count; i++) {
         struct vdev *dev = row_device(p, &rows[i]);

@@ -1,4 +1,5 @@
 /* The scheduler's simplest policy: every vCPU has a CPU of its own. pick -> run -> account, for ever. */
+#include "hv/sched.h"
 #include "arch/x86/virt.h"
 #include "hv/clock.h"
 #include "hv/console.h"

@@ -1,5 +1,4 @@
 /* What happens between an exit and the next entry. */
-#include "hv/core.h"
 #include "hv/vcpu.h"
 #include "arch/x86/cpu.h"
 #include "arch/x86/msr.h"
@@ -165,7 +164,7 @@ static void acknowledge(struct vcpu *vcpu, struct events_plan *plan)
         lapic_take(&vcpu->lapic, plan->inject.vector);
         vcpu->injected++;
     } else if (plan->source == EVENTS_FROM_EXTINT) {
-        spin_lock_with(&vcpu->vm->devices, sched_breathe);
+        vm_lock_devices(vcpu->vm);
         plan->inject.vector = (uint8_t)pic_acknowledge(&vcpu->vm->platform.pic);
         /* INTR stays up while more waits: no edge will tell, so ask for the next window. */
         if (pic_output(&vcpu->vm->platform.pic))

@@ -10,6 +10,7 @@
 #include "hv/lib/fmt.h"
 #include "hv/lib/log.h"
 #include "hv/lib/string.h"
+#include "hv/sched.h"
 #include "hv/vm_assign.h"
 
 #define VCPU_PAGES        ((sizeof(struct vcpu) + PAGE_SIZE - 1) / PAGE_SIZE)
@@ -107,7 +108,7 @@ static void lapic_send(void *ctx, const struct lapic_ipi *ipi)
 static void lapic_ended(void *ctx, uint8_t vector)
 {
     struct vcpu *vcpu = ctx;
-    spin_lock_with(&vcpu->vm->devices, sched_breathe);
+    vm_lock_devices(vcpu->vm);
     ioapic_eoi(&vcpu->vm->platform.ioapic, vector);
     spin_unlock(&vcpu->vm->devices);
 }

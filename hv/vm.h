@@ -28,6 +28,7 @@
 #include "hv/lib/lock.h"
 #include "hv/lib/log.h"
 #include "hv/pmem.h"
+#include "hv/sched.h"
 #include "hv/vcpu.h"
 
 #define VM_MAX_VCPUS 16u
@@ -112,6 +113,13 @@ enum status platform_init(struct vm *vm);
 void platform_reset(struct vm *vm);
 /* Fires what is due, under vm->devices. */
 void platform_run_timers(struct vm *vm);
+
+/* Takes vm->devices. A device may hold it for long (a guest's reset of hardware): what cannot wait is done
+ * meanwhile. */
+static inline void vm_lock_devices(struct vm *vm)
+{
+    spin_lock_with(&vm->devices, sched_breathe);
+}
 
 /* Making (hv/vm.c). */
 /* Everything a VM needs, once: memory, nested tables, vCPUs, devices. ERR_* with a sentence in `why`: all

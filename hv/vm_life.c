@@ -4,6 +4,7 @@
 #include "hv/dump.h"
 #include "hv/lib/bits.h"
 #include "hv/lib/fmt.h"
+#include "hv/sched.h"
 #include "hv/vm_assign.h"
 
 /* Memory is zeroed in pieces of this size, by whichever of the VM's CPUs is free: about a millisecond each.

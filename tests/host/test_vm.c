@@ -12,6 +12,7 @@
 #include "hv/clock.h"
 #include "hv/console.h"
 #include "hv/core.h"
+#include "hv/sched.h"
 #include "tests/host/fake_host.h"
 #include "tests/host/fake_virt.h"
 
