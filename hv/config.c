@@ -3,6 +3,7 @@
 #include "hv/lib/bits.h"
 #include "hv/lib/fmt.h"
 #include "hv/lib/near.h"
+#include "hv/lib/scan.h"
 #include "hv/lib/string.h"
 
 enum section { SECTION_NONE, SECTION_MACHINE, SECTION_VM };
@@ -45,11 +46,6 @@ static bool fail(struct parser *p, enum config_rule rule, uint32_t column, const
 static bool is_blank(uint8_t c)
 {
     return c == ' ' || c == '\t';
-}
-
-static bool is_digit(uint8_t c)
-{
-    return c >= '0' && c <= '9';
 }
 
 static struct span skip(struct span s, size_t n)
@@ -221,52 +217,20 @@ static bool parse_vm_console(struct parser *p, const struct value *v)
     return true;
 }
 
-/* A decimal number at the start of *s, which moves behind it. False: no digit, or more than 64 bits. */
-static bool take_number(struct span *s, uint64_t *out)
+/* Hexadecimal behind 0x, or decimal; all of `s`. */
+static bool whole_number(struct span s, uint64_t *out)
 {
-    uint64_t n = 0;
-    struct span rest = *s;
-
-    if (!rest.size || !is_digit(rest.data[0]))
-        return false;
-    while (rest.size && is_digit(rest.data[0])) {
-        unsigned digit = rest.data[0] - '0';
-        if (n > (UINT64_MAX - digit) / 10)
-            return false;
-        n = n * 10 + digit;
-        rest = skip(rest, 1);
-    }
-    *s = rest;
-    *out = n;
-    return true;
-}
-
-/* The same in hexadecimal, behind 0x. */
-static bool take_hex(struct span *s, uint64_t *out)
-{
-    uint64_t n = 0;
-    struct span rest = skip(*s, 2);
-
-    if (s->size < 3 || s->data[0] != '0' || (s->data[1] | 0x20) != 'x')
-        return false;
-    for (; rest.size; rest = skip(rest, 1)) {
-        uint8_t c = rest.data[0], letter = c | 0x20;
-        if (n >> 60 || !(is_digit(c) || (letter >= 'a' && letter <= 'f')))
-            return false;
-        n = n << 4 | (uint8_t)(is_digit(c) ? c - '0' : letter - 'a' + 10);
-    }
-    *s = rest;
-    *out = n;
-    return true;
+    struct span hex = s;
+    if (scan_char(&hex, '0') && (scan_char(&hex, 'x') || scan_char(&hex, 'X')))
+        return scan_hex(&hex, 1, 16, out) && !hex.size;
+    return scan_number(&s, out) && !s.size;
 }
 
 static bool parse_load(struct parser *p, const struct value *v)
 {
-    struct span rest = v->text;
     uint64_t load;
 
-    if (!(take_hex(&rest, &load) || take_number(&rest, &load)) || rest.size || load < CONFIG_LOAD_FIRST ||
-        load >= CONFIG_LOAD_END)
+    if (!whole_number(v->text, &load) || load < CONFIG_LOAD_FIRST || load >= CONFIG_LOAD_END)
         return fail(
             p, CONFIG_BAD_LOAD, v->column,
             "'%s' is not an address for a raw image: write one from 0x500 to 0x9efff, 0x7c00 for a boot "
@@ -298,7 +262,7 @@ static bool parse_size(struct parser *p, const struct value *v, uint64_t *out)
     uint64_t n;
     unsigned shift;
 
-    if (!take_number(&rest, &n) || !size_shift(rest, &shift) || n > UINT64_MAX >> shift)
+    if (!scan_number(&rest, &n) || !size_shift(rest, &shift) || n > UINT64_MAX >> shift)
         return fail(p, CONFIG_BAD_SIZE, v->column,
                     "'%s' is not a size: write a whole number with K, M or G, as in %s = 512M",
                     config_quoted(v->text).text, v->key);
@@ -315,7 +279,7 @@ static bool parse_memory(struct parser *p, const struct value *v)
     if (bytes < CONFIG_MEMORY_MIN)
         return fail(p, CONFIG_MEMORY_TOO_SMALL, v->column, "a VM needs at least 8M of memory, '%s' is less%s",
                     config_quoted(v->text).text,
-                    is_digit(v->text.data[v->text.size - 1]) ? ": is an M missing?" : "");
+                    scan_is_digit(v->text.data[v->text.size - 1]) ? ": is an M missing?" : "");
     if (bytes > CONFIG_MEMORY_MAX)
         return fail(p, CONFIG_MEMORY_TOO_LARGE, v->column,
                     "a VM can have at most 1024G of memory, '%s' is more", config_quoted(v->text).text);
@@ -350,13 +314,11 @@ static bool parse_cpu_range(struct parser *p, struct span element, uint64_t *set
     uint32_t column = column_of(p, element.data);
     struct span rest = element;
     uint64_t first, last;
-    bool good = take_number(&rest, &first);
+    bool good = scan_number(&rest, &first);
 
     last = first;
-    if (good && rest.size && rest.data[0] == '-') {
-        rest = skip(rest, 1);
-        good = take_number(&rest, &last);
-    }
+    if (good && scan_char(&rest, '-'))
+        good = scan_number(&rest, &last);
     if (!good || rest.size)
         return fail(p, CONFIG_BAD_CPU_LIST, column,
                     "'%s' is not a CPU or a range of CPUs: write a list as in cpus = 0-1,3",
@@ -582,7 +544,7 @@ static bool key_is(const struct key *key, struct span name)
 
     if (key->name[n - 1] != '#')
         return span_equals(name, key->name);
-    return name.size == n && memcmp(name.data, key->name, n - 1) == 0 && is_digit(name.data[n - 1]);
+    return name.size == n && memcmp(name.data, key->name, n - 1) == 0 && scan_is_digit(name.data[n - 1]);
 }
 
 /* As it is shown to people. */
@@ -609,7 +571,7 @@ static bool end_section(struct parser *p)
 
 static bool is_name_char(uint8_t c)
 {
-    return (c >= 'a' && c <= 'z') || is_digit(c) || c == '-';
+    return (c >= 'a' && c <= 'z') || scan_is_digit(c) || c == '-';
 }
 
 static bool begin_vm(struct parser *p, struct span name, uint32_t column)

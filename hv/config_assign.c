@@ -3,6 +3,7 @@
 #include "hv/lib/bits.h"
 #include "hv/lib/fmt.h"
 #include "hv/lib/near.h"
+#include "hv/lib/scan.h"
 #include "hv/lib/string.h"
 
 #define VLAN_MAX      4094u /* IEEE 802.1Q: 0 and 4095 are not VLANs */
@@ -52,56 +53,10 @@ struct config_quote config_quoted(struct span s)
 
 /* ---- numbers ---- */
 
-static int hex_digit(uint8_t c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c |= 0x20;
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-/* Exactly `digits` hexadecimal digits at the start of *s, which moves behind them. */
-static bool take_hex(struct span *s, unsigned digits, uint32_t *out)
-{
-    uint32_t n = 0;
-
-    if (s->size < digits)
-        return false;
-    for (unsigned i = 0; i < digits; i++) {
-        int d = hex_digit(s->data[i]);
-        if (d < 0)
-            return false;
-        n = n << 4 | (uint32_t)d;
-    }
-    *s = (struct span){s->data + digits, s->size - digits};
-    *out = n;
-    return true;
-}
-
-static bool take_char(struct span *s, char c)
-{
-    if (!s->size || s->data[0] != (uint8_t)c)
-        return false;
-    *s = (struct span){s->data + 1, s->size - 1};
-    return true;
-}
-
 /* All of `s` is a decimal number in [min, max]. */
 static bool whole_number(struct span s, uint64_t min, uint64_t max, uint64_t *out)
 {
-    uint64_t n = 0;
-
-    if (!s.size)
-        return false;
-    for (size_t i = 0; i < s.size; i++) {
-        if (s.data[i] < '0' || s.data[i] > '9')
-            return false;
-        n = n * 10 + (s.data[i] - '0');
-        if (n > max)
-            return false;
-    }
-    *out = n;
-    return n >= min;
+    return scan_number(&s, out) && !s.size && *out >= min && *out <= max;
 }
 
 /* ---- which function ---- */
@@ -109,15 +64,15 @@ static bool whole_number(struct span s, uint64_t min, uint64_t max, uint64_t *ou
 /* 01:00.0, or as lspci -D writes it, 0000:01:00.0. */
 static bool parse_address(struct span s, uint16_t *bdf)
 {
-    uint32_t segment = 0, bus, device, function;
+    uint64_t segment = 0, bus, device, function;
     struct span with_segment = s;
 
-    if (take_hex(&with_segment, 4, &segment) && take_char(&with_segment, ':'))
+    if (scan_hex(&with_segment, 4, 4, &segment) && scan_char(&with_segment, ':'))
         s = with_segment;
     else
         segment = 0;
-    if (segment || !take_hex(&s, 2, &bus) || !take_char(&s, ':') || !take_hex(&s, 2, &device) ||
-        !take_char(&s, '.') || !take_hex(&s, 1, &function) || s.size || device > 31 || function > 7)
+    if (segment || !scan_hex(&s, 2, 2, &bus) || !scan_char(&s, ':') || !scan_hex(&s, 2, 2, &device) ||
+        !scan_char(&s, '.') || !scan_hex(&s, 1, 1, &function) || s.size || device > 31 || function > 7)
         return false;
     *bdf = PCI_BDF(bus, device, function);
     return true;
@@ -126,12 +81,12 @@ static bool parse_address(struct span s, uint16_t *bdf)
 /* 8086:10c9, or 8086:10c9/1 for the second of them. */
 static bool parse_id(struct span s, struct config_assign *out)
 {
-    uint32_t vendor, device;
+    uint64_t vendor, device;
     uint64_t nth = 0;
 
-    if (!take_hex(&s, 4, &vendor) || !take_char(&s, ':') || !take_hex(&s, 4, &device))
+    if (!scan_hex(&s, 4, 4, &vendor) || !scan_char(&s, ':') || !scan_hex(&s, 4, 4, &device))
         return false;
-    if (s.size && !(take_char(&s, '/') && whole_number(s, 0, UINT8_MAX, &nth)))
+    if (s.size && !(scan_char(&s, '/') && whole_number(s, 0, UINT8_MAX, &nth)))
         return false;
     out->vendor = (uint16_t)vendor;
     out->device = (uint16_t)device;
@@ -175,11 +130,11 @@ static bool parse_index(struct parse *p, const struct option *o)
 static bool parse_mac(struct parse *p, const struct option *o)
 {
     struct span s = o->value;
-    uint32_t byte, all = 0;
+    uint64_t byte, all = 0;
     bool good = true;
 
     for (unsigned i = 0; i < 6 && good; i++) {
-        good = (i == 0 || take_char(&s, ':')) && take_hex(&s, 2, &byte);
+        good = (i == 0 || scan_char(&s, ':')) && scan_hex(&s, 2, 2, &byte);
         if (good) {
             p->out->mac[i] = (uint8_t)byte;
             all |= byte;
@@ -291,7 +246,7 @@ static bool parse_option(struct parse *p, struct span word)
         if (!(options[i].kinds & BIT(p->out->kind)) || !span_equals(name, options[i].name))
             continue;
         struct option o = {.whole = word, .value = {word.data + n, word.size - n}};
-        if (!take_char(&o.value, '=') || !o.value.size)
+        if (!scan_char(&o.value, '=') || !o.value.size)
             return fail(p->error, CONFIG_BAD_OPTION, word.data,
                         "'%s' has no value: write %s=... without blanks", options[i].name, options[i].name);
         if (p->seen & BIT(i))
