@@ -1,9 +1,17 @@
 /* Port accesses. */
+#include "arch/x86/cpu.h"
 #include "hv/emulate.h"
 #include "hv/exit_table.h"
 #include "hv/lib/bits.h"
 #include "hv/lib/log.h"
 #include "hv/vm.h"
+
+#define DR_ADDRESSES   4u
+#define DR7_ENABLES    0xffull
+#define DR7_CONTROL(n) (16 + 4 * (n))
+#define DR7_KIND_IO    2u
+/* Of the pending debug exceptions: a breakpoint that was met is enabled. */
+#define PENDING_DEBUG_ENABLED BIT(12)
 
 void emulate_port_access(struct vcpu *vcpu, struct io_req *req)
 {
@@ -21,11 +29,30 @@ void emulate_port_access(struct vcpu *vcpu, struct io_req *req)
                  req->size, (unsigned)req->addr);
 }
 
-struct exit_result handle_io(struct vcpu *vcpu, const struct exit *exit)
+/* I/O breakpoints of what exits are the hypervisor's to find: a trap behind the instruction (SDM volume
+ * 3, 17.2.4 "Debug Control Register (DR7)", 17.3.1.2 "Data Memory and I/O Breakpoint Exception Conditions").
+ */
+static void __attribute__((noinline))
+find_breakpoints(struct vcpu *vcpu, const struct exit_io *io, uint64_t dr7)
 {
-    const struct exit_io *io = &exit->u.io;
-    if (__builtin_expect(io->string, 0))
-        return emulate_string_io(vcpu, io);
+    if (!(virt_get(vcpu, VIRT_CR4) & CR4_DE))
+        return;
+    uint64_t met = 0;
+    for (unsigned n = 0; n < DR_ADDRESSES; n++) {
+        unsigned control = (unsigned)(dr7 >> DR7_CONTROL(n)), length = control >> 2 & 3;
+        if (!(dr7 >> 2 * n & 3) || (control & 3) != DR7_KIND_IO)
+            continue;
+        uint64_t mask = length; /* of LEN: 0 is one byte, 1 two, 3 four */
+        uint64_t first = virt_get(vcpu, (enum virt_reg)(VIRT_DR0 + n)) & ~mask;
+        if (io->port <= first + mask && first < (uint64_t)io->port + io->size)
+            met |= BIT(n);
+    }
+    if (met)
+        virt_set(vcpu, VIRT_PENDING_DEBUG, virt_get(vcpu, VIRT_PENDING_DEBUG) | met | PENDING_DEBUG_ENABLED);
+}
+
+static inline void access_once(struct vcpu *vcpu, const struct exit_io *io)
+{
     struct io_req req = {.addr = io->port, .size = io->size, .write = io->write};
     if (req.write)
         req.value = bits_low_bytes(vcpu->gpr[RAX], req.size);
@@ -35,5 +62,18 @@ struct exit_result handle_io(struct vcpu *vcpu, const struct exit *exit)
         uint64_t kept = req.size == 4 ? 0 : vcpu->gpr[RAX] & ~vdev_all_ones(req.size);
         vcpu->gpr[RAX] = kept | bits_low_bytes(req.value, req.size);
     }
-    return exit_advance();
+}
+
+struct exit_result handle_io(struct vcpu *vcpu, const struct exit *exit)
+{
+    const struct exit_io *io = &exit->u.io;
+    struct exit_result result = exit_advance();
+    if (__builtin_expect(io->string, 0))
+        result = emulate_string_io(vcpu, io);
+    else
+        access_once(vcpu, io);
+    uint64_t dr7 = virt_get(vcpu, VIRT_DR7);
+    if (__builtin_expect(dr7 & DR7_ENABLES, 0) && result.action == ACTION_ADVANCE)
+        find_breakpoints(vcpu, io, dr7);
+    return result;
 }

@@ -5,6 +5,7 @@ set(GUEST_FLAGS ${BULKHEAD_WARNINGS} -O2 -ffreestanding -fno-pic -mgeneral-regs-
 function(add_guest64 name file script)
   add_executable(${name} EXCLUDE_FROM_ALL ${ARGN})
   target_compile_options(${name} PRIVATE $<$<COMPILE_LANGUAGE:C>:${GUEST_FLAGS} -mno-red-zone>)
+  target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR})
   target_link_options(${name} PRIVATE -nostdlib -static -no-pie -Wl,-T,${script} -Wl,--build-id=none
       -Wl,-z,noexecstack -Wl,--no-warn-rwx-segments)
   set_target_properties(${name} PROPERTIES OUTPUT_NAME ${file} RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/guest
@@ -19,13 +20,17 @@ add_custom_command(OUTPUT ${CMAKE_BINARY_DIR}/guest/bench.bin DEPENDS bench_gues
 add_custom_target(bench_bin ALL DEPENDS ${CMAKE_BINARY_DIR}/guest/bench.bin)
 
 # In the Multiboot format: the hostile programs as ELF32 (made from ELF64, which is the only format that NASM and GCC
-# share here), their victim as ELF64.
+# share here), their victim and the rules as ELF64.
 set(GUEST_HOSTILE ${CMAKE_SOURCE_DIR}/tests/guest/hostile)
+set(GUEST_RULES ${CMAKE_SOURCE_DIR}/tests/guest/rules)
+set(GUEST_RUNTIME ${CMAKE_SOURCE_DIR}/tests/guest/runtime)
 file(GLOB HOSTILE_PROGRAMS CONFIGURE_DEPENDS ${GUEST_HOSTILE}/prog_*.c)
-set(HOSTILE_RUNTIME ${GUEST_HOSTILE}/start.asm ${GUEST_HOSTILE}/lab.asm ${GUEST_HOSTILE}/lab.c ${GUEST_HOSTILE}/runtime.c)
-add_guest64(hostile64 hostile64.elf ${GUEST_HOSTILE}/hostile.ld ${HOSTILE_RUNTIME} ${GUEST_HOSTILE}/hostile.c
+file(GLOB RULES CONFIGURE_DEPENDS ${GUEST_RULES}/*.c)
+set(RUNTIME ${GUEST_RUNTIME}/start.asm ${GUEST_RUNTIME}/lab.asm ${GUEST_RUNTIME}/lab.c ${GUEST_RUNTIME}/runtime.c)
+add_guest64(hostile64 hostile64.elf ${GUEST_RUNTIME}/guest.ld ${RUNTIME} ${GUEST_HOSTILE}/hostile.c
     ${GUEST_HOSTILE}/fuzz.c ${GUEST_HOSTILE}/vf.c ${HOSTILE_PROGRAMS})
-add_guest64(victim victim.elf ${GUEST_HOSTILE}/hostile.ld ${HOSTILE_RUNTIME} ${GUEST_HOSTILE}/victim.c)
+add_guest64(victim victim.elf ${GUEST_RUNTIME}/guest.ld ${RUNTIME} ${GUEST_HOSTILE}/victim.c)
+add_guest64(rules_guest rules.elf ${GUEST_RUNTIME}/guest.ld ${RUNTIME} ${RULES})
 add_custom_command(OUTPUT ${CMAKE_BINARY_DIR}/guest/hostile.elf DEPENDS hostile64
     COMMAND ${CMAKE_OBJCOPY} -O elf32-i386 $<TARGET_FILE:hostile64> ${CMAKE_BINARY_DIR}/guest/hostile.elf)
 add_custom_target(hostile_guests ALL DEPENDS ${CMAKE_BINARY_DIR}/guest/hostile.elf victim)

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "arch/x86/cpu.h"
 #include "tests/host/run_path.h"
 
 #define PORT  0x5000u
@@ -136,10 +137,57 @@ static void test_power_off_leaves_the_loop(void **state)
     assert_int_equal(virt_get(v, VIRT_RIP), 0x1001);
 }
 
+/* Breakpoints on ports: SDM volume 3, 17.2.4; the address has no more bits than LEN leaves. */
+static void test_breakpoints(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *what;
+        uint64_t dr7, cr4;
+        uint16_t address, port;
+        uint8_t size;
+        bool met;
+    } rows[] = {
+        {"one byte, locally enabled", 0x20001, CR4_DE, PORT, PORT, 1, true},
+        {"globally enabled", 0x20002, CR4_DE, PORT, PORT, 1, true},
+        {"not enabled", 0x20000, CR4_DE, PORT, PORT, 1, false},
+        {"another one is enabled", 0x20004, CR4_DE, PORT, PORT, 1, false},
+        {"without CR4.DE", 0x20001, 0, PORT, PORT, 1, false},
+        {"on data", 0x30001, CR4_DE, PORT, PORT, 1, false},
+        {"on code", 0x00001, CR4_DE, PORT, PORT, 1, false},
+        {"the byte behind", 0x20001, CR4_DE, PORT, PORT + 1, 1, false},
+        {"the byte before", 0x20001, CR4_DE, PORT + 1, PORT, 1, false},
+        {"in a word", 0x20001, CR4_DE, PORT + 1, PORT, 2, true},
+        {"behind a word", 0x20001, CR4_DE, PORT + 2, PORT, 2, false},
+        {"two bytes, the second", 0x60001, CR4_DE, PORT, PORT + 1, 1, true},
+        {"two bytes, aligned down", 0x60001, CR4_DE, PORT + 3, PORT + 2, 1, true},
+        {"two bytes, behind", 0x60001, CR4_DE, PORT, PORT + 2, 1, false},
+        {"four bytes, the last", 0xe0001, CR4_DE, PORT, PORT + 3, 1, true},
+        {"four bytes, behind", 0xe0001, CR4_DE, PORT, PORT + 4, 1, false},
+    };
+    for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {
+        virt_set(v, VIRT_DR7, rows[i].dr7);
+        virt_set(v, VIRT_CR4, rows[i].cr4);
+        virt_set(v, VIRT_DR0, rows[i].address);
+        virt_set(v, VIRT_PENDING_DEBUG, 0);
+        port(rows[i].port, rows[i].size, true);
+        if (virt_get(v, VIRT_PENDING_DEBUG) != (rows[i].met ? 0x1001u : 0))
+            fail_msg("%s: %llx", rows[i].what, (unsigned long long)virt_get(v, VIRT_PENDING_DEBUG));
+    }
+    /* The third of them; what was pending stays. */
+    virt_set(v, VIRT_DR7, 2u << 24 | 1u << 4);
+    virt_set(v, VIRT_CR4, CR4_DE);
+    virt_set(v, VIRT_DR0 + 2, PORT);
+    virt_set(v, VIRT_PENDING_DEBUG, 8);
+    port(PORT, 1, false);
+    assert_int_equal(virt_get(v, VIRT_PENDING_DEBUG), 0x100c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_out, setup),
+        cmocka_unit_test_setup(test_breakpoints, setup),
         cmocka_unit_test_setup(test_in, setup),
         cmocka_unit_test_setup(test_nothing_there, setup),
         cmocka_unit_test_setup(test_half_there, setup),

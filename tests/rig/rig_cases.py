@@ -20,6 +20,7 @@ import rig_console
 import rig_hostile
 import rig_life
 import rig_multiboot
+import rig_rules
 import rig_screen
 import rig_blackbox
 import rig_vmxcheck
@@ -294,6 +295,7 @@ CASES = [
     ("small memory", smallest_memory),
     ("no VT-x", no_vmx),
     ("multiboot", rig_multiboot.run),
+    ("rules", rig_rules.run),
     ("PVH refused", rig_multiboot.pvh_refused),
     ("state after a restart", lambda t: rig_multiboot.state(t, rig_multiboot.guest("multiboot_hello.elf"))),
     ("screen", rig_screen.run),

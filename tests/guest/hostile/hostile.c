@@ -43,6 +43,8 @@ static void run_program(const struct program *p)
         verdict(p->name, good, "%u steps, each ended this VM", (uint64_t)p->steps);
 }
 
+const char guest_name[] = "hostile";
+
 void guest_main(void)
 {
     char names[256], *at = names;

@@ -2,8 +2,8 @@
  * expected of each. */
 #pragma once
 
-#include "lab.h"
-#include "runtime.h"
+#include "tests/guest/runtime/lab.h"
+#include "tests/guest/runtime/runtime.h"
 
 struct program {
     const char *name;

@@ -1,7 +1,7 @@
 /* The neighbour that must not notice anything: counts the ticks of a timer against the time stamp counter,
  * the real-time clock against both, and looks after a memory filled with a pattern. One line each emulated
  * second. */
-#include "runtime.h"
+#include "tests/guest/runtime/runtime.h"
 
 #define TICKS_PER_SECOND 1000u
 #define TIMER_PERIODIC   (1u << 17)
@@ -65,6 +65,8 @@ static unsigned rtc_second(void)
     unsigned v = in8(0x71);
     return (v >> 4) * 10 + (v & 15);
 }
+
+const char guest_name[] = "victim";
 
 void guest_main(void)
 {

@@ -1,4 +1,4 @@
-#include "lab.h"
+#include "tests/guest/runtime/lab.h"
 
 #define CR0_PE        1ull
 #define CR0_BASE      0x33ull /* PE, MP, ET, NE */
@@ -59,7 +59,7 @@ static uint32_t directory[1024] __attribute__((aligned(4096))); /* 4 GiB in 4 Mi
 static uint64_t pdptes[4] __attribute__((aligned(4096)));       /* the same, for PAE */
 uint8_t lab_tss32[TSS32_IO_MAP + IO_MAP_SIZE];
 bool lab_devices = true;
-uint64_t lab_cr3, lab_low_directory;
+uint64_t lab_cr3, lab_low_directory, lab_more_cr0, lab_more_cr4;
 static uint32_t owner; /* the processor that runs code here */
 
 bool lab_is_user(enum lab_mode mode)
@@ -140,8 +140,8 @@ unsigned lab_execute_flags(enum lab_mode mode, const void *code, size_t size, ui
     lab.kind = modes[mode].kind;
     lab.cs = modes[mode].cs;
     lab.ss = lab.ds = lab.es = modes[mode].ss;
-    lab.cr0 = modes[mode].cr0;
-    lab.cr4 = modes[mode].cr4;
+    lab.cr0 = modes[mode].cr0 | lab_more_cr0;
+    lab.cr4 = modes[mode].cr4 | lab_more_cr4;
     lab.cr3 = (uintptr_t)(mode == MODE_PAGED ? (void *)directory : (void *)pdptes);
     if (lab_is_long(mode))
         lab.cr3 = lab_cr3 ? lab_cr3 : read_cr3();

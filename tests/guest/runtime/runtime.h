@@ -1,4 +1,4 @@
-/* What every hostile guest stands on: the machine's instructions, text on the serial port, faults that are
+/* What the guests of the tests stand on: the machine's instructions, text on the serial port, faults that are
  * survived, other processors, and memory that outlives a restart. Bare metal, 64-bit, 4 GiB mapped one to
  * one. */
 #pragma once
@@ -223,7 +223,8 @@ static inline void relax(void)
 
 /* ---- text; %s %u %x %c, numbers are uint64_t ---- */
 void print(const char *format, ...);
-/* "hostile: NAME: text: ok", or ": BAD" when `good` is false. */
+void print_list(const char *format, va_list list);
+/* "GUEST: NAME: text: ok", or ": BAD" when `good` is false. */
 void verdict(const char *name, bool good, const char *format, ...);
 bool text_equals(const char *a, const char *b);
 /* The value of `key=` on the command line, copied to `value`; false: it is not there. */
@@ -276,6 +277,7 @@ bool cpu_start(uint32_t index, void (*work)(void *), void *argument);
 bool cpu_wait(uint32_t index, uint64_t us);
 
 /* ---- provided by each guest ---- */
+extern const char guest_name[]; /* of its messages */
 void guest_main(void);
 
 /* ---- start.asm ---- */

@@ -1,4 +1,4 @@
-; How a hostile guest begins: the Multiboot header, the way to 64-bit mode on the first and on every other processor,
+; How such a guest begins: the Multiboot header, the way to 64-bit mode on the first and on every other processor,
 ; the stubs of all 256 vectors, and calls that survive a fault. The selectors are those of runtime.h.
 CODE32 equ 0x08
 DATA32 equ 0x10

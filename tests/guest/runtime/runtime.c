@@ -1,5 +1,5 @@
-#include "runtime.h"
-#include "lab.h"
+#include "tests/guest/runtime/runtime.h"
+#include "tests/guest/runtime/lab.h"
 
 #define MULTIBOOT_LOADED 0x2badb002u
 #define INFO_MEMORY      0x1u
@@ -84,7 +84,7 @@ static void put_number(uint64_t v, unsigned base)
     put_text(digits + at);
 }
 
-static void print_list(const char *format, va_list list)
+void print_list(const char *format, va_list list)
 {
     for (; *format; format++) {
         if (*format != '%') {
@@ -122,7 +122,7 @@ void verdict(const char *name, bool good, const char *format, ...)
 {
     va_list list;
     va_start(list, format);
-    print("hostile: %s: ", name);
+    print("%s: %s: ", guest_name, name);
     print_list(format, list);
     print(": %s\n", good ? "ok" : "BAD");
     va_end(list);
@@ -281,8 +281,8 @@ static void __attribute__((noreturn)) broken(struct cpu *cpu, const struct frame
         out8(0xcf9, 0x0e);
     while (forgiving)
         __asm__ volatile("cli; hlt");
-    print("hostile: BROKEN: unexpected vector %u error %x at %x:%x on processor %u, cr2 %x\n", f->vector,
-          f->error, f->cs, f->rip, (uint64_t)cpu->index, read_cr2());
+    print("%s: BROKEN: unexpected vector %u error %x at %x:%x on processor %u, cr2 %x\n", guest_name,
+          f->vector, f->error, f->cs, f->rip, (uint64_t)cpu->index, read_cr2());
     power_off();
 }
 
@@ -523,7 +523,7 @@ void start_c(uint32_t magic, const uint8_t *information)
     }
     progress->boots++;
     if (magic != MULTIBOOT_LOADED)
-        print("hostile: BAD: the loader's magic is %x\n", (uint64_t)magic);
+        print("%s: BAD: the loader's magic is %x\n", guest_name, (uint64_t)magic);
     guest_main();
     power_off();
 }

@@ -1,7 +1,7 @@
 /* A few bytes of code, run in a mode of the processor that is chosen for them. One processor at a time. */
 #pragma once
 
-#include "runtime.h"
+#include "tests/guest/runtime/runtime.h"
 
 enum lab_kind { LAB_LONG, LAB_PROTECTED, LAB_REAL };
 
@@ -50,6 +50,8 @@ extern bool lab_devices;
 extern uint64_t lab_cr3;
 /* The page directory of the first GiB for the PAE modes, 0 for the runtime's own. */
 extern uint64_t lab_low_directory;
+/* Bits that legacy modes get in CR0 and CR4 beside their own; 0 at first. */
+extern uint64_t lab_more_cr0, lab_more_cr4;
 extern struct lab lab;
 extern uint8_t lab_code[256], lab_idt32[256 * 8], lab_tss32[];
 

@@ -1,0 +1,55 @@
+/* Rules of the processor and of the PC, checked from inside a VM: each file has one of them, with the
+ * expectation beside it, written from the specification that is cited there. A rule counts its checks; one
+ * that fails prints a line. */
+#pragma once
+
+#include "tests/guest/runtime/lab.h"
+#include "tests/guest/runtime/runtime.h"
+
+#define RULES(X)                                                                                             \
+    X(exceptions)                                                                                            \
+    X(debug)                                                                                                 \
+    X(paging)
+
+#define DECLARE_RULE(name) void rule_##name(void);
+RULES(DECLARE_RULE)
+#undef DECLARE_RULE
+
+/* One check; when it failed, a line with the text (print()'s format). Answers `good`. */
+bool check(bool good, const char *format, ...);
+/* The same for numbers: the line says which was found and which was expected. */
+bool check_equal(uint64_t found, uint64_t expected, const char *what);
+/* Something that is not offered here, so it was not checked: a line says so. */
+void skipped(const char *what);
+
+/* ---- code for lab_execute() ---- */
+/* Declares `name`, the bytes of assembly in AT&T syntax for 16-, 32- or 64-bit mode. It runs at another
+ * address than it is assembled for, and an INT3 follows. */
+#define SNIPPET(name, bits, text)                                                                            \
+    __asm__(".pushsection .rodata\n.code" #bits "\n" #name ": " text "\n" #name                              \
+            "_end: .byte 0xcc\n.code64\n.popsection");                                                       \
+    extern const uint8_t name[], name##_end[]
+#define SNIPPET_SIZE(name) ((size_t)(name##_end - (name)))
+/* Runs a snippet; the vector it ended with. */
+#define RUN(mode, name) lab_execute(mode, name, SNIPPET_SIZE(name))
+
+enum {
+    VECTOR_DE = 0,
+    VECTOR_OF = 4,
+    VECTOR_BR = 5,
+    VECTOR_NM = 7,
+    VECTOR_TS = 10,
+    VECTOR_NP = 11,
+    VECTOR_SS = 12,
+    VECTOR_AC = 17,
+};
+
+#define FLAGS_TF 0x100ull
+#define FLAGS_RF 0x10000ull
+
+/* CPUID leaf, subleaf, register 0..3 (EAX, EBX, ECX, EDX), bit. */
+bool cpu_has(uint32_t leaf, uint32_t subleaf, unsigned reg, unsigned bit);
+/* What guarded() reports of one instruction. */
+unsigned try_wrmsr(uint32_t msr, uint64_t v);
+unsigned try_rdmsr(uint32_t msr, uint64_t *v);
+unsigned try_write_cr4(uint64_t v);

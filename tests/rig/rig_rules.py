@@ -1,0 +1,53 @@
+"""The rules of the processor and of the PC (tests/guest/rules), each checked from inside a VM: several VMs of one machine, so
+that one boot does for all."""
+import os
+import re
+
+import build
+import make_image
+import rig
+
+SECONDS = 300        # wall time for all of them, on a busy machine
+MEMORY_MIB = 8
+# VM, its CPUs, the rules it checks one after the other, and at least so many checks each: a rule that was cut short fails.
+VMS = (
+    ("cpu", 1, {"exceptions": 100, "debug": 80}),
+    ("pages", 1, {"paging": 1000}),
+)
+
+
+def _disk():
+    build.configure()
+    build.ninja(["rules_guest"], what="building the rules")
+    where = rig.directory("rules")
+    text, cpu = "[machine]\non_idle = stay\n", 0
+    for name, cpus, rules in VMS:
+        text += "\n[vm %s]\ncpus = %d%s\nmemory = %dM\nkernel = rules.elf\ncmdline = test=%s\nlog = error\n" \
+            % (name, cpu, "-%d" % (cpu + cpus - 1) if cpus > 1 else "", MEMORY_MIB, ",".join(rules))
+        cpu += cpus
+    config = os.path.join(where, "bulkhead.conf")
+    with open(config, "w", encoding="utf-8") as file:
+        file.write(text)
+    rig.link(os.path.join(build.BUILD, "guest", "rules.elf"), os.path.join(where, "rules.elf"))
+    disk = os.path.join(where, "disk.img")
+    make_image.make(config, disk, efi=build.LOADER, check=False)
+    return disk, cpu
+
+
+def run(t):
+    disk, cpus = _disk()
+    with rig.Boot("rules", disk, cpus, memory=256) as boot:
+        boot.expect(r"core: ready", 120)
+        for digit in range(1, len(VMS) + 1):  # in the front there is room for every failure
+            if digit > 1:
+                boot.machine.console.sendall(b"\x01%d" % digit)
+            boot.expect(r"^rules: done", SECONDS)
+        text, seconds = boot.text, boot.seconds()
+    for name, _, rules in VMS:
+        for rule, least in rules.items():
+            said = re.search(r"rules: %s: (\d+) checks, (\d+) failed$" % rule, text, re.M)
+            failures = re.findall(r"rules: FAIL %s: (.*)" % rule, text)
+            t.check(said and int(said.group(1)) >= least and said.group(2) == "0", "rules: %s" % rule,
+                    "%s checks, %s failed: %s" % (said.group(1), said.group(2), "; ".join(failures[:5])) if said
+                    else "VM '%s' did not finish it" % name)
+    t.check(text.count("rules: done") == len(VMS), "rules: every VM came to its end", "%.0f s" % seconds)
