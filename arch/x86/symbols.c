@@ -1,45 +1,61 @@
 #include "arch/x86/symbols.h"
+#include "hv/lib/bits.h"
 #include "hv/lib/fmt.h"
-#include "hv/lib/string.h"
 
-static uint32_t start_of(const struct symbols_table *table, uint32_t index)
+struct reader {
+    const struct symbols_table *table;
+    size_t at;
+    uint64_t start; /* of the function read last */
+    char name[SYMBOLS_NAME];
+};
+
+/* The next byte; beyond the table's end all are NUL. */
+static uint8_t next_byte(struct reader *r)
 {
-    uint32_t value;
-    memcpy(&value, table->rest + index * sizeof(value), sizeof(value));
+    return r->at < sizeof(r->table->rest) ? r->table->rest[r->at++] : 0;
+}
+
+static uint64_t next_distance(struct reader *r)
+{
+    uint64_t value = 0;
+    uint8_t byte = 0x80;
+    for (unsigned shift = 0; (byte & 0x80) && shift < 32; shift += 7) {
+        byte = next_byte(r);
+        value |= (uint64_t)(byte & 0x7f) << shift;
+    }
     return value;
 }
 
-/* The name of symbol `index`; NULL when the table is cut off. */
-static const char *name_of(const struct symbols_table *table, uint32_t index)
+/* False: the name is longer than any can be, or empty. */
+static bool next_name(struct reader *r)
 {
-    size_t begin = table->count * sizeof(uint32_t);
-    uint32_t ended = 0; /* names */
-    for (size_t at = begin; at < sizeof(table->rest); at++) {
-        if (table->rest[at] != 0)
-            continue;
-        if (ended++ == index)
-            return (const char *)table->rest + begin;
-        begin = at + 1;
+    size_t length = next_byte(r);
+    for (; length < sizeof(r->name); length++) {
+        r->name[length] = (char)next_byte(r);
+        if (!r->name[length])
+            return r->name[0] != 0;
     }
-    return NULL;
+    return false;
 }
 
 bool symbols_describe(const struct symbols_table *table, uint64_t offset, char *text, size_t size)
 {
-    if (table->magic != SYMBOLS_MAGIC || table->count == 0 ||
-        table->count > sizeof(table->rest) / sizeof(uint32_t) || offset < start_of(table, 0))
+    if (table->magic != SYMBOLS_MAGIC)
         return false;
-    uint32_t low = 0, high = table->count;
-    while (high - low > 1) { /* start_of(low) <= offset */
-        uint32_t middle = (low + high) / 2;
-        if (start_of(table, middle) <= offset)
-            low = middle;
-        else
-            high = middle;
+    struct reader r = {.table = table};
+    for (uint32_t i = 0; i < table->count; i++) {
+        uint64_t distance = next_distance(&r);
+        if (offset - r.start < distance) { /* lies before the next one */
+            if (i == 0)
+                return false;
+            break;
+        }
+        r.start += distance;
+        if (!next_name(&r))
+            return false;
     }
-    const char *name = name_of(table, low);
-    if (!name)
+    if (!r.name[0])
         return false;
-    fmt_format(text, size, "%s+0x%llx", name, (unsigned long long)(offset - start_of(table, low)));
+    fmt_format(text, size, "%s+0x%llx", r.name, (unsigned long long)(offset - r.start));
     return true;
 }

@@ -4,11 +4,14 @@
 
 #include "hv/lib/types.h"
 
-#define SYMBOLS_ROOM  (22u * 1024u) /* bytes of the image; symbols_room.asm knows it, too */
+#define SYMBOLS_ROOM  (16u * 1024u) /* bytes of the image; symbols_room.asm knows it, too */
 #define SYMBOLS_MAGIC 0x6d797342u   /* "Bsym" */
+#define SYMBOLS_NAME  64u           /* bytes of the longest name, with its NUL */
 
-/* Then `count` offsets from the core's first byte, ascending, 32 bits each, and as many names, in the same
- * order, each with its NUL. */
+/* Then, for each of `count` functions, ascending, what differs from the one before (the first: from an empty
+ * name at the core's first byte): its distance, 7 bits in a byte, the lowest first, bit 7 where more follow;
+ * a byte with the number of characters that its name has in common with the other's beginning; and the rest
+ * of the name, with NUL. */
 struct symbols_table {
     uint32_t magic, count;
     uint8_t rest[SYMBOLS_ROOM - 8];
@@ -17,5 +20,5 @@ struct symbols_table {
 /* The core's own, in symbols_room.asm. */
 extern const struct symbols_table symbols_core;
 /* "vcpu_handle_exit+0x3a" for a byte of the core (its offset from the core's start); false: the table is not
- * there, or the offset lies before its first symbol. */
+ * there or damaged, or the offset lies before its first symbol. */
 bool symbols_describe(const struct symbols_table *table, uint64_t offset, char *text, size_t size);

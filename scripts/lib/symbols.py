@@ -9,6 +9,7 @@ import sys
 import ui
 
 MAGIC = 0x6D797342
+NAME = 64  # SYMBOLS_NAME
 HEADER = os.path.join(ui.ROOT, "arch", "x86", "symbols.h")
 
 
@@ -37,10 +38,17 @@ def start_of(elf):
 
 def table(elf):
     """The bytes of struct symbols_table."""
-    base, symbols = start_of(elf), functions(elf)
+    last, previous, symbols = start_of(elf), b"", functions(elf)
     content = struct.pack("<II", MAGIC, len(symbols))
-    content += b"".join(struct.pack("<I", address - base) for address, _ in symbols)
-    content += b"".join(name.encode() + b"\0" for _, name in symbols)
+    for address, text in symbols:
+        name = text.encode()[:NAME - 1]
+        distance = address - last
+        while distance > 0x7f:
+            content += bytes([0x80 | distance & 0x7f])
+            distance >>= 7
+        common = len(os.path.commonprefix([previous, name]))
+        content += bytes([distance, common]) + name[common:] + b"\0"
+        last, previous = address, name
     if len(content) > room():
         raise ui.Failure("the core's symbols need %d bytes, SYMBOLS_ROOM in arch/x86/symbols.h is %d"
                          % (len(content), room()))

@@ -17,16 +17,17 @@ static struct symbols_table table;
 static uint8_t code[256];
 static struct panic_code where = {.begin = code, .size = sizeof(code), .symbols = &table};
 
-/* Three functions: first at 0x10, second at 0x40, last at 0x80. */
+/* Four functions: first at 0x10, second at 0x40, seconds at 0x80, far at 0x1234. */
 static void fill_table(void)
 {
-    static const uint32_t starts[] = {0x10, 0x40, 0x80};
-    static const char names[] = "first\0second\0last";
+    static const char rest[] = "\x10\0first\0" /* 16 bytes on, no character as before */
+                               "\x30\0second\0"
+                               "\x40\6s\0"
+                               "\xb4\x23\0far";
     memset(&table, 0, sizeof(table));
     table.magic = SYMBOLS_MAGIC;
-    table.count = 3;
-    memcpy(table.rest, starts, sizeof(starts));
-    memcpy(table.rest + sizeof(starts), names, sizeof(names));
+    table.count = 4;
+    memcpy(table.rest, rest, sizeof(rest));
 }
 
 static int setup(void **state)
@@ -60,8 +61,12 @@ static void test_symbols(void **state)
     assert_string_equal(text, "first+0x2f");
     assert_true(symbols_describe(&table, 0x41, text, sizeof(text)));
     assert_string_equal(text, "second+0x1");
+    assert_true(symbols_describe(&table, 0x1233, text, sizeof(text)));
+    assert_string_equal(text, "seconds+0x11b3");
+    assert_true(symbols_describe(&table, 0x1234, text, sizeof(text)));
+    assert_string_equal(text, "far+0x0");
     assert_true(symbols_describe(&table, 0xffff, text, sizeof(text)));
-    assert_string_equal(text, "last+0xff7f");
+    assert_string_equal(text, "far+0xedcb");
 }
 
 static void test_damaged_symbols(void **state)
@@ -72,11 +77,16 @@ static void test_damaged_symbols(void **state)
     fill_table();
     table.count = 0;
     assert_false(symbols_describe(&table, 0x41, text, sizeof(text)));
-    table.count = UINT32_MAX;
+    table.count = UINT32_MAX; /* names are missing */
+    assert_false(symbols_describe(&table, 0x4000, text, sizeof(text)));
+    fill_table();
+    memset(table.rest + 2, 'x', sizeof(table.rest) - 2); /* a name that never ends */
     assert_false(symbols_describe(&table, 0x41, text, sizeof(text)));
     fill_table();
-    memset(table.rest + 12, 'x', sizeof(table.rest) - 12); /* names that never end */
+    table.rest[9] = 0xff; /* as much of a name as none has */
     assert_false(symbols_describe(&table, 0x41, text, sizeof(text)));
+    memset(table.rest, 0xff, sizeof(table.rest)); /* distances */
+    assert_false(symbols_describe(&table, UINT64_MAX, text, sizeof(text)));
 }
 
 /* A call at `at` over `distance`; answers its return address. */
@@ -115,7 +125,7 @@ static void test_head(void **state)
     assert_true(says(" second+0x8\n"));
     assert_true(says("rax    0000000000001000  rbx    0000000000001001"));
     assert_true(says("first+0x15\n  "));
-    assert_true(says("last+0x15\n"));
+    assert_true(says("seconds+0x15\n"));
     assert_false(says("second+0x30")); /* where.base + 0x70 */
     assert_false(says("second+0x15"));
     assert_false(says("second+0x25"));

@@ -208,7 +208,7 @@ static inline void vmx_decode_plain(uint32_t reason, uint32_t length, struct exi
 /* Name of a basic exit reason as in the SDM's appendix C, "EPT_VIOLATION"; "?" when unknown. */
 const char *vmx_reason_name(uint32_t basic_reason);
 
-/* One row of the exit table, for reports and docs/exits.md; NULL: the SDM does not know the reason. */
+/* One row of the exit table, for docs/exits.md and tests; NULL: the SDM does not know the reason. */
 struct vmx_reason_row {
     const char *name;     /* as in the SDM's appendix C, in capitals */
     const char *kind;     /* the enum exit_kind it decodes to, as text: "EXIT_CPUID" */

@@ -169,8 +169,6 @@
 #define SHAPE_ROW(reason, need_mask, exit_kind, decode_shape, handling)                                      \
     [VMX_REASON_##reason] = {need_mask, EXIT_##exit_kind, VMX_SHAPE_##decode_shape},
 #define RESERVED_ROW(reason) [reason] = {VMX_NEED_EVERYTHING, EXIT_UNEXPECTED, VMX_SHAPE_PLAIN}
-#define WORDS_ROW(reason, need_mask, exit_kind, decode_shape, text)                                          \
-    [VMX_REASON_##reason] = {#reason, "EXIT_" #exit_kind, text},
 
 const struct vmx_reason_shape vmx_reason_shapes[VMX_REASON_COUNT] = {
     EXIT_TABLE(SHAPE_ROW) RESERVED_ROW(35),
@@ -181,6 +179,20 @@ const struct vmx_reason_shape vmx_reason_shapes[VMX_REASON_COUNT] = {
     RESERVED_ROW(83),
 };
 
+#define NAME_ROW(reason, need_mask, exit_kind, decode_shape, text) [VMX_REASON_##reason] = #reason,
+static const char *const reason_names[VMX_REASON_COUNT] = {EXIT_TABLE(NAME_ROW)};
+
+const char *vmx_reason_name(uint32_t basic_reason)
+{
+    if (basic_reason >= VMX_REASON_COUNT || !reason_names[basic_reason])
+        return "?";
+    return reason_names[basic_reason];
+}
+
+#if __STDC_HOSTED__ /* docs/exits.md and the tests need all the words, the core does not carry them */
+#define WORDS_ROW(reason, need_mask, exit_kind, decode_shape, text)                                          \
+    [VMX_REASON_##reason] = {#reason, "EXIT_" #exit_kind, text},
+
 static const struct vmx_reason_row reason_rows[VMX_REASON_COUNT] = {EXIT_TABLE(WORDS_ROW)};
 
 const struct vmx_reason_row *vmx_reason_row(uint32_t basic_reason)
@@ -189,9 +201,4 @@ const struct vmx_reason_row *vmx_reason_row(uint32_t basic_reason)
         return NULL;
     return &reason_rows[basic_reason];
 }
-
-const char *vmx_reason_name(uint32_t basic_reason)
-{
-    const struct vmx_reason_row *row = vmx_reason_row(basic_reason);
-    return row ? row->name : "?";
-}
+#endif
