@@ -74,7 +74,7 @@ struct boot_info {
     struct boot_cpu cpus[BOOT_MAX_CPUS];
 
     struct config config;
-    struct boot_file kernels[CONFIG_MAX_VMS]; /* by VM index */
+    struct boot_file kernels[CONFIG_MAX_VMS]; /* by VM index; a firmware's flash image is one, too */
     struct boot_file initrds[CONFIG_MAX_VMS];
     struct boot_file modules[CONFIG_MAX_VMS][CONFIG_MAX_MODULES]; /* as config.vms[].modules */
 };

@@ -108,7 +108,8 @@ static EFI_STATUS fail_at(const struct named_file *f, EFI_STATUS s, const char *
 
 static struct named_file kernel_of(const struct config_vm *vm)
 {
-    return (struct named_file){vm->kernel, "kernel", vm->kernel_line, vm->kernel_column};
+    return (struct named_file){vm->kernel, vm->firmware ? "firmware" : "kernel", vm->kernel_line,
+                               vm->kernel_column};
 }
 
 static struct named_file initrd_of(const struct config_vm *vm)
@@ -246,7 +247,8 @@ static EFI_STATUS check_guest(const struct config_vm *vm, struct boot_file *kern
     files = (struct guest_files){.kernel = {kernel, kernel->size, map_loaded},
                                  .module_count = vm->module_count,
                                  .cmdline = vm->cmdline,
-                                 .load = vm->load};
+                                 .load = vm->load,
+                                 .flash_max = guest_flash_max(vm)};
     EFI_STATUS s = file_size(&initrd_file, &files.initrd.size);
     for (uint32_t i = 0; !EFI_ERROR(s) && i < vm->module_count; i++) {
         struct named_file module_file = module_of(&vm->modules[i]);

@@ -411,11 +411,28 @@ static bool parse_path(struct parser *p, const struct value *v, char *out)
     return true;
 }
 
-static bool parse_kernel(struct parser *p, const struct value *v)
+static bool parse_image(struct parser *p, const struct value *v, bool firmware)
 {
+    if (p->vm->kernel[0] && p->vm->firmware != firmware)
+        return fail(
+            p, CONFIG_KERNEL_AND_FIRMWARE, v->column,
+            "VM '%s' has a %s already (line %u): a firmware finds its kernel on a disk, so give one of "
+            "the two",
+            p->vm->name, firmware ? "kernel" : "firmware", p->vm->kernel_line);
+    p->vm->firmware = firmware;
     p->vm->kernel_line = p->line_number;
     p->vm->kernel_column = v->column;
     return parse_path(p, v, p->vm->kernel);
+}
+
+static bool parse_kernel(struct parser *p, const struct value *v)
+{
+    return parse_image(p, v, false);
+}
+
+static bool parse_firmware(struct parser *p, const struct value *v)
+{
+    return parse_image(p, v, true);
 }
 
 static bool parse_initrd(struct parser *p, const struct value *v)
@@ -523,7 +540,8 @@ static const struct key {
     {"on_panic", SECTION_MACHINE, false, false, false, parse_on_panic},
     {"cpus", SECTION_VM, true, false, false, parse_cpus},
     {"memory", SECTION_VM, true, false, false, parse_memory},
-    {"kernel", SECTION_VM, true, false, false, parse_kernel},
+    {"kernel", SECTION_VM, false, false, false, parse_kernel},
+    {"firmware", SECTION_VM, false, false, false, parse_firmware},
     {"load", SECTION_VM, false, false, false, parse_load},
     {"initrd", SECTION_VM, false, false, false, parse_initrd},
     {"cmdline", SECTION_VM, false, true, false, parse_cmdline},
@@ -555,6 +573,25 @@ static const char *key_text(const struct key *key)
 
 /* ---- sections ---- */
 
+static bool check_image(struct parser *p)
+{
+    const struct config_vm *vm = p->vm;
+
+    if (!vm->kernel[0]) {
+        p->line_number = vm->line;
+        return fail(p, CONFIG_MISSING_KEY, 1, "VM '%s' has no 'kernel' line (and no 'firmware'): add one",
+                    vm->name);
+    }
+    if (!vm->firmware || !vm->assigned_count)
+        return true;
+    p->line_number = vm->assigned[0].line;
+    return fail(
+        p, CONFIG_FIRMWARE_DEVICES, vm->assigned[0].column,
+        "VM '%s' has a firmware, which would move the device's registers where they cannot be: start a "
+        "kernel to give it devices of the machine",
+        vm->name);
+}
+
 /* The section that ends here must have had all its required keys. */
 static bool end_section(struct parser *p)
 {
@@ -566,7 +603,7 @@ static bool end_section(struct parser *p)
         p->line_number = p->vm->line;
         return fail(p, CONFIG_MISSING_KEY, 1, "VM '%s' has no '%s' line: add one", p->vm->name, keys[i].name);
     }
-    return true;
+    return !p->vm || check_image(p);
 }
 
 static bool is_name_char(uint8_t c)
@@ -648,9 +685,10 @@ static bool unknown_key(struct parser *p, struct span name, uint32_t column)
                         config_quoted(name).text, where, key_text(&keys[i]));
     return fail(p, CONFIG_UNKNOWN_KEY, column, "there is no '%s' in a %s section: it takes %s",
                 config_quoted(name).text, where,
-                p->section == SECTION_VM ? "cpus, memory, kernel, load, initrd, cmdline, module, on_reboot, "
-                                           "on_crash, console, log, compat, net0, disk0 and pci"
-                                         : "console, log, report, on_idle and on_panic");
+                p->section == SECTION_VM
+                    ? "cpus, memory, kernel, firmware, load, initrd, cmdline, module, on_reboot, "
+                      "on_crash, console, log, compat, net0, disk0 and pci"
+                    : "console, log, report, on_idle and on_panic");
 }
 
 static const struct key *find_key(const struct parser *p, struct span name)
@@ -898,6 +936,8 @@ const char *config_rule_name(enum config_rule rule)
         [CONFIG_BAD_RATE] = "BAD_RATE",
         [CONFIG_BAD_NAMESPACE] = "BAD_NAMESPACE",
         [CONFIG_NAMESPACE_TAKEN] = "NAMESPACE_TAKEN",
+        [CONFIG_KERNEL_AND_FIRMWARE] = "KERNEL_AND_FIRMWARE",
+        [CONFIG_FIRMWARE_DEVICES] = "FIRMWARE_DEVICES",
         [CONFIG_MISSING_KEY] = "MISSING_KEY",
         [CONFIG_NO_VM] = "NO_VM",
         [CONFIG_CPU_ABSENT] = "CPU_ABSENT",

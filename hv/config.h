@@ -14,7 +14,8 @@
  *   [vm NAME]   one for each VM; NAME of a-z 0-9 -
  *     cpus       CPU numbers, 0-1,3                          required
  *     memory     size with K, M or G, a multiple of 2M       required
- *     kernel     path, relative, with / between directories  required
+ *     kernel     path, relative, with / between directories  required, or:
+ *     firmware   path of a flash image, which is begun at the reset vector
  *     load       address: the kernel is a raw image, begun there in real mode
  *     initrd     path                                        Linux only
  *     module     path, then its arguments after a blank      Multiboot only; may be given several times
@@ -99,6 +100,7 @@ struct config_vm {
     uint64_t cpus;   /* bit n: host CPU n (index into boot_info.cpus) */
     uint64_t memory; /* bytes, multiple of 2 MiB, >= CONFIG_MEMORY_MIN */
     char kernel[CONFIG_PATH_MAX];
+    bool firmware; /* `kernel` is a flash image that starts at the reset vector, from a `firmware` line */
     char initrd[CONFIG_PATH_MAX]; /* "" = none */
     char cmdline[CONFIG_CMDLINE_MAX];
     uint32_t load;                 /* 0: not given; else where a raw real-mode image goes, 0x500 .. 0x9efff */
@@ -173,6 +175,8 @@ enum config_rule {
     CONFIG_BAD_RATE,
     CONFIG_BAD_NAMESPACE,
     CONFIG_NAMESPACE_TAKEN,
+    CONFIG_KERNEL_AND_FIRMWARE,
+    CONFIG_FIRMWARE_DEVICES, /* of the machine, which a VM with firmware cannot have */
     CONFIG_MISSING_KEY,
     CONFIG_NO_VM,
     CONFIG_CPU_ABSENT,    /* config_check_machine: this machine has no such CPU */

@@ -261,10 +261,8 @@ static void access_physical(struct emulation *e, gpa_t at, unsigned size, bool w
 {
     const struct gmem *g = &e->vcpu->vm->gmem;
     bool in_hole = at.v - GUEST_PCI_HOLE < GUEST_FOUR_GIB - GUEST_PCI_HOLE; /* never RAM */
-    if (!in_hole && gmem_check(g, at, size) == STATUS_OK) {
-        write ? gmem_write(g, at, value, size) : gmem_read(g, at, value, size);
+    if (!in_hole && (write ? gmem_write(g, at, value, size) : gmem_read(g, at, value, size)) == STATUS_OK)
         return;
-    }
     struct io_req req = {.addr = at.v, .size = (uint8_t)size, .write = write, .value = *value};
     emulate_mmio_access(e->vcpu, &req);
     if (!write)

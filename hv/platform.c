@@ -1,6 +1,7 @@
 /* The PC around a VM's CPUs: which devices there are, in which order they start, where they answer. */
 #include "hv/clock.h"
 #include "hv/console.h"
+#include "hv/flash.h"
 #include "hv/guest/layout.h"
 #include "hv/lib/log.h"
 #include "hv/vm.h"
@@ -74,12 +75,12 @@ struct platform_row {
         offsetof(struct platform, member), &(device_ops)                                                     \
     }
 static const struct platform_row rows[] = {
-    ROW(pic.dev, pic_ops),         ROW(ioapic.dev, ioapic_ops),   ROW(pit.dev, pit_ops),
-    ROW(rtc.dev, rtc_ops),         ROW(kbd.dev, kbd_ops),         ROW(uart.dev, uart_ops),
-    ROW(acpi_pm.dev, acpi_pm_ops), ROW(sysctl.dev, sysctl_ops),   ROW(pci.ports, pci_host_port_ops),
-    ROW(hpet.dev, hpet_ops),       ROW(testdev.dev, testdev_ops), ROW(fw_cfg.dev, fw_cfg_ops),
+    ROW(pic.dev, pic_ops),         ROW(ioapic.dev, ioapic_ops), ROW(pit.dev, pit_ops),
+    ROW(rtc.dev, rtc_ops),         ROW(kbd.dev, kbd_ops),       ROW(uart.dev, uart_ops),
+    ROW(acpi_pm.dev, acpi_pm_ops), ROW(sysctl.dev, sysctl_ops), ROW(pci.ports, pci_host_port_ops),
+    ROW(hpet.dev, hpet_ops),       ROW(fw_cfg.dev, fw_cfg_ops), ROW(testdev.dev, testdev_ops),
 };
-#define COMPAT_ROWS 2u
+#define OPTIONAL_ROWS 2u /* fw_cfg, for both kinds of VMs that have more, and testdev */
 
 static struct vdev *row_device(struct platform *p, const struct platform_row *row)
 {
@@ -115,13 +116,16 @@ static const struct platform_ports ports[] = {
     PORTS(pci.ports, PCI_HOST_PORT_ADDRESS + 2, 2),
     PORTS(pci.ports, PCI_HOST_PORT_DATA, 4),
 };
+static const struct platform_ports fw_cfg_ports[] = {
+    PORTS(fw_cfg.dev, FW_CFG_PORT, FW_CFG_PORT_COUNT),
+};
 static const struct platform_ports compat_ports[] = {
     PORTS(testdev.dev, TESTDEV_ECHO_PORT, TESTDEV_WIDE_PORTS),
     PORTS(testdev.dev, TESTDEV_FLUSH_PORT, TESTDEV_WIDE_PORTS),
     PORTS(testdev.dev, TESTDEV_DEBUG_PORT, 1),
+    PORTS(testdev.dev, TESTDEV_BIOS_PORT, 1),
     PORTS(testdev.dev, TESTDEV_EXIT_PORT, TESTDEV_WIDE_PORTS),
     PORTS(testdev.dev, TESTDEV_IRQ_PORT, TESTDEV_LINES),
-    PORTS(fw_cfg.dev, FW_CFG_PORT, FW_CFG_PORT_COUNT),
 };
 
 /* The earliest deadline of all devices, as the host's TSC, for vCPU 0. */
@@ -216,13 +220,15 @@ enum status platform_init(struct vm *vm)
     p->pic.output_changed = pic_output_changed;
     p->pic.output_ctx = vm;
     p->next_timer_tsc = UINT64_MAX;
-    p->device_count = ARRAY_SIZE(rows) - (has_compat(vm) ? 0 : COMPAT_ROWS);
+    p->device_count = ARRAY_SIZE(rows) - OPTIONAL_ROWS + (has_compat(vm) ? 2 : vm_has_firmware(vm) ? 1 : 0);
     p->testdev.leave = testdev_leave;
     p->testdev.leave_ctx = vm;
     p->fw_cfg.cpus = (uint16_t)vm->vcpu_count;
     p->fw_cfg.ram_size = vm->layout.memory;
     ioapic_connect(&p->ioapic, deliver_message, vm);
     pci_host_setup(&p->pci, GUEST_ECAM);
+    if (vm_has_firmware(vm)) /* the bus is empty, so there is room */
+        (void)i440fx_setup(&p->chipset, &p->pci, flash_changed, vm);
     p->pci.ecam = (struct vdev){.ops = &pci_host_ecam_ops, .env = &p->env, .deadline_ns = VDEV_NEVER};
     for (unsigned i = 0; i < p->device_count; i++) {
         struct vdev *dev = row_device(p, &rows[i]);
@@ -236,6 +242,10 @@ enum status platform_init(struct vm *vm)
     enum status s = claim_ports(vm, ports, ARRAY_SIZE(ports));
     if (s == STATUS_OK && has_compat(vm))
         s = claim_ports(vm, compat_ports, ARRAY_SIZE(compat_ports));
+    if (s == STATUS_OK && (has_compat(vm) || vm_has_firmware(vm)))
+        s = claim_ports(vm, fw_cfg_ports, ARRAY_SIZE(fw_cfg_ports));
+    if (s == STATUS_OK && vm_has_firmware(vm))
+        s = flash_claim(vm);
     if (s == STATUS_OK && has_compat(vm))
         s = bus_add_mmio(&vm->bus, TESTDEV_RAM, TESTDEV_RAM_SIZE, &p->testdev.dev);
     if (s == STATUS_OK)
@@ -261,6 +271,8 @@ void platform_reset(struct vm *vm)
     uint64_t low = vm->layout.low_end;
     uint64_t high = vm->layout.high_end > GUEST_FOUR_GIB ? vm->layout.high_end - GUEST_FOUR_GIB : 0;
     rtc_set_memory(&p->rtc, low, high);
+    if (vm_has_firmware(vm))
+        rtc_set_boot(&p->rtc, vm->vcpu_count);
     update_next_timer(vm);
     spin_unlock(&vm->devices);
 }

@@ -214,7 +214,7 @@ static void wait_for_sipi(struct vcpu *vcpu)
 }
 
 /* INIT. The boot processor goes to the reset vector, where firmware would look whether this is a warm reset,
- * and start the machine anew when it is not. False: the VM is stopping. */
+ * and start the machine anew when it is not; a VM's own firmware looks itself. False: the VM is stopping. */
 static bool take_init(struct vcpu *vcpu)
 {
     uint16_t segment = 0, offset = 0;
@@ -225,7 +225,7 @@ static bool take_init(struct vcpu *vcpu)
         return false;
     }
     vcpu_reset(vcpu, true);
-    if (vcpu->id == 0)
+    if (vcpu->id == 0 && !vm_has_firmware(vcpu->vm))
         vcpu_start_real_mode(vcpu, segment, offset);
     return true;
 }

@@ -3,6 +3,7 @@
 #include "hv/warm_reset.h"
 #include "arch/x86/virt.h"
 #include "hv/clock.h"
+#include "hv/flash.h"
 #include "hv/core.h"
 #include "hv/guest/acpi_build.h"
 #include "hv/guest/pci_place.h"
@@ -55,6 +56,8 @@ static enum status create_memory(struct vm *vm, char *why, size_t why_size)
         const struct gmem_extent *e = &vm->gmem.extents[i];
         s = ept_map(&vm->ept, gpa(e->gpa), hpa(e->hpa), e->size, EPT_READ | EPT_WRITE | EPT_EXEC, EPT_WB);
     }
+    if (s == STATUS_OK && vm_has_firmware(vm))
+        s = flash_create(vm);
     if (s != STATUS_OK)
         fmt_format(why, why_size, "its memory cannot be mapped: %s", status_name(s));
     vm->layout = layout;
@@ -275,11 +278,24 @@ static void find_files(struct vm *vm, struct guest_files *files)
         .module_count = vm->config->module_count,
         .cmdline = vm->config->cmdline,
         .load = vm->config->load,
+        .flash_max = guest_flash_max(vm->config),
     };
     for (uint32_t i = 0; i < files->module_count; i++) {
         files->modules[i].source = source_of(&info->modules[vm->id][i]);
         guest_module_string(&vm->config->modules[i], files->modules[i].string);
     }
+}
+
+/* The image is where it is for all lives, and cannot be changed; RAM is the firmware's to fill. */
+static enum status load_firmware(struct vm *vm, const struct acpi_build *params, char *why, size_t why_size)
+{
+    struct platform *p = &vm->platform;
+    enum status s = firmware_build(params, &vm->layout, vm->acpi, ACPI_BUILD_SIZE, p->files);
+    if (s != STATUS_OK)
+        fmt_format(why, why_size, "what its firmware is told cannot be built: %s", status_name(s));
+    p->fw_cfg.files = p->files;
+    p->fw_cfg.file_count = s == STATUS_OK ? FIRMWARE_FILES : 0;
+    return s;
 }
 
 enum status vm_load(struct vm *vm, char *why, size_t why_size)
@@ -296,6 +312,9 @@ enum status vm_load(struct vm *vm, char *why, size_t why_size)
     if (s != STATUS_OK)
         return s;
     memset(vm->acpi, 0, ACPI_BUILD_SIZE);
+    guest_entry(&vm->image, &vm->entry);
+    if (vm_has_firmware(vm))
+        return load_firmware(vm, &params, why, why_size);
     s = acpi_build(&params, vm->acpi, ACPI_BUILD_SIZE, &built);
     if (s == STATUS_OK)
         s = guest_load(&vm->image, &files, &vm->gmem, built.rsdp);
@@ -307,7 +326,6 @@ enum status vm_load(struct vm *vm, char *why, size_t why_size)
         s = warm_reset_write_rom(vm);
     if (s != STATUS_OK)
         fmt_format(why, why_size, "its images cannot be loaded: %s", status_name(s));
-    guest_entry(&vm->image, &vm->entry);
     return s;
 }
 
@@ -348,7 +366,7 @@ static void apply_entry(struct vcpu *vcpu, const struct guest_entry *entry)
 void vm_begin_vcpu(struct vcpu *vcpu)
 {
     vcpu_reset(vcpu, false);
-    if (vcpu->id == 0)
+    if (vcpu->id == 0 && !vcpu->vm->entry.reset_vector)
         apply_entry(vcpu, &vcpu->vm->entry);
     vcpu_update_deadline(vcpu);
 }

@@ -10,6 +10,7 @@
 #include "drivers/vdev/acpi_pm.h"
 #include "drivers/vdev/fw_cfg.h"
 #include "drivers/vdev/hpet.h"
+#include "drivers/vdev/i440fx.h"
 #include "drivers/vdev/ioapic.h"
 #include "drivers/vdev/kbd.h"
 #include "drivers/vdev/pci_host.h"
@@ -46,8 +47,11 @@ struct platform {
     struct acpi_pm acpi_pm;
     struct ioapic ioapic;
     struct pci_host pci;
-    struct testdev testdev; /* compat = qemu, as is: */
-    struct fw_cfg fw_cfg;
+    struct fw_cfg fw_cfg; /* compat = qemu, or a firmware */
+    struct fw_cfg_file files[FIRMWARE_FILES];
+    struct testdev testdev; /* compat = qemu */
+    struct i440fx chipset;  /* a firmware, as is: */
+    struct vdev flash;
     uint32_t device_count; /* C. of the devices in start-up order, those that this VM has */
     struct vdev_env env;
     struct vdev_env legacy_env; /* of PIT and RTC, whose lines the HPET may take over */
@@ -78,8 +82,8 @@ struct vm {
 
     struct pmem_extent extents[PMEM_MAX_EXTENTS]; /* C. its memory as it came from pmem */
     uint32_t extent_count;                        /* C */
-    struct gmem gmem;                             /* C */
-    struct ept ept;                               /* C, but for assigned devices' registers: devices */
+    struct gmem gmem; /* C, but for what a firmware's ROM area shows: devices */
+    struct ept ept;   /* C, but for that and assigned devices' registers: devices */
     struct cpuid_table cpuid;                     /* C */
     uint64_t xcr0_allowed;                        /* C */
 
@@ -87,7 +91,7 @@ struct vm {
     struct guest_image image;   /* C while running. what its files are, and where they go */
     struct guest_entry entry;   /* C while running. how vCPU 0 begins */
     struct vm_assign *assign;   /* C. devices of the machine that it has; NULL: none */
-    uint8_t *acpi;              /* C. ACPI_BUILD_SIZE bytes in which its tables are built */
+    uint8_t *acpi;              /* C while running. ACPI_BUILD_SIZE bytes in which its tables are built */
     uint64_t start_tsc;         /* C while running: host TSC when the VM's time was 0 */
     int64_t start_wall;         /* C while running: UTC seconds at that moment */
 
@@ -145,6 +149,12 @@ bool vm_is_starting(const struct vm *vm);
 void vm_prepare(struct vcpu *vcpu);
 /* A vCPU has left its loop; the last one decides what becomes of the VM. */
 void vm_vcpu_left(struct vcpu *vcpu);
+
+/* Does it begin with a firmware of its own? */
+static inline bool vm_has_firmware(const struct vm *vm)
+{
+    return vm->config->firmware;
+}
 
 /* Guest time. */
 uint64_t vm_now_ns(const struct vm *vm);

@@ -261,7 +261,7 @@ enum status vm_assign_start(struct vm *vm, char *why, size_t size)
 {
     char reason[160] = "";
     /* What a receipt will say: nothing of the last life is left that a device could bring to light. */
-    HOST_ASSERT(!vm->assign || __atomic_load_n(&vm->zeroed, __ATOMIC_ACQUIRE) >= gmem_size(&vm->gmem));
+    HOST_ASSERT(!vm->assign || __atomic_load_n(&vm->zeroed, __ATOMIC_ACQUIRE) >= vm->layout.memory);
     for (uint32_t i = 0; vm->assign && i < vm->assign->count; i++) {
         struct vm_device *d = &vm->assign->devices[i];
         enum status s = assign_take(&d->assign, reason, sizeof(reason));

@@ -42,7 +42,7 @@ static void post(struct vcpu *vcpu)
 
 static bool all_zeroed(const struct vm *vm)
 {
-    return __atomic_load_n(&vm->zeroed, __ATOMIC_ACQUIRE) >= gmem_size(&vm->gmem);
+    return __atomic_load_n(&vm->zeroed, __ATOMIC_ACQUIRE) >= vm->layout.memory;
 }
 
 /* A VM that is started after it was stopped had its plug pulled: nothing of its last life is left. (One that
@@ -150,14 +150,14 @@ void vm_leave(struct vm *vm, uint32_t code)
 static void zero_piece(const struct vm *vm, uint64_t from, uint64_t to)
 {
     uint64_t base = 0;
-    for (uint32_t i = 0; i < vm->gmem.count; i++) {
-        const struct gmem_extent *e = &vm->gmem.extents[i];
+    for (uint32_t i = 0; i < vm->extent_count; i++) {
+        const struct pmem_extent *e = &vm->extents[i];
         uint64_t start = from > base ? from - base : 0;
         uint64_t end = to > base ? to - base : 0;
         if (end > e->size)
             end = e->size;
         if (start < end)
-            host_zero_pages(hpa(e->hpa + start), (end - start) / PAGE_SIZE);
+            host_zero_pages(hpa(e->base + start), (end - start) / PAGE_SIZE);
         base += e->size;
     }
 }

@@ -24,7 +24,11 @@ bool warm_reset(struct vm *vm)
 bool warm_reset_take(struct vm *vm, uint16_t *segment, uint16_t *offset)
 {
     uint16_t vector[2];
-    if (!wanted(vm) || gmem_read(&vm->gmem, gpa(VECTOR), vector, sizeof(vector)) != STATUS_OK)
+    if (!wanted(vm))
+        return false;
+    if (vm_has_firmware(vm))
+        return true;
+    if (gmem_read(&vm->gmem, gpa(VECTOR), vector, sizeof(vector)) != STATUS_OK)
         return false;
     __atomic_store_n(&vm->platform.rtc.cmos[RTC_SHUTDOWN], 0, __ATOMIC_RELEASE);
     *offset = vector[0];

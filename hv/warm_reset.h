@@ -13,7 +13,8 @@ struct vm;
  * is to start anew. Any CPU. */
 bool warm_reset(struct vm *vm);
 /* An INIT has reached the boot processor. True: it goes on at segment:offset, and the code is cleared as a
- * BIOS does it: the next reset is an ordinary one. */
+ * BIOS does it: the next reset is an ordinary one. (A firmware of its own does that, from the reset vector
+ * on.) */
 bool warm_reset_take(struct vm *vm, uint16_t *segment, uint16_t *offset);
 
 /* What a program finds that jumps to the reset vector itself, FFFF:0000: a few instructions that reset the

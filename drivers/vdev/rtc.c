@@ -21,9 +21,13 @@ enum rtc_reg {
     CMOS_EXTENDED_KIB = 0x17, /* 2 bytes, copied to 0x30 */
     CMOS_CHECKSUM = 0x2e,     /* of 0x10..0x2d, high byte first */
     CMOS_EXTENDED_KIB2 = 0x30,
-    CMOS_ABOVE_16M = 0x34, /* 2 bytes, in 64 KiB */
-    CMOS_ABOVE_4G = 0x5b,  /* 3 bytes, in 64 KiB */
+    CMOS_ABOVE_16M = 0x34,  /* 2 bytes, in 64 KiB */
+    CMOS_BOOT_ORDER = 0x3d, /* Bochs: 4 bits each, the first choice lowest */
+    CMOS_ABOVE_4G = 0x5b,   /* 3 bytes, in 64 KiB */
+    CMOS_PROCESSORS = 0x5f, /* Bochs: without the first one */
 };
+#define BOOT_HARD_DISK 2u
+#define BOOT_CD        3u
 #define CMOS_SUM_FIRST 0x10u
 #define CMOS_SUM_LAST  0x2du
 
@@ -465,6 +469,12 @@ void rtc_set_memory(struct rtc *r, uint64_t below_4g, uint64_t above_4g)
         sum += r->cmos[i];
     r->cmos[CMOS_CHECKSUM] = (uint8_t)(sum >> 8);
     r->cmos[CMOS_CHECKSUM + 1] = (uint8_t)sum;
+}
+
+void rtc_set_boot(struct rtc *r, unsigned processors)
+{
+    r->cmos[CMOS_BOOT_ORDER] = BOOT_HARD_DISK | BOOT_CD << 4;
+    r->cmos[CMOS_PROCESSORS] = (uint8_t)(processors - 1);
 }
 
 /* Takes the time from the wall clock. Where the two agree, the clock runs on undisturbed: whole seconds are

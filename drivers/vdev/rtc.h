@@ -32,3 +32,6 @@ extern const struct vdev_ops rtc_ops;
 /* Tells firmware and old kernels the memory size through CMOS: bytes below 4 GiB, and from 4 GiB on. Call
  * after init. */
 void rtc_set_memory(struct rtc *rtc, uint64_t below_4g, uint64_t above_4g);
+/* Tells a firmware made for Bochs or QEMU how many processors there are (1..256), and to boot from a hard
+ * disk, then from a CD. Call after init. */
+void rtc_set_boot(struct rtc *rtc, unsigned processors);

@@ -50,6 +50,20 @@ static void access_debug(struct testdev *t, struct io_req *req)
         req->value = DEBUG_PRESENT;
 }
 
+static void access_bios(struct testdev *t, struct io_req *req)
+{
+    if (!req->write) {
+        req->value = DEBUG_PRESENT;
+        return;
+    }
+    t->line[t->line_length++] = (uint8_t)req->value;
+    if ((uint8_t)req->value != '\n' && t->line_length < TESTDEV_LINE_MAX)
+        return;
+    for (unsigned i = 0; i < t->line_length; i++)
+        t->dev.env->console_put(t->dev.env->ctx, t->line[i]);
+    t->line_length = 0;
+}
+
 static void access_exit(struct testdev *t, struct io_req *req)
 {
     if (req->write)
@@ -69,6 +83,8 @@ static void testdev_access(struct vdev *dev, struct io_req *req)
         access_exit(t, req);
     else if (within(req, TESTDEV_DEBUG_PORT, 1))
         access_debug(t, req);
+    else if (within(req, TESTDEV_BIOS_PORT, 1))
+        access_bios(t, req);
     else if (within(req, TESTDEV_IRQ_PORT, TESTDEV_LINES))
         access_line(t, req);
     else if (!req->write) /* and the flush port: nested translations are never stale, there is nothing to do
@@ -83,6 +99,7 @@ static void testdev_reset(struct vdev *dev)
         if (t->lines >> line & 1)
             set_line(t, line, false);
     memset(t->echo, 0, sizeof(t->echo));
+    t->line_length = 0;
     memset(t->ram, 0, TESTDEV_RAM_SIZE);
 }
 

@@ -2,9 +2,10 @@
  *   0xe0..0xe3      pc-testdev: a 32-bit register that reads back what was written, in any part
  *   0xe4..0xe7      pc-testdev: flushes a page's translation
  *   0xe9            isa-debugcon: bytes for the VM's console; reads 0xe9
- *   0xf4..0xf7      isa-debug-exit: a write ends the VM with a code; reads 0
- *   0x2000..0x2017  pc-testdev: level of interrupt line n
- *   0xff000000, 64 KiB  pc-testdev: memory that is reached by emulated accesses only */
+ *   0x402           the same for a firmware's own messages, shown line by line: it writes to a screen
+ * meanwhile 0xf4..0xf7      isa-debug-exit: a write ends the VM with a code; reads 0 0x2000..0x2017
+ * pc-testdev: level of interrupt line n 0xff000000, 64 KiB  pc-testdev: memory that is reached by emulated
+ * accesses only */
 #pragma once
 
 #include "drivers/vdev/vdev.h"
@@ -12,6 +13,8 @@
 #define TESTDEV_ECHO_PORT  0xe0u
 #define TESTDEV_FLUSH_PORT 0xe4u
 #define TESTDEV_DEBUG_PORT 0xe9u
+#define TESTDEV_BIOS_PORT  0x402u
+#define TESTDEV_LINE_MAX   128u
 #define TESTDEV_EXIT_PORT  0xf4u
 #define TESTDEV_WIDE_PORTS 4u /* at each of the echo, flush and exit ports */
 #define TESTDEV_IRQ_PORT   0x2000u
@@ -24,8 +27,10 @@ struct testdev {
     uint8_t *ram; /* TESTDEV_RAM_SIZE bytes; set before init */
     void (*leave)(void *ctx, uint32_t code);
     void *leave_ctx;
-    uint32_t lines; /* bit n: line n is held high */
+    uint32_t lines; /* bit n: interrupt line n is held high */
     uint8_t echo[TESTDEV_WIDE_PORTS];
+    uint8_t line_length;
+    uint8_t line[TESTDEV_LINE_MAX]; /* of the firmware's messages, as far as it is known */
 };
 
 extern const struct vdev_ops testdev_ops;

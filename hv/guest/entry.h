@@ -1,5 +1,5 @@
-/* How vCPU 0 begins, whatever kind of guest it is. In real mode at cs:rip, all else as after a reset; or with
- * flat segments: base 0, limit 4 GiB. */
+/* How vCPU 0 begins, whatever kind of guest it is. As after a reset; in real mode at cs:rip, all else as
+ * after a reset; or with flat segments: base 0, limit 4 GiB. */
 #pragma once
 
 #include "hv/guest/source.h"
@@ -12,6 +12,7 @@ struct guest_entry {
     uint64_t gdt_base;
     uint16_t gdt_limit;
     uint16_t cs, ds;          /* selectors; `ds` is that of all data segments */
+    bool reset_vector;        /* nothing else counts */
     bool real_mode;           /* only cs, rip, rsp and gpr count */
     bool long_mode;           /* CS is a 64-bit segment; else a 32-bit one */
     uint64_t gpr[GUEST_GPRS]; /* RSP's place is not used */

@@ -1,4 +1,5 @@
 #include "hv/guest/image.h"
+#include "drivers/vdev/testdev.h"
 #include "hv/guest/elf.h"
 #include "hv/lib/fmt.h"
 #include "hv/lib/string.h"
@@ -164,11 +165,33 @@ static enum status prepare_raw(const struct guest_files *files, struct guest_ima
     return raw_check(&files->kernel, files->load, why, why_size);
 }
 
+uint32_t guest_flash_max(const struct config_vm *vm)
+{
+    if (!vm->firmware)
+        return 0;
+    /* pc-testdev's memory at 0xff000000 lies where the largest images would begin. */
+    return (uint32_t)(FIRMWARE_MAX - (vm->compat == COMPAT_QEMU ? TESTDEV_RAM_SIZE : 0));
+}
+STATIC_ASSERT(TESTDEV_RAM == GUEST_FOUR_GIB - FIRMWARE_MAX, "the test device lies at the very bottom");
+
+static enum status prepare_firmware(const struct guest_files *files, struct guest_image *out, char *why,
+                                    size_t why_size)
+{
+    out->format = GUEST_FIRMWARE;
+    if (files->initrd.size || files->module_count || files->cmdline[0] || files->load)
+        return fmt_refuse(why, why_size, ERR_UNSUPPORTED,
+                          "a firmware takes no load address, initrd, modules or command line: what it starts "
+                          "is on a disk");
+    return firmware_check(files->kernel.size, files->flash_max, why, why_size);
+}
+
 enum status guest_prepare(const struct guest_files *files, const struct guest_layout *layout,
                           struct guest_image *out, char *why, size_t why_size)
 {
     memset(out, 0, sizeof(*out));
     out->layout = *layout;
+    if (files->flash_max)
+        return prepare_firmware(files, out, why, why_size);
     if (files->load)
         return prepare_raw(files, out, why, why_size);
     enum status s = guest_recognise(&files->kernel, &out->format, why, why_size);
@@ -208,6 +231,8 @@ enum status guest_load(const struct guest_image *image, const struct guest_files
         return multiboot2_load(plan, elf, g, &files->kernel, files->modules, files->cmdline);
     case GUEST_MULTIBOOT:
         return multiboot_load(plan, elf, g, &files->kernel, files->modules, files->cmdline);
+    case GUEST_FIRMWARE:
+        return STATUS_OK; /* hv/flash.h shows it to the guest */
     }
     return ERR_INVALID;
 }
@@ -234,6 +259,9 @@ void guest_entry(const struct guest_image *image, struct guest_entry *out)
         return;
     case GUEST_MULTIBOOT:
         multiboot_entry_state(&image->multiboot.image, out);
+        return;
+    case GUEST_FIRMWARE:
+        *out = (struct guest_entry){.reset_vector = true};
         return;
     }
 }

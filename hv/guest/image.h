@@ -3,13 +3,14 @@
 #pragma once
 
 #include "hv/guest/entry.h"
+#include "hv/guest/firmware.h"
 #include "hv/guest/linux.h"
 #include "hv/guest/multiboot.h"
 #include "hv/guest/multiboot2.h"
 #include "hv/guest/pvh.h"
 #include "hv/guest/raw.h"
 
-enum guest_format { GUEST_LINUX, GUEST_MULTIBOOT, GUEST_MULTIBOOT2, GUEST_PVH, GUEST_RAW };
+enum guest_format { GUEST_LINUX, GUEST_MULTIBOOT, GUEST_MULTIBOOT2, GUEST_PVH, GUEST_RAW, GUEST_FIRMWARE };
 
 /* A VM's pristine files. */
 struct guest_files {
@@ -18,6 +19,7 @@ struct guest_files {
     struct multiboot_module modules[CONFIG_MAX_MODULES];
     const char *cmdline;
     uint32_t load; /* the kernel is a raw real-mode image for this address; 0: it says itself what it is */
+    uint32_t flash_max; /* the kernel is a firmware, of at most so many bytes; 0: it is none */
 };
 
 /* What was found in them, and where everything goes. */
@@ -36,6 +38,9 @@ struct guest_image {
         uint32_t load; /* GUEST_RAW */
     };
 };
+
+/* `flash_max` of a VM's files. */
+uint32_t guest_flash_max(const struct config_vm *vm);
 
 /* What kind of kernel is it? ERR_INVALID with a sentence in `why` that names what was found instead. Only the
  * header is looked for; what it says is checked by guest_prepare(). */

@@ -4,7 +4,7 @@ import re
 
 import ui
 
-FILE_KEYS = ("kernel", "initrd", "module")
+FILE_KEYS = ("kernel", "firmware", "initrd", "module")
 
 
 def files(path):

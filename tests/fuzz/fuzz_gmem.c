@@ -58,7 +58,6 @@ static void add(struct gmem *g, unsigned at, unsigned to, unsigned n)
 
 static void verify(const struct gmem *g)
 {
-    uint64_t ram = 0;
     for (uint32_t i = 0; i < SIZE; i += 4096) {
         hpa_t h;
         uint64_t left;
@@ -68,9 +67,7 @@ static void verify(const struct gmem *g)
             continue;
         CHECK(h.v == (host_page_of[i / 4096] - 1) * 4096ull + 5);
         CHECK(memcmp(model + i, host + h.v - 5, 4096) == 0);
-        ram += 4096;
     }
-    CHECK(gmem_size(g) == ram);
 }
 
 static void one_access(const struct gmem *g, const uint8_t *d)

@@ -175,7 +175,8 @@ static void test_create(void **state)
         assert_int_equal(v->lapic.is_bsp, i == 0);
         assert_int_equal(fake_vcpu(v)->creates, 1);
     }
-    assert_int_equal(gmem_size(&vm.gmem), 64 * MIB - 128 * 1024);
+    assert_int_equal(gmem_check(&vm.gmem, gpa(0xc0000), 64 * MIB - 0xc0000), STATUS_OK);
+    assert_int_equal(gmem_check(&vm.gmem, gpa(64 * MIB), 1), ERR_RANGE);
     assert_int_equal(gmem_check(&vm.gmem, gpa(0xa0000), 1), ERR_RANGE);
     assert_int_equal(vm.state, VM_CREATED);
     assert_non_null(bus_find_port(&vm.bus, 0x3f8, 1));

@@ -120,9 +120,12 @@ static void check_vm(struct checker *c, const struct config_vm *vm)
 {
     struct named_file kernel = {.name = vm->kernel, .line = vm->kernel_line, .column = vm->kernel_column};
     struct named_file initrd = {.name = vm->initrd, .line = vm->initrd_line, .column = vm->initrd_column};
-    struct guest_files files = {.module_count = vm->module_count, .cmdline = vm->cmdline, .load = vm->load};
+    struct guest_files files = {.module_count = vm->module_count,
+                                .cmdline = vm->cmdline,
+                                .load = vm->load,
+                                .flash_max = guest_flash_max(vm)};
 
-    bool good = open_named(c, &kernel, "kernel");
+    bool good = open_named(c, &kernel, vm->firmware ? "firmware" : "kernel");
     if (vm->initrd[0])
         good = measure(c, initrd, "initrd", &files.initrd.size) && good;
     for (uint32_t i = 0; i < vm->module_count; i++) {
