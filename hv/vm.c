@@ -2,6 +2,7 @@
 #include "hv/vm.h"
 #include "hv/warm_reset.h"
 #include "arch/x86/virt.h"
+#include "hv/bios.h"
 #include "hv/clock.h"
 #include "hv/flash.h"
 #include "hv/core.h"
@@ -324,6 +325,8 @@ enum status vm_load(struct vm *vm, char *why, size_t why_size)
         s = guest_put_rsdp(&vm->image, &vm->gmem, built.rsdp);
     if (s == STATUS_OK)
         s = warm_reset_write_rom(vm);
+    if (s == STATUS_OK && bios_was_there(&vm->image))
+        s = bios_write_vectors(vm);
     if (s != STATUS_OK)
         fmt_format(why, why_size, "its images cannot be loaded: %s", status_name(s));
     return s;
@@ -366,7 +369,10 @@ static void apply_entry(struct vcpu *vcpu, const struct guest_entry *entry)
 void vm_begin_vcpu(struct vcpu *vcpu)
 {
     vcpu_reset(vcpu, false);
-    if (vcpu->id == 0 && !vcpu->vm->entry.reset_vector)
+    if (vcpu->id == 0 && !vcpu->vm->entry.reset_vector) {
         apply_entry(vcpu, &vcpu->vm->entry);
+        if (bios_was_there(&vcpu->vm->image))
+            bios_set_devices(vcpu->vm);
+    }
     vcpu_update_deadline(vcpu);
 }

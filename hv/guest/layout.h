@@ -36,7 +36,8 @@
 /* What a loader leaves below GUEST_EBDA, for all protocols alike. No specification gives a stack; one is
  * better than none. */
 #define GUEST_BOOT_GDT       0x1000u
-#define GUEST_BOOT_STACK_TOP 0x9000u
+#define GUEST_BOOT_STACK_TOP 0x2000u
+#define GUEST_BOOT_FREE      0x2000u /* up to the next: for a kernel that wants to lie there */
 #define GUEST_BOOT_INFO      0x10000u
 
 #define GUEST_MEMORY_MIN (8ull << 20)

@@ -52,6 +52,7 @@
 
 /* What Bulkhead puts into low memory; all below GUEST_EBDA. */
 #define LOW_PAGE_TABLES 0x2000u /* PML4, PDPT, four page directories */
+#define LOW_STACK_TOP   0x9000u
 #define LOW_CMDLINE     0x20000u
 #define LOW_CMDLINE_MAX 0x10000u
 
@@ -283,7 +284,7 @@ void linux_entry_state(const struct linux_plan *plan, struct guest_entry *out)
 {
     *out = (struct guest_entry){
         .rip = plan->kernel + ENTRY_64,
-        .rsp = GUEST_BOOT_STACK_TOP,
+        .rsp = LOW_STACK_TOP,
         .rflags = RFLAGS_FIXED_1,
         .cr0 = CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_PG,
         .cr3 = plan->page_tables,

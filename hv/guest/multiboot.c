@@ -93,6 +93,13 @@ enum multiboot_found multiboot_find(const struct guest_source *file, uint32_t *o
 
 /* ---- segments ---- */
 
+/* Between the loaders' own things; programs for real mode are linked there. */
+static bool is_low(const struct multiboot_segment *s)
+{
+    return s->addr >= GUEST_BOOT_FREE && s->addr < GUEST_BOOT_INFO &&
+           s->mem_size <= GUEST_BOOT_INFO - s->addr;
+}
+
 static enum status add_segment(const struct parse *p, const struct multiboot_segment *s)
 {
     struct multiboot_image *out = p->out;
@@ -106,10 +113,12 @@ static enum status add_segment(const struct parse *p, const struct multiboot_seg
             p->why, p->why_size, ERR_INVALID,
             "the kernel's headers are damaged: a segment of %lu bytes in memory has %lu in the file",
             s->mem_size, s->file_size);
-    if (s->addr < GUEST_ONE_MIB)
-        return fmt_refuse(p->why, p->why_size, ERR_UNSUPPORTED,
-                          "the kernel wants to be loaded at 0x%lx: link it for 1 MiB (0x100000) or above",
-                          s->addr);
+    if (s->addr < GUEST_ONE_MIB && !is_low(s))
+        return fmt_refuse(
+            p->why, p->why_size, ERR_UNSUPPORTED,
+            "the kernel wants to be loaded at 0x%lx (%lu bytes): link it for 1 MiB (0x100000) or above, "
+            "or for 0x%x to 0x%x",
+            s->addr, s->mem_size, GUEST_BOOT_FREE, GUEST_BOOT_INFO);
     if (s->addr >= GUEST_FOUR_GIB || s->mem_size > GUEST_FOUR_GIB - s->addr)
         return fmt_refuse(p->why, p->why_size, ERR_UNSUPPORTED,
                           "the kernel wants to be loaded at 0x%lx (%lu bytes), which is not below 4 GiB",
@@ -273,7 +282,7 @@ enum status multiboot_plan(const struct multiboot_image *image, const struct gue
                            struct multiboot_plan *out, char *why, size_t why_size)
 {
     struct parse p = {.why = why, .why_size = why_size};
-    uint64_t at = align_up(image->end, PAGE_SIZE);
+    uint64_t at = align_up(image->end > GUEST_ONE_MIB ? image->end : GUEST_ONE_MIB, PAGE_SIZE);
 
     memset(out, 0, sizeof(*out));
     out->layout = *layout;

@@ -1,6 +1,7 @@
 /* Guests by the Multiboot specification 0.6.96. Finding and checking the header and placing everything is
  * arithmetic on what a source gives; loading copies from the pristine files, so it can be repeated for every
- * restart. What the guest is told lies below 640 KiB; kernels and modules lie from 1 MiB on, below 3 GiB. */
+ * restart. What the guest is told lies below 640 KiB; kernels and modules lie from 1 MiB on, below 3 GiB;
+ * parts of a kernel may lie between GUEST_BOOT_FREE and GUEST_BOOT_INFO, for real mode. */
 #pragma once
 
 #include "hv/config.h"
@@ -16,7 +17,7 @@
 
 enum multiboot_kind { MULTIBOOT_ELF32, MULTIBOOT_ELF64, MULTIBOOT_ADDRESSES };
 
-/* All within the file, in [1 MiB, 4 GiB), not overlapping. */
+/* All within the file, in [1 MiB, 4 GiB) or [GUEST_BOOT_FREE, GUEST_BOOT_INFO), not overlapping. */
 struct multiboot_segment {
     uint64_t addr;
     uint64_t file_offset, file_size; /* bytes; file_size <= mem_size, the rest is zeroed */

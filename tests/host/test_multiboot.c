@@ -249,11 +249,33 @@ static void test_bad_addresses(void **state)
     w(0x60 + 20, 0x3000, 4);
     w(0x60 + 24, 0x3000, 4);
     w(0x60 + 28, 0x80, 4);
-    expect(ERR_UNSUPPORTED, "loaded at 0x0: link it for 1 MiB");
+    expect(ERR_UNSUPPORTED,
+           "loaded at 0x0 (12288 bytes): link it for 1 MiB (0x100000) or above, or for 0x2000 to 0x10000");
     make_addresses();
     memset(file + 0x60, 0, 32);
     header(8192 - 12, 0x10000);
     expect(ERR_INVALID, "cut off");
+}
+
+/* Programs for real mode: between what loaders keep below 64 KiB, and not a byte further. */
+static void test_low(void **state)
+{
+    static const struct {
+        uint32_t load, size;
+        bool good;
+    } rows[] = {{0x2000, 0x4000, true},  {0x8000, 0x8000, true},  {0x1ff0, 0x1000, false},
+                {0x8000, 0x8001, false}, {0xd000, 0x3001, false}, {0x10000, 0x1000, false},
+                {0xffffc, 0x1000, false}};
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        make_addresses();
+        w(0x60 + 12, rows[i].load + 0x40, 4);
+        w(0x60 + 16, rows[i].load, 4);
+        w(0x60 + 20, rows[i].load + 0x1000, 4);
+        w(0x60 + 24, rows[i].load + rows[i].size, 4);
+        w(0x60 + 28, rows[i].load + 0x80, 4);
+        assert_int_equal(parse(), rows[i].good ? STATUS_OK : ERR_UNSUPPORTED);
+    }
 }
 
 static void test_header_search(void **state)
@@ -617,6 +639,7 @@ int main(void)
         cmocka_unit_test_setup(test_addresses, setup),
         cmocka_unit_test_setup(test_bad_addresses, setup),
         cmocka_unit_test_setup(test_header_search, setup),
+        cmocka_unit_test_setup(test_low, setup),
         cmocka_unit_test_setup(test_header_flags, setup),
         cmocka_unit_test_setup(test_bad_elf, setup),
         cmocka_unit_test_setup(test_truncated_at_every_place, setup),
