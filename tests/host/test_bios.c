@@ -33,11 +33,9 @@ static uint8_t in(uint16_t port)
 static void test_who(void **state)
 {
     (void)state;
-    static const bool expected[] = {[GUEST_LINUX] = false,
-                                    [GUEST_MULTIBOOT] = true,
-                                    [GUEST_MULTIBOOT2] = true,
-                                    [GUEST_PVH] = false,
-                                    [GUEST_RAW] = true};
+    static const bool expected[] = {
+        [GUEST_LINUX] = false, [GUEST_MULTIBOOT] = true, [GUEST_MULTIBOOT2] = true,
+        [GUEST_PVH] = false,   [GUEST_RAW] = true,       [GUEST_FIRMWARE] = false};
     for (unsigned i = 0; i < ARRAY_SIZE(expected); i++) {
         struct guest_image image = {.format = (enum guest_format)i};
         assert_int_equal(bios_was_there(&image), expected[i]);
