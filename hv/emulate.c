@@ -1,7 +1,5 @@
-#include "hv/emulate.h"
+#include "hv/emulation.h"
 #include "arch/x86/cpu.h"
-#include "arch/x86/guest_walk.h"
-#include "arch/x86/insn.h"
 #include "arch/x86/msr.h"
 #include "arch/x86/virt.h"
 #include "hv/lib/bits.h"
@@ -19,20 +17,6 @@
 #define REFUSALS_APART 4u
 
 #define CPUID_EXT1_EDX_1G_PAGES (1u << 26)
-
-/* One instruction on its way. */
-struct emulation {
-    struct vcpu *vcpu;
-    struct walk_paging paging;
-    enum guest_mode mode;
-    bool user;
-    struct seg cs;
-    struct guest_insn *code; /* the vCPU's, kept between instructions */
-    struct fetch_memo *memo; /* while code is being fetched: the vCPU's; else NULL */
-    struct insn_regs regs;
-    /* Set when a step failed: what to answer. */
-    struct exit_result failure;
-};
 
 static bool read_entry(void *ctx, gpa_t at, void *entry, size_t size)
 {
@@ -133,7 +117,7 @@ static void stop_with_bytes(struct emulation *e, const char *why)
     e->failure = exit_stop(STOP_BAD_INSTRUCTION);
 }
 
-static void begin(struct emulation *e, struct vcpu *vcpu)
+void emulation_begin(struct emulation *e, struct vcpu *vcpu)
 {
     uint64_t cr0 = virt_get(vcpu, VIRT_CR0);
     uint64_t cr4 = virt_get(vcpu, VIRT_CR4);
@@ -189,6 +173,17 @@ static bool may_be_changing(struct vcpu *vcpu)
     return vcpu->refusals < REFUSALS;
 }
 
+/* A processor without TZCNT and LZCNT takes them for BSF and BSR (SDM volume 2). */
+static void settle_scan(struct emulation *e)
+{
+    const struct cpuid_table *cpuid = &e->vcpu->vm->cpuid;
+    struct insn *in = &e->code->insn;
+    if (in->op == INSN_TZCNT && !(cpuid->features[0].ebx & CPUID_07_EBX_BMI1))
+        in->op = INSN_BSF;
+    else if (in->op == INSN_LZCNT && !(cpuid->ext[1].ecx & CPUID_80000001_ECX_LZCNT))
+        in->op = INSN_BSR;
+}
+
 /* Fetches and decodes the instruction at RIP. False: e->failure says what to do. */
 static bool fetch(struct emulation *e)
 {
@@ -200,6 +195,8 @@ static bool fetch(struct emulation *e)
     uint64_t room = guest_code_room(e->mode, &e->cs, rip, INSN_MAX_LEN);
     switch (guest_fetch_insn(&env, e->mode, guest_insn_mode(e->mode, e->cs.access), linear, room, e->code)) {
     case STATUS_OK:
+        if (e->code->insn.op == INSN_TZCNT || e->code->insn.op == INSN_LZCNT)
+            settle_scan(e);
         return true;
     case ERR_NOT_FOUND: /* fetch_bytes has set e->failure */
         return false;
@@ -220,7 +217,7 @@ static bool fetch(struct emulation *e)
 }
 
 /* Puts the registers back and steps over the instruction, or only puts them back. */
-static struct exit_result finish(struct emulation *e, bool done)
+struct exit_result emulation_finish(struct emulation *e, bool done)
 {
     struct vcpu *vcpu = e->vcpu;
     if (e->regs.gpr[RSP] != virt_get(vcpu, VIRT_RSP))
@@ -270,7 +267,7 @@ static void access_physical(struct emulation *e, gpa_t at, unsigned size, bool w
 }
 
 /* An access by linear address, checked and translated first, byte by byte where it crosses a page. */
-static bool access_linear(struct emulation *e, gva_t linear, unsigned size, bool write, uint64_t *value)
+bool emulation_access(struct emulation *e, gva_t linear, unsigned size, bool write, uint64_t *value)
 {
     enum walk_access kind = write ? WALK_WRITE : WALK_READ;
     gpa_t first, second;
@@ -298,7 +295,7 @@ static bool access_linear(struct emulation *e, gva_t linear, unsigned size, bool
 
 /* Asks for every page of an access that is made later: reading a device is not repeatable, so nothing is read
  * while the instruction can still fault. */
-static bool probe_linear(struct emulation *e, gva_t linear, unsigned size, bool write)
+bool emulation_probe(struct emulation *e, gva_t linear, unsigned size, bool write)
 {
     enum walk_access kind = write ? WALK_WRITE : WALK_READ;
     uint64_t in_page = PAGE_SIZE - (linear.v & PAGE_MASK);
@@ -308,7 +305,7 @@ static bool probe_linear(struct emulation *e, gva_t linear, unsigned size, bool 
 }
 
 /* Segmentation of a memory operand. */
-static bool linear_of(struct emulation *e, enum seg_name name, uint64_t offset, unsigned size, bool write,
+bool emulation_linear(struct emulation *e, enum seg_name name, uint64_t offset, unsigned size, bool write,
                       gva_t *linear)
 {
     struct seg seg = {0}; /* SDM vol. 3, 3.4.4: in 64-bit mode only FS and GS have a base, and none a limit */
@@ -328,20 +325,20 @@ static bool string_element(struct emulation *e)
     bool has_source = in->op == INSN_MOVS || in->op == INSN_LODS || in->op == INSN_CMPS;
     bool stores = in->op == INSN_MOVS || in->op == INSN_STOS;
     gva_t source = gva(0), target = gva(0);
-    if (has_source && !linear_of(e, (enum seg_name)in->segment, insn_effective_offset(in, &e->regs),
-                                 in->opsize, false, &source))
+    if (has_source && !emulation_linear(e, (enum seg_name)in->segment, insn_effective_offset(in, &e->regs),
+                                        in->opsize, false, &source))
         return false;
     if (in->op != INSN_LODS &&
-        !linear_of(e, SEG_ES, insn_string_di(in, &e->regs), in->opsize, stores, &target))
+        !emulation_linear(e, SEG_ES, insn_string_di(in, &e->regs), in->opsize, stores, &target))
         return false;
-    if (has_source && in->op != INSN_LODS && !probe_linear(e, target, in->opsize, stores))
+    if (has_source && in->op != INSN_LODS && !emulation_probe(e, target, in->opsize, stores))
         return false;
-    if (has_source && !access_linear(e, source, in->opsize, false, &value))
+    if (has_source && !emulation_access(e, source, in->opsize, false, &value))
         return false;
-    if (stores && !access_linear(e, target, in->opsize, true, &value))
+    if (stores && !emulation_access(e, target, in->opsize, true, &value))
         return false;
     if (in->op == INSN_CMPS || in->op == INSN_SCAS) {
-        if (!access_linear(e, target, in->opsize, false, &other))
+        if (!emulation_access(e, target, in->opsize, false, &other))
             return false;
         insn_string_compare(in, &e->regs, value, other);
     }
@@ -358,18 +355,18 @@ static bool port_element(struct emulation *e, uint16_t port)
     struct io_req req = {.addr = port, .size = in->opsize > 4 ? 4 : in->opsize, .write = in->op == INSN_OUTS};
     gva_t linear;
     if (req.write) {
-        if (!linear_of(e, (enum seg_name)in->segment, insn_effective_offset(in, &e->regs), req.size, false,
-                       &linear) ||
-            !access_linear(e, linear, req.size, false, &req.value))
+        if (!emulation_linear(e, (enum seg_name)in->segment, insn_effective_offset(in, &e->regs), req.size,
+                              false, &linear) ||
+            !emulation_access(e, linear, req.size, false, &req.value))
             return false;
         emulate_port_access(e->vcpu, &req);
         return true;
     }
-    if (!linear_of(e, SEG_ES, insn_string_di(in, &e->regs), req.size, true, &linear) ||
-        !probe_linear(e, linear, req.size, true))
+    if (!emulation_linear(e, SEG_ES, insn_string_di(in, &e->regs), req.size, true, &linear) ||
+        !emulation_probe(e, linear, req.size, true))
         return false;
     emulate_port_access(e->vcpu, &req);
-    return access_linear(e, linear, req.size, true, &req.value);
+    return emulation_access(e, linear, req.size, true, &req.value);
 }
 
 /* Runs a string instruction for a batch. What was done before a fault stays done, as on the CPU. */
@@ -378,38 +375,18 @@ static struct exit_result run_string(struct emulation *e, bool io)
     const struct insn *in = &e->code->insn;
     uint16_t port = (uint16_t)e->regs.gpr[RDX];
     if (insn_string_count(in, &e->regs) == 0)
-        return finish(e, true);
+        return emulation_finish(e, true);
     for (unsigned i = 0; i < STRING_BATCH; i++) {
         if (!(io ? port_element(e, port) : string_element(e))) {
             struct exit_result failure = e->failure;
-            finish(e, false);
+            emulation_finish(e, false);
             return failure;
         }
         insn_string_advance(in, &e->regs, 1);
         if (!insn_string_continues(in, &e->regs))
-            return finish(e, true);
+            return emulation_finish(e, true);
     }
-    return finish(e, false);
-}
-
-/* PUSH m and POP m with the operand in a device. */
-static struct exit_result run_stack(struct emulation *e, gva_t operand)
-{
-    const struct insn *in = &e->code->insn;
-    unsigned size = in->opsize;
-    struct seg ss = virt_get_seg(e->vcpu, SEG_SS);
-    unsigned width = e->mode == GUEST_MODE_LONG ? 8 : (ss.access & SEG_ACCESS_DB) ? 4 : 2;
-    bool push = in->op == INSN_PUSH;
-    uint64_t old = e->regs.gpr[RSP], value = 0;
-    uint64_t moved = bits_low_bytes(push ? old - size : old + size, width);
-    gva_t stack;
-    if (!linear_of(e, SEG_SS, push ? moved : bits_low_bytes(old, width), size, push, &stack) ||
-        !probe_linear(e, push ? stack : operand, size, true) ||
-        !access_linear(e, push ? operand : stack, size, false, &value) ||
-        !access_linear(e, push ? stack : operand, size, true, &value))
-        return e->failure;
-    e->regs.gpr[RSP] = width == 8 ? moved : (old & ~(((uint64_t)1 << (8 * width)) - 1)) | moved;
-    return finish(e, true);
+    return emulation_finish(e, false);
 }
 
 /* Everything with one memory operand. */
@@ -425,31 +402,34 @@ static struct exit_result run_plain(struct emulation *e, const struct exit *exit
      * Otherwise (a second page, a changed instruction, read-modify-write) the tables are walked again. */
     bool same = n->linear_valid && !n->during_walk && n->linear.v == linear.v &&
                 (linear.v & PAGE_MASK) + size <= PAGE_SIZE && reads != writes && writes == n->write;
-    if (reads && writes && !probe_linear(e, linear, size, true))
+    if (reads && writes && !emulation_probe(e, linear, size, true))
         return e->failure;
     if (reads) {
         if (same)
             access_physical(e, n->address, size, false, &in_value);
-        else if (!access_linear(e, linear, size, false, &in_value))
+        else if (!emulation_access(e, linear, size, false, &in_value))
             return e->failure;
     }
-    if (insn_execute(in, &e->regs, in_value, &out_value) != STATUS_OK) {
+    enum status s = insn_execute(in, &e->regs, in_value, &out_value);
+    if (s == ERR_RANGE)
+        return exit_inject(VECTOR_DE);
+    if (s != STATUS_OK) {
         stop_with_bytes(e, insn_op_name((enum insn_op)in->op));
         return e->failure;
     }
     if (writes) {
         if (same)
             access_physical(e, n->address, size, true, &out_value);
-        else if (!access_linear(e, linear, size, true, &out_value))
+        else if (!emulation_access(e, linear, size, true, &out_value))
             return e->failure;
     }
-    return finish(e, true);
+    return emulation_finish(e, true);
 }
 
 struct exit_result emulate_mmio(struct vcpu *vcpu, const struct exit *exit)
 {
     struct emulation e;
-    begin(&e, vcpu);
+    emulation_begin(&e, vcpu);
     if (!fetch(&e))
         return e.failure;
     const struct insn *in = &e.code->insn;
@@ -461,18 +441,18 @@ struct exit_result emulate_mmio(struct vcpu *vcpu, const struct exit *exit)
     gva_t linear;
     if (!insn_memory_size(in)) /* the code changed under us: let the guest run what is there now */
         return exit_retry();
-    if (!linear_of(&e, (enum seg_name)in->segment, insn_effective_offset(in, &e.regs), insn_memory_size(in),
-                   insn_writes_memory(in), &linear))
+    if (!emulation_linear(&e, (enum seg_name)in->segment, insn_effective_offset(in, &e.regs),
+                          insn_memory_size(in), insn_writes_memory(in), &linear))
         return e.failure;
-    if (in->op == INSN_PUSH || in->op == INSN_POP)
-        return run_stack(&e, linear);
+    if (in->op >= INSN_PUSH)
+        return emulation_run_rare(&e, linear);
     return run_plain(&e, exit, linear);
 }
 
 struct exit_result emulate_string_io(struct vcpu *vcpu, const struct exit_io *io)
 {
     struct emulation e;
-    begin(&e, vcpu);
+    emulation_begin(&e, vcpu);
     if (!fetch(&e))
         return e.failure;
     /* The processor checked the guest's right to this very access; anything else is code that changed under
@@ -490,7 +470,7 @@ size_t emulate_peek_code(struct vcpu *vcpu, uint8_t *bytes, size_t size)
     struct emulation e;
     struct walk_env env = {.ctx = &e, .read = read_entry};
     size_t count = 0;
-    begin(&e, vcpu);
+    emulation_begin(&e, vcpu);
     e.paging.cr4 &= ~(CR4_SMAP | CR4_PKE); /* the report is ours: user code is shown too */
     for (; count < size; count++) {
         uint64_t at = vcpu->rip + count;

@@ -121,6 +121,14 @@ static inline uint32_t cpu_rdpkru(void)
     __asm__ volatile("rdpkru" : "=a"(value), "=d"(zero) : "c"(0));
     return value;
 }
+static inline void cpu_fxsave64(void *image)
+{
+    __asm__ volatile("fxsave64 (%0)" ::"r"(image) : "memory");
+}
+static inline void cpu_fxrstor64(const void *image)
+{
+    __asm__ volatile("fxrstor64 (%0)" ::"r"(image) : "memory");
+}
 static inline void cpu_xsave64(void *area, uint64_t mask)
 {
     __asm__ volatile("xsave64 (%0)" ::"r"(area), "a"((uint32_t)mask), "d"((uint32_t)(mask >> 32)) : "memory");

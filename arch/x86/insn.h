@@ -1,9 +1,10 @@
-/* The instruction decoder and the semantics of the few instructions that can reach emulated MMIO. Pure: bytes
+/* The instruction decoder and the semantics of the instructions that can reach emulated MMIO. Pure: bytes
  * in, description out; then operands in, result and flags out. It never touches guest state.
  *
  * insn_decode.c    prefixes, opcode tables, the rules about legality
  * insn_operands.c  ModRM, SIB, displacements, immediates; effective addresses
- * insn_execute.c   registers, results, flags */
+ * insn_execute.c   registers, results, flags
+ * insn_rare.c      the same for what drivers do not do to a device */
 #pragma once
 
 #include "hv/lib/types.h"
@@ -44,19 +45,62 @@ enum insn_op {
     INSN_BTS,
     INSN_BTR,
     INSN_BTC,
-    INSN_PUSH, /* of a memory operand (FF /6) */
-    INSN_POP,  /* to a memory operand (8F /0) */
+    INSN_ROL, /* the first one that insn_rare.c executes */
+    INSN_ROR,
+    INSN_RCL,
+    INSN_RCR,
+    INSN_SHL,
+    INSN_SHR,
+    INSN_SAR,
+    INSN_SHLD,
+    INSN_SHRD,
+    INSN_CMOV, /* on condition `detail` */
+    INSN_IMUL, /* of two or three operands */
+    INSN_MUL,  /* to DIV: of rDX:rAX, or AX */
+    INSN_IMUL_WIDE,
+    INSN_DIV,
+    INSN_IDIV,
+    INSN_BSF,
+    INSN_BSR,
+    INSN_TZCNT, /* BSF and BSR on a processor that lacks TZCNT and LZCNT */
+    INSN_LZCNT,
+    INSN_POPCNT,
+    INSN_CRC32,
+    INSN_CMPXCHG8B,
+    INSN_SET,  /* on condition `detail` */
+    INSN_PUSH, /* of a memory operand (FF /6); the first one that insn_execute() leaves to its caller */
+    INSN_CALL, /* near, through a memory operand (FF /2, FF /4) */
+    INSN_JMP,
+    INSN_CMPXCHG16B,
+    INSN_LOAD_SEG, /* MOV Sreg, m16 */
+    INSN_LMSW,
+    INSN_LGDT,
+    INSN_LIDT,
+    INSN_LLDT,
+    INSN_LTR,
+    INSN_POP,       /* to a memory operand (8F /0); the first one that only writes memory */
+    INSN_STORE_SEG, /* MOV m16, Sreg */
+    INSN_SMSW,
+    INSN_SGDT,
+    INSN_SIDT,
+    INSN_SLDT,
+    INSN_STR,
+    INSN_VECTOR, /* a move from or to an XMM or MMX register, `detail` is its enum insn_vector */
     INSN_OP_COUNT
 };
 
-enum insn_operand_kind { INSN_NONE, INSN_REG, INSN_MEM, INSN_IMM };
+enum insn_operand_kind { INSN_NONE, INSN_REG, INSN_MEM, INSN_IMM, INSN_SREG, INSN_MMX, INSN_XMM };
+
+/* Which part of the XMM register moves. A load with INSN_VECTOR_LOW clears what is above; the other two leave
+ * the other half. MMX registers move as a whole. */
+enum insn_vector { INSN_VECTOR_ALL, INSN_VECTOR_LOW, INSN_VECTOR_LOW_HALF, INSN_VECTOR_HIGH_HALF };
 
 /* Segment numbers, as in the ModRM encoding of segment registers and in enum seg_name. */
 enum insn_segment { INSN_ES, INSN_CS, INSN_SS, INSN_DS, INSN_FS, INSN_GS };
 
 struct insn_operand {
     uint8_t kind;   /* enum insn_operand_kind */
-    uint8_t size;   /* bytes: 1, 2, 4, 8 */
+    uint8_t size;   /* bytes: 1, 2, 4, 8; memory of the rare ones also 6, 10, 16 */
     uint8_t reg;    /* 0..15 */
     bool high_byte; /* AH, CH, DH, BH: reg is 0..3 */
     uint64_t imm;   /* sign-extended to 64 bits as the instruction defines; a bit offset (0F BA) is not */
@@ -76,8 +120,11 @@ struct insn {
     bool rip_relative;  /* disp counts from the next instruction */
     int8_t base, index; /* register numbers, -1 none */
     uint8_t scale;      /* 1, 2, 4, 8 */
+    uint8_t detail; /* INSN_CMOV, INSN_SET: the condition's number (SDM volume 1, appendix B); INSN_VECTOR */
+    bool aligned;   /* INSN_VECTOR: #GP where the address is not a multiple of 16 */
     int64_t disp;
     struct insn_operand dst, src;
+    struct insn_operand third; /* SHLD, SHRD: the count; IMUL: the immediate */
 };
 
 /* Decodes from `bytes` (at most 15 are looked at). ERR_RANGE: more bytes needed than given (and < 15 given).
@@ -108,11 +155,15 @@ void insn_reg_write(const struct insn_operand *op, struct insn_regs *regs, uint6
 bool insn_reads_memory(const struct insn *insn);
 bool insn_writes_memory(const struct insn *insn);
 
-/* Executes everything but string instructions, PUSH and POP (ERR_UNSUPPORTED, nothing changed): `mem_in` is
- * the memory operand's old value (when read); sets *mem_out (when written), registers and RFLAGS in regs. RIP
- * is not moved. CMPXCHG writes the old value back on inequality, as the CPU does. Flags that the SDM calls
- * undefined keep their old values: AF of AND, OR, XOR, TEST; OF, SF, AF and PF of BT, BTS, BTR, BTC. */
+/* Executes everything but string instructions and those from INSN_PUSH on (ERR_UNSUPPORTED, nothing changed):
+ * `mem_in` is the memory operand's old value (when read); sets *mem_out (when written), registers and RFLAGS
+ * in regs. RIP is not moved. CMPXCHG writes the old value back on inequality, as the CPU does. ERR_RANGE: a
+ * division that ends in #DE, nothing changed. Flags that the SDM calls undefined keep their old values: AF of
+ * AND, OR, XOR, TEST; OF, SF, AF and PF of BT, BTS, BTR, BTC; see insn_rare.c for the others. */
 enum status insn_execute(const struct insn *insn, struct insn_regs *regs, uint64_t mem_in, uint64_t *mem_out);
+
+/* CMPXCHG16B on the 16 bytes of `memory`: they, RDX:RAX and ZF are changed. */
+void insn_cmpxchg16b(struct insn_regs *regs, uint64_t memory[2]);
 
 /* String instructions, one element at a time; the caller moves the data. */
 bool insn_is_string(const struct insn *insn);

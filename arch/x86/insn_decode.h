@@ -14,17 +14,33 @@ enum insn_form {
     FORM_RM_SRC,      /* Ev, which is only read: PUSH */
     FORM_RM_IMM,      /* Ev,Iz */
     FORM_RM_IMM8,     /* Ev,Ib sign-extended */
-    FORM_RM_BIT,      /* Ev,Ib as a bit offset */
-    FORM_ACC_IMM,     /* rAX,Iz */
-    FORM_ACC_MOFFS,   /* rAX,Ov */
-    FORM_MOFFS_ACC,   /* Ov,rAX */
-    FORM_MOVS,        /* Yv,Xv */
-    FORM_CMPS,        /* Xv,Yv */
-    FORM_STOS,        /* Yv,rAX */
-    FORM_LODS,        /* rAX,Xv */
-    FORM_SCAS,        /* rAX,Yv */
-    FORM_INS,         /* Yv,DX */
-    FORM_OUTS,        /* DX,Xv */
+    FORM_RM_BIT,      /* Ev,Ib as a bit offset, or as a count */
+    FORM_RM_ONE,      /* Ev,1 */
+    FORM_RM_CL,       /* Ev,CL */
+    FORM_RM_R_IMM8,   /* Ev,Gv,Ib */
+    FORM_RM_R_CL,     /* Ev,Gv,CL */
+    FORM_R_RM_IMM,    /* Gv,Ev,Iz */
+    FORM_R_RM_IMM8,   /* Gv,Ev,Ib sign-extended */
+    FORM_CRC,         /* Gd,Eb or Gd,Ev */
+    FORM_PAIR,        /* Mp of two operands' size: CMPXCHG8B, CMPXCHG16B */
+    FORM_DST16,       /* Mw, which is only written: SMSW, SLDT, STR */
+    FORM_SRC16,       /* Mw, which is only read: LMSW, LLDT, LTR */
+    FORM_DST_SREG,    /* Mw,Sw */
+    FORM_SRC_SREG,    /* Sw,Mw */
+    FORM_DST_TABLE,   /* Ms, a limit and a base: SGDT, SIDT */
+    FORM_SRC_TABLE,   /* Ms: LGDT, LIDT */
+    FORM_VECTOR_DST,  /* an XMM or MMX register to memory, and back: struct insn_vector_row says which */
+    FORM_VECTOR_SRC,
+    FORM_ACC_IMM,   /* rAX,Iz */
+    FORM_ACC_MOFFS, /* rAX,Ov */
+    FORM_MOFFS_ACC, /* Ov,rAX */
+    FORM_MOVS,      /* Yv,Xv */
+    FORM_CMPS,      /* Xv,Yv */
+    FORM_STOS,      /* Yv,rAX */
+    FORM_LODS,      /* rAX,Xv */
+    FORM_SCAS,      /* rAX,Yv */
+    FORM_INS,       /* Yv,DX */
+    FORM_OUTS,      /* DX,Xv */
 };
 
 #define INSN_NO_SEGMENT 0xffu /* no segment-override prefix */
@@ -35,16 +51,27 @@ enum insn_form {
 #define REX_X       2u
 #define REX_B       1u
 
+/* A vector move: its 0F opcode and the 66, F2 or F3 prefix that belongs to it. */
+struct insn_vector_row {
+    uint8_t opcode, prefix; /* prefix: 0 none */
+    uint8_t store : 1, aligned : 1;
+    uint8_t detail : 2; /* enum insn_vector */
+    uint8_t kind : 4;   /* of the register: INSN_MMX, INSN_XMM */
+    uint8_t size;       /* bytes in memory; 0: 4, or 8 with REX.W */
+};
+
 /* What has been read so far. */
 struct insn_cursor {
     const uint8_t *data;
-    uint8_t pos, end;                    /* bytes read, bytes there (at most 15) */
-    uint8_t mode;                        /* enum insn_mode */
-    uint8_t rex;                         /* 0, or the whole prefix */
-    uint8_t segment;                     /* override, INSN_NO_SEGMENT: none */
-    uint8_t repeat;                      /* 0xf2 or 0xf3, the last one given */
-    bool operand_prefix, address_prefix; /* 66, 67 */
-    uint8_t mod, reg, rm;                /* ModRM, without REX */
+    uint8_t pos, end;                     /* bytes read, bytes there (at most 15) */
+    uint8_t mode;                         /* enum insn_mode */
+    uint8_t rex;                          /* 0, or the whole prefix */
+    uint8_t segment;                      /* override, INSN_NO_SEGMENT: none */
+    uint8_t repeat;                       /* 0xf2 or 0xf3, the last one given */
+    bool operand_prefix, address_prefix;  /* 66, 67 */
+    uint8_t mod, reg, rm;                 /* ModRM, without REX */
+    uint8_t condition;                    /* the opcode's, where it has one */
+    const struct insn_vector_row *vector; /* of a FORM_VECTOR_* */
 };
 
 /* With 15 bytes it is the CPU that objects to a 16th (#GP); with fewer it is the caller who has to bring

@@ -1,16 +1,9 @@
 /* What the instructions do (SDM volume 2, chapters 3 to 5, and volume 1, appendix A "EFLAGS
  * cross-reference"). */
-#include "arch/x86/insn.h"
+#include "arch/x86/insn_execute.h"
 #include "hv/lib/bits.h"
 
-#define FLAG_CF      BIT(0)
-#define FLAG_PF      BIT(2)
-#define FLAG_AF      BIT(4)
-#define FLAG_ZF      BIT(6)
-#define FLAG_SF      BIT(7)
-#define FLAG_DF      BIT(10)
-#define FLAG_OF      BIT(11)
-#define FLAGS_STATUS (FLAG_CF | FLAG_PF | FLAG_AF | FLAG_ZF | FLAG_SF | FLAG_OF)
+#define FLAG_DF BIT(10)
 
 enum { REG_AX = 0, REG_CX = 1, REG_SI = 6, REG_DI = 7 };
 
@@ -48,8 +41,8 @@ static uint64_t read_operand(const struct insn_operand *op, const struct insn_re
     return op->kind == INSN_REG ? insn_reg_read(op, regs) : op->imm;
 }
 
-static void write_operand(const struct insn_operand *op, struct insn_regs *regs, uint64_t value,
-                          uint64_t *mem_out)
+void insn_write_operand(const struct insn_operand *op, struct insn_regs *regs, uint64_t value,
+                        uint64_t *mem_out)
 {
     if (op->kind == INSN_MEM)
         *mem_out = bits_low_bytes(value, op->size);
@@ -57,36 +50,26 @@ static void write_operand(const struct insn_operand *op, struct insn_regs *regs,
         insn_reg_write(op, regs, value);
 }
 
-static uint64_t sign_of(uint64_t value, unsigned size)
-{
-    return (value >> (size * 8 - 1)) & 1;
-}
-
 /* SF, ZF and PF of a result. */
-static uint64_t result_flags(uint64_t result, unsigned size)
+uint64_t insn_result_flags(uint64_t result, unsigned size)
 {
     /* Bit n of the constant: n has an even number of bits. No builtin: it may become a call to libgcc. */
     unsigned nibble = (unsigned)(result ^ (result >> 4)) & 0xf;
     uint64_t flags = (0x9669u >> nibble) & 1 ? FLAG_PF : 0;
     if (bits_low_bytes(result, size) == 0)
         flags |= FLAG_ZF;
-    return sign_of(result, size) ? flags | FLAG_SF : flags;
-}
-
-static void set_flags(struct insn_regs *regs, uint64_t mask, uint64_t flags)
-{
-    regs->rflags = (regs->rflags & ~mask) | (flags & mask);
+    return insn_sign_of(result, size) ? flags | FLAG_SF : flags;
 }
 
 /* CF, AF and OF from the carries (or borrows) out of each bit position, and the result's own flags. */
 static uint64_t carry_flags(uint64_t carries, uint64_t overflow, uint64_t result, unsigned size)
 {
-    uint64_t flags = result_flags(result, size);
-    if (sign_of(carries, size))
+    uint64_t flags = insn_result_flags(result, size);
+    if (insn_sign_of(carries, size))
         flags |= FLAG_CF;
     if (carries & BIT(3))
         flags |= FLAG_AF;
-    return sign_of(overflow, size) ? flags | FLAG_OF : flags;
+    return insn_sign_of(overflow, size) ? flags | FLAG_OF : flags;
 }
 
 static uint64_t add_with_carry(uint64_t a, uint64_t b, uint64_t carry, unsigned size, uint64_t *flags)
@@ -124,13 +107,13 @@ static void execute_binary(const struct insn *insn, struct insn_regs *regs, uint
         break;
     default:
         r = insn->op == INSN_OR ? a | b : insn->op == INSN_XOR ? a ^ b : a & b;
-        flags = result_flags(r, insn->opsize); /* CF and OF are cleared, AF is undefined */
+        flags = insn_result_flags(r, insn->opsize); /* CF and OF are cleared, AF is undefined */
         mask &= ~FLAG_AF;
         break;
     }
-    set_flags(regs, mask, flags);
+    insn_set_flags(regs, mask, flags);
     if (insn->op != INSN_CMP && insn->op != INSN_TEST)
-        write_operand(&insn->dst, regs, r, mem_out);
+        insn_write_operand(&insn->dst, regs, r, mem_out);
 }
 
 static void execute_unary(const struct insn *insn, struct insn_regs *regs, uint64_t a, uint64_t *mem_out)
@@ -153,8 +136,8 @@ static void execute_unary(const struct insn *insn, struct insn_regs *regs, uint6
         r = ~a;
         break;
     }
-    set_flags(regs, mask, flags);
-    write_operand(&insn->dst, regs, r, mem_out);
+    insn_set_flags(regs, mask, flags);
+    insn_write_operand(&insn->dst, regs, r, mem_out);
 }
 
 /* XCHG, XADD, CMPXCHG. The second operand is written first: XADD of a register with itself leaves the sum. */
@@ -165,7 +148,7 @@ static void execute_exchange(const struct insn *insn, struct insn_regs *regs, ui
     if (insn->op == INSN_CMPXCHG) {
         struct insn_operand acc = {.kind = INSN_REG, .size = insn->opsize, .reg = REG_AX};
         subtract_with_borrow(insn_reg_read(&acc, regs), a, 0, insn->opsize, &flags);
-        set_flags(regs, FLAGS_STATUS, flags);
+        insn_set_flags(regs, FLAGS_STATUS, flags);
         if (!(flags & FLAG_ZF)) {
             insn_reg_write(&acc, regs, a);
             r = a;
@@ -173,11 +156,11 @@ static void execute_exchange(const struct insn *insn, struct insn_regs *regs, ui
     } else {
         if (insn->op == INSN_XADD) {
             r = add_with_carry(a, b, 0, insn->opsize, &flags);
-            set_flags(regs, FLAGS_STATUS, flags);
+            insn_set_flags(regs, FLAGS_STATUS, flags);
         }
-        write_operand(&insn->src, regs, a, mem_out);
+        insn_write_operand(&insn->src, regs, a, mem_out);
     }
-    write_operand(&insn->dst, regs, r, mem_out);
+    insn_write_operand(&insn->dst, regs, r, mem_out);
 }
 
 /* BT, BTS, BTR, BTC on the word that holds the bit. */
@@ -185,11 +168,11 @@ static void execute_bit(const struct insn *insn, struct insn_regs *regs, uint64_
                         uint64_t *mem_out)
 {
     uint64_t bit = BIT(b & (insn->opsize * 8u - 1));
-    set_flags(regs, FLAG_CF, a & bit ? FLAG_CF : 0);
+    insn_set_flags(regs, FLAG_CF, a & bit ? FLAG_CF : 0);
     if (insn->op == INSN_BT)
         return;
     uint64_t r = insn->op == INSN_BTS ? a | bit : insn->op == INSN_BTR ? a & ~bit : a ^ bit;
-    write_operand(&insn->dst, regs, r, mem_out);
+    insn_write_operand(&insn->dst, regs, r, mem_out);
 }
 
 enum status insn_execute(const struct insn *insn, struct insn_regs *regs, uint64_t mem_in, uint64_t *mem_out)
@@ -197,16 +180,16 @@ enum status insn_execute(const struct insn *insn, struct insn_regs *regs, uint64
     /* Device registers are nearly always reached with MOV. */
     uint64_t b = read_operand(&insn->src, regs, mem_in);
     if (insn->op == INSN_MOV || insn->op == INSN_MOVZX) {
-        write_operand(&insn->dst, regs, b, mem_out);
+        insn_write_operand(&insn->dst, regs, b, mem_out);
         return STATUS_OK;
     }
     uint64_t a = read_operand(&insn->dst, regs, mem_in);
     switch (insn->op) {
     case INSN_MOVSX:
-        write_operand(&insn->dst, regs, bits_sign_extend(b, insn->src.size), mem_out);
+        insn_write_operand(&insn->dst, regs, bits_sign_extend(b, insn->src.size), mem_out);
         return STATUS_OK;
     case INSN_MOVBE:
-        write_operand(&insn->dst, regs, __builtin_bswap64(b) >> (64 - 8 * insn->opsize), mem_out);
+        insn_write_operand(&insn->dst, regs, __builtin_bswap64(b) >> (64 - 8 * insn->opsize), mem_out);
         return STATUS_OK;
     case INSN_AND:
     case INSN_OR:
@@ -236,8 +219,8 @@ enum status insn_execute(const struct insn *insn, struct insn_regs *regs, uint64
     case INSN_BTC:
         execute_bit(insn, regs, a, b, mem_out);
         return STATUS_OK;
-    default: /* string instructions, PUSH, POP: more than one memory operand */
-        return ERR_UNSUPPORTED;
+    default:
+        return insn_execute_rare(insn, regs, a, b, mem_out);
     }
 }
 
@@ -285,7 +268,7 @@ void insn_string_compare(const struct insn *insn, struct insn_regs *regs, uint64
 {
     uint64_t flags;
     subtract_with_borrow(first, second, 0, insn->opsize, &flags);
-    set_flags(regs, FLAGS_STATUS, flags);
+    insn_set_flags(regs, FLAGS_STATUS, flags);
 }
 
 bool insn_string_continues(const struct insn *insn, const struct insn_regs *regs)

@@ -205,6 +205,87 @@ static void set_string_operands(const struct insn_cursor *c, enum insn_form form
         set_reg(dst, c, REG_DX, 2);
 }
 
+/* SHLD, SHRD, and IMUL of three operands: the last one. */
+static enum status read_third(struct insn_cursor *c, enum insn_form form, struct insn *insn)
+{
+    uint64_t value = 0;
+    if (form == FORM_RM_R_CL) {
+        set_reg(&insn->third, c, REG_CX, 1);
+        return STATUS_OK;
+    }
+    unsigned size = form == FORM_R_RM_IMM ? insn->opsize : 1;
+    enum status s = read_signed(c, size < 4 ? size : 4, &value);
+    if (form == FORM_RM_R_IMM8)
+        set_imm(&insn->third, 1, (uint8_t)value);
+    else
+        set_imm(&insn->third, insn->opsize, value);
+    return s;
+}
+
+/* A segment register beside its memory operand. Only ES to GS exist, and CS cannot be loaded. */
+static enum status read_sreg(struct insn_cursor *c, struct insn *insn, struct insn_operand *mem,
+                             struct insn_operand *sreg)
+{
+    *sreg = (struct insn_operand){.kind = INSN_SREG, .size = 2, .reg = c->reg};
+    enum status s = read_rm(c, insn, mem, 2);
+    if (s == STATUS_OK && (c->reg > INSN_GS || (sreg == &insn->dst && c->reg == INSN_CS)))
+        return ERR_INVALID;
+    return s;
+}
+
+static enum status read_vector(struct insn_cursor *c, struct insn *insn, struct insn_operand *mem,
+                               struct insn_operand *reg)
+{
+    const struct insn_vector_row *row = c->vector;
+    bool xmm = row->kind == INSN_XMM;
+    reg->kind = row->kind;
+    reg->size = xmm ? 16 : 8;
+    reg->reg = (uint8_t)(c->reg | (xmm && c->rex & REX_R ? 8u : 0)); /* eight MMX registers, REX or not */
+    insn->detail = row->detail;
+    insn->aligned = row->aligned;
+    return read_rm(c, insn, mem, row->size ? row->size : c->rex & REX_W ? 8 : 4);
+}
+
+/* The forms of insn_rare.c's instructions. */
+static enum status read_rare(struct insn_cursor *c, enum insn_form form, struct insn *insn)
+{
+    enum status s;
+    switch (form) {
+    case FORM_RM_R_IMM8:
+    case FORM_RM_R_CL:
+        s = read_rm_reg(c, insn, &insn->dst, insn->opsize, &insn->src);
+        return s == STATUS_OK ? read_third(c, form, insn) : s;
+    case FORM_R_RM_IMM:
+    case FORM_R_RM_IMM8:
+        s = read_rm_reg(c, insn, &insn->src, insn->opsize, &insn->dst);
+        return s == STATUS_OK ? read_third(c, form, insn) : s;
+    case FORM_CRC:
+        s = read_rm_reg(c, insn, &insn->src, insn->opsize, &insn->dst);
+        set_reg(&insn->dst, c, c->reg | (c->rex & REX_R ? 8u : 0), c->rex & REX_W ? 8 : 4);
+        return s;
+    case FORM_PAIR:
+        if (c->rex & REX_W)
+            insn->op = INSN_CMPXCHG16B;
+        return read_rm(c, insn, &insn->dst, c->rex & REX_W ? 16 : 8);
+    case FORM_DST16:
+        return read_rm(c, insn, &insn->dst, 2);
+    case FORM_SRC16:
+        return read_rm(c, insn, &insn->src, 2);
+    case FORM_DST_SREG:
+        return read_sreg(c, insn, &insn->dst, &insn->src);
+    case FORM_SRC_SREG:
+        return read_sreg(c, insn, &insn->src, &insn->dst);
+    case FORM_DST_TABLE:
+        return read_rm(c, insn, &insn->dst, c->mode == INSN_MODE_64 ? 10 : 6);
+    case FORM_SRC_TABLE:
+        return read_rm(c, insn, &insn->src, c->mode == INSN_MODE_64 ? 10 : 6);
+    case FORM_VECTOR_DST:
+        return read_vector(c, insn, &insn->dst, &insn->src);
+    default:
+        return read_vector(c, insn, &insn->src, &insn->dst);
+    }
+}
+
 enum status insn_read_operands(struct insn_cursor *c, enum insn_form form, bool wide, struct insn *insn)
 {
     switch (form) {
@@ -225,6 +306,12 @@ enum status insn_read_operands(struct insn_cursor *c, enum insn_form form, bool 
     case FORM_RM_IMM8:
     case FORM_RM_BIT:
         return read_rm_imm(c, form, insn);
+    case FORM_RM_ONE:
+        set_imm(&insn->src, 1, 1);
+        return read_rm(c, insn, &insn->dst, insn->opsize);
+    case FORM_RM_CL:
+        set_reg(&insn->src, c, REG_CX, 1);
+        return read_rm(c, insn, &insn->dst, insn->opsize);
     case FORM_ACC_IMM:
         set_reg(&insn->dst, c, REG_AX, insn->opsize);
         return read_imm(c, insn, insn->opsize);
@@ -234,9 +321,17 @@ enum status insn_read_operands(struct insn_cursor *c, enum insn_form form, bool 
         return read_moffs(c, insn, &insn->dst, &insn->src);
     case FORM_NONE:
         return ERR_UNSUPPORTED;
-    default:
+    case FORM_MOVS:
+    case FORM_CMPS:
+    case FORM_STOS:
+    case FORM_LODS:
+    case FORM_SCAS:
+    case FORM_INS:
+    case FORM_OUTS:
         set_string_operands(c, form, insn);
         return STATUS_OK;
+    default:
+        return read_rare(c, form, insn);
     }
 }
 
@@ -284,10 +379,10 @@ bool insn_reads_memory(const struct insn *insn)
     case INSN_MOVBE:
     case INSN_STOS:
     case INSN_INS:
-    case INSN_POP:
+    case INSN_SET:
         return false;
     default:
-        return true;
+        return insn->op < INSN_POP;
     }
 }
 

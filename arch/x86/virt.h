@@ -115,6 +115,9 @@ struct virt_features virt_features(void);
 /* A debug exception with these DR6 bits is about to be delivered: merges them into the guest's DR6 and clears
  * DR7.GD, as the processor does (SDM volume 3, "Debug Exception (#DB)"). */
 void virt_debug_status(struct vcpu *vcpu, uint64_t bits);
+/* The x87, MMX and XMM registers as FXSAVE64 has them: 512 bytes, aligned to 16. */
+void virt_fxsave(struct vcpu *vcpu, void *image);
+void virt_fxrstor(struct vcpu *vcpu, const void *image);
 /* Extended control register and MSRs that live in the processor while the vCPU is loaded. */
 void virt_set_xcr0(struct vcpu *vcpu, uint64_t value);
 void virt_spec_write(struct vcpu *vcpu, uint32_t msr, uint64_t value);

@@ -28,42 +28,132 @@ struct op_map {
 };
 
 static const struct op_map op_maps[] = {
-    {ZYDIS_MNEMONIC_MOV, INSN_MOV},     {ZYDIS_MNEMONIC_MOVNTI, INSN_MOV},
-    {ZYDIS_MNEMONIC_MOVBE, INSN_MOVBE}, {ZYDIS_MNEMONIC_MOVZX, INSN_MOVZX},
-    {ZYDIS_MNEMONIC_MOVSX, INSN_MOVSX}, {ZYDIS_MNEMONIC_MOVSXD, INSN_MOVSX},
-    {ZYDIS_MNEMONIC_MOVSB, INSN_MOVS},  {ZYDIS_MNEMONIC_MOVSW, INSN_MOVS},
-    {ZYDIS_MNEMONIC_MOVSD, INSN_MOVS},  {ZYDIS_MNEMONIC_MOVSQ, INSN_MOVS},
-    {ZYDIS_MNEMONIC_STOSB, INSN_STOS},  {ZYDIS_MNEMONIC_STOSW, INSN_STOS},
-    {ZYDIS_MNEMONIC_STOSD, INSN_STOS},  {ZYDIS_MNEMONIC_STOSQ, INSN_STOS},
-    {ZYDIS_MNEMONIC_LODSB, INSN_LODS},  {ZYDIS_MNEMONIC_LODSW, INSN_LODS},
-    {ZYDIS_MNEMONIC_LODSD, INSN_LODS},  {ZYDIS_MNEMONIC_LODSQ, INSN_LODS},
-    {ZYDIS_MNEMONIC_CMPSB, INSN_CMPS},  {ZYDIS_MNEMONIC_CMPSW, INSN_CMPS},
-    {ZYDIS_MNEMONIC_CMPSD, INSN_CMPS},  {ZYDIS_MNEMONIC_CMPSQ, INSN_CMPS},
-    {ZYDIS_MNEMONIC_SCASB, INSN_SCAS},  {ZYDIS_MNEMONIC_SCASW, INSN_SCAS},
-    {ZYDIS_MNEMONIC_SCASD, INSN_SCAS},  {ZYDIS_MNEMONIC_SCASQ, INSN_SCAS},
-    {ZYDIS_MNEMONIC_INSB, INSN_INS},    {ZYDIS_MNEMONIC_INSW, INSN_INS},
-    {ZYDIS_MNEMONIC_INSD, INSN_INS},    {ZYDIS_MNEMONIC_OUTSB, INSN_OUTS},
-    {ZYDIS_MNEMONIC_OUTSW, INSN_OUTS},  {ZYDIS_MNEMONIC_OUTSD, INSN_OUTS},
-    {ZYDIS_MNEMONIC_AND, INSN_AND},     {ZYDIS_MNEMONIC_OR, INSN_OR},
-    {ZYDIS_MNEMONIC_XOR, INSN_XOR},     {ZYDIS_MNEMONIC_ADD, INSN_ADD},
-    {ZYDIS_MNEMONIC_SUB, INSN_SUB},     {ZYDIS_MNEMONIC_ADC, INSN_ADC},
-    {ZYDIS_MNEMONIC_SBB, INSN_SBB},     {ZYDIS_MNEMONIC_CMP, INSN_CMP},
-    {ZYDIS_MNEMONIC_TEST, INSN_TEST},   {ZYDIS_MNEMONIC_XCHG, INSN_XCHG},
-    {ZYDIS_MNEMONIC_XADD, INSN_XADD},   {ZYDIS_MNEMONIC_CMPXCHG, INSN_CMPXCHG},
-    {ZYDIS_MNEMONIC_INC, INSN_INC},     {ZYDIS_MNEMONIC_DEC, INSN_DEC},
-    {ZYDIS_MNEMONIC_NOT, INSN_NOT},     {ZYDIS_MNEMONIC_NEG, INSN_NEG},
-    {ZYDIS_MNEMONIC_BT, INSN_BT},       {ZYDIS_MNEMONIC_BTS, INSN_BTS},
-    {ZYDIS_MNEMONIC_BTR, INSN_BTR},     {ZYDIS_MNEMONIC_BTC, INSN_BTC},
-    {ZYDIS_MNEMONIC_PUSH, INSN_PUSH},   {ZYDIS_MNEMONIC_POP, INSN_POP},
+    {ZYDIS_MNEMONIC_MOV, INSN_MOV},
+    {ZYDIS_MNEMONIC_MOVNTI, INSN_MOV},
+    {ZYDIS_MNEMONIC_MOVBE, INSN_MOVBE},
+    {ZYDIS_MNEMONIC_MOVZX, INSN_MOVZX},
+    {ZYDIS_MNEMONIC_MOVSX, INSN_MOVSX},
+    {ZYDIS_MNEMONIC_MOVSXD, INSN_MOVSX},
+    {ZYDIS_MNEMONIC_MOVSB, INSN_MOVS},
+    {ZYDIS_MNEMONIC_MOVSW, INSN_MOVS},
+    {ZYDIS_MNEMONIC_MOVSD, INSN_MOVS},
+    {ZYDIS_MNEMONIC_MOVSQ, INSN_MOVS},
+    {ZYDIS_MNEMONIC_STOSB, INSN_STOS},
+    {ZYDIS_MNEMONIC_STOSW, INSN_STOS},
+    {ZYDIS_MNEMONIC_STOSD, INSN_STOS},
+    {ZYDIS_MNEMONIC_STOSQ, INSN_STOS},
+    {ZYDIS_MNEMONIC_LODSB, INSN_LODS},
+    {ZYDIS_MNEMONIC_LODSW, INSN_LODS},
+    {ZYDIS_MNEMONIC_LODSD, INSN_LODS},
+    {ZYDIS_MNEMONIC_LODSQ, INSN_LODS},
+    {ZYDIS_MNEMONIC_CMPSB, INSN_CMPS},
+    {ZYDIS_MNEMONIC_CMPSW, INSN_CMPS},
+    {ZYDIS_MNEMONIC_CMPSD, INSN_CMPS},
+    {ZYDIS_MNEMONIC_CMPSQ, INSN_CMPS},
+    {ZYDIS_MNEMONIC_SCASB, INSN_SCAS},
+    {ZYDIS_MNEMONIC_SCASW, INSN_SCAS},
+    {ZYDIS_MNEMONIC_SCASD, INSN_SCAS},
+    {ZYDIS_MNEMONIC_SCASQ, INSN_SCAS},
+    {ZYDIS_MNEMONIC_INSB, INSN_INS},
+    {ZYDIS_MNEMONIC_INSW, INSN_INS},
+    {ZYDIS_MNEMONIC_INSD, INSN_INS},
+    {ZYDIS_MNEMONIC_OUTSB, INSN_OUTS},
+    {ZYDIS_MNEMONIC_OUTSW, INSN_OUTS},
+    {ZYDIS_MNEMONIC_OUTSD, INSN_OUTS},
+    {ZYDIS_MNEMONIC_AND, INSN_AND},
+    {ZYDIS_MNEMONIC_OR, INSN_OR},
+    {ZYDIS_MNEMONIC_XOR, INSN_XOR},
+    {ZYDIS_MNEMONIC_ADD, INSN_ADD},
+    {ZYDIS_MNEMONIC_SUB, INSN_SUB},
+    {ZYDIS_MNEMONIC_ADC, INSN_ADC},
+    {ZYDIS_MNEMONIC_SBB, INSN_SBB},
+    {ZYDIS_MNEMONIC_CMP, INSN_CMP},
+    {ZYDIS_MNEMONIC_TEST, INSN_TEST},
+    {ZYDIS_MNEMONIC_XCHG, INSN_XCHG},
+    {ZYDIS_MNEMONIC_XADD, INSN_XADD},
+    {ZYDIS_MNEMONIC_CMPXCHG, INSN_CMPXCHG},
+    {ZYDIS_MNEMONIC_INC, INSN_INC},
+    {ZYDIS_MNEMONIC_DEC, INSN_DEC},
+    {ZYDIS_MNEMONIC_NOT, INSN_NOT},
+    {ZYDIS_MNEMONIC_NEG, INSN_NEG},
+    {ZYDIS_MNEMONIC_BT, INSN_BT},
+    {ZYDIS_MNEMONIC_BTS, INSN_BTS},
+    {ZYDIS_MNEMONIC_BTR, INSN_BTR},
+    {ZYDIS_MNEMONIC_BTC, INSN_BTC},
+    {ZYDIS_MNEMONIC_PUSH, INSN_PUSH},
+    {ZYDIS_MNEMONIC_POP, INSN_POP},
+    {ZYDIS_MNEMONIC_ROL, INSN_ROL},
+    {ZYDIS_MNEMONIC_ROR, INSN_ROR},
+    {ZYDIS_MNEMONIC_RCL, INSN_RCL},
+    {ZYDIS_MNEMONIC_RCR, INSN_RCR},
+    {ZYDIS_MNEMONIC_SHL, INSN_SHL},
+    {ZYDIS_MNEMONIC_SHR, INSN_SHR},
+    {ZYDIS_MNEMONIC_SAR, INSN_SAR},
+    {ZYDIS_MNEMONIC_SHLD, INSN_SHLD},
+    {ZYDIS_MNEMONIC_SHRD, INSN_SHRD},
+    {ZYDIS_MNEMONIC_IMUL, INSN_IMUL},
+    {ZYDIS_MNEMONIC_MUL, INSN_MUL},
+    {ZYDIS_MNEMONIC_DIV, INSN_DIV},
+    {ZYDIS_MNEMONIC_IDIV, INSN_IDIV},
+    {ZYDIS_MNEMONIC_BSF, INSN_BSF},
+    {ZYDIS_MNEMONIC_BSR, INSN_BSR},
+    {ZYDIS_MNEMONIC_TZCNT, INSN_TZCNT},
+    {ZYDIS_MNEMONIC_LZCNT, INSN_LZCNT},
+    {ZYDIS_MNEMONIC_POPCNT, INSN_POPCNT},
+    {ZYDIS_MNEMONIC_CRC32, INSN_CRC32},
+    {ZYDIS_MNEMONIC_CMPXCHG8B, INSN_CMPXCHG8B},
+    {ZYDIS_MNEMONIC_CMPXCHG16B, INSN_CMPXCHG16B},
+    {ZYDIS_MNEMONIC_CALL, INSN_CALL},
+    {ZYDIS_MNEMONIC_JMP, INSN_JMP},
+    {ZYDIS_MNEMONIC_LMSW, INSN_LMSW},
+    {ZYDIS_MNEMONIC_LGDT, INSN_LGDT},
+    {ZYDIS_MNEMONIC_LIDT, INSN_LIDT},
+    {ZYDIS_MNEMONIC_LLDT, INSN_LLDT},
+    {ZYDIS_MNEMONIC_LTR, INSN_LTR},
+    {ZYDIS_MNEMONIC_SMSW, INSN_SMSW},
+    {ZYDIS_MNEMONIC_SGDT, INSN_SGDT},
+    {ZYDIS_MNEMONIC_SIDT, INSN_SIDT},
+    {ZYDIS_MNEMONIC_SLDT, INSN_SLDT},
+    {ZYDIS_MNEMONIC_STR, INSN_STR},
+    {ZYDIS_MNEMONIC_MOVUPS, INSN_VECTOR},
+    {ZYDIS_MNEMONIC_MOVUPD, INSN_VECTOR},
+    {ZYDIS_MNEMONIC_MOVSS, INSN_VECTOR},
+    {ZYDIS_MNEMONIC_MOVLPS, INSN_VECTOR},
+    {ZYDIS_MNEMONIC_MOVLPD, INSN_VECTOR},
+    {ZYDIS_MNEMONIC_MOVHPS, INSN_VECTOR},
+    {ZYDIS_MNEMONIC_MOVHPD, INSN_VECTOR},
+    {ZYDIS_MNEMONIC_MOVAPS, INSN_VECTOR},
+    {ZYDIS_MNEMONIC_MOVAPD, INSN_VECTOR},
+    {ZYDIS_MNEMONIC_MOVNTPS, INSN_VECTOR},
+    {ZYDIS_MNEMONIC_MOVNTPD, INSN_VECTOR},
+    {ZYDIS_MNEMONIC_MOVD, INSN_VECTOR},
+    {ZYDIS_MNEMONIC_MOVQ, INSN_VECTOR},
+    {ZYDIS_MNEMONIC_MOVDQA, INSN_VECTOR},
+    {ZYDIS_MNEMONIC_MOVDQU, INSN_VECTOR},
+    {ZYDIS_MNEMONIC_MOVNTQ, INSN_VECTOR},
+    {ZYDIS_MNEMONIC_MOVNTDQ, INSN_VECTOR},
+    {ZYDIS_MNEMONIC_LDDQU, INSN_VECTOR},
+    {ZYDIS_MNEMONIC_MOVNTDQA, INSN_VECTOR},
 };
 
 static int op_of(const ZydisDecodedInstruction *z)
 {
     /* CMPSD and MOVSD are SSE2 instructions too. */
     if (z->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY ||
-        (z->opcode_map == ZYDIS_OPCODE_MAP_0F &&
-         (z->opcode == 0x10 || z->opcode == 0x11 || z->opcode == 0xc2)))
+        (z->opcode_map == ZYDIS_OPCODE_MAP_0F && z->opcode == 0xc2))
         return -1;
+    if (z->opcode_map == ZYDIS_OPCODE_MAP_0F && (z->opcode == 0x10 || z->opcode == 0x11))
+        return INSN_VECTOR;
+    if (z->opcode_map == ZYDIS_OPCODE_MAP_0F && z->opcode >> 4 == 4)
+        return INSN_CMOV;
+    if (z->opcode_map == ZYDIS_OPCODE_MAP_0F && z->opcode >> 4 == 9)
+        return INSN_SET;
+    if (z->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && z->opcode == 0x8c)
+        return INSN_STORE_SEG;
+    if (z->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && z->opcode == 0x8e)
+        return INSN_LOAD_SEG;
+    if (z->mnemonic == ZYDIS_MNEMONIC_IMUL && (z->opcode == 0xf6 || z->opcode == 0xf7))
+        return INSN_IMUL_WIDE;
     for (size_t i = 0; i < ARRAY_SIZE(op_maps); i++)
         if (op_maps[i].mnemonic == z->mnemonic)
             return op_maps[i].op;
@@ -71,15 +161,21 @@ static int op_of(const ZydisDecodedInstruction *z)
 }
 
 /* Forms that cannot touch memory and are therefore not in our list: the opcode holds the register, or the
- * operand is a segment, control or debug register. */
+ * operand is a segment, control, debug or vector register. Far calls and jumps are not in it, either. */
 static bool outside_list(const ZydisDecodedInstruction *z)
 {
     uint8_t o = z->opcode;
+    int op = op_of(z);
+    bool near = op == INSN_CALL || op == INSN_JMP;
+    if (near && (o != 0xff || (z->raw.modrm.reg != 2 && z->raw.modrm.reg != 4)))
+        return true;
+    if ((near || (op >= INSN_LOAD_SEG && op != INSN_POP)) && z->raw.modrm.mod == 3)
+        return true;
     if (z->opcode_map == ZYDIS_OPCODE_MAP_0F)
         return (o >= 0x20 && o <= 0x26) || o == 0xa0 || o == 0xa1 || o == 0xa8 || o == 0xa9;
     if (z->opcode_map != ZYDIS_OPCODE_MAP_DEFAULT)
         return false;
-    if (o == 0x8c || o == 0x8e || o == 0x68 || o == 0x6a || (o >= 0x40 && o <= 0x5f))
+    if (o == 0x68 || o == 0x6a || (o >= 0x40 && o <= 0x5f))
         return true;
     if ((o >= 0x90 && o <= 0x97) || (o >= 0xb0 && o <= 0xbf))
         return true;
@@ -111,8 +207,17 @@ static bool same_size(const struct insn *insn, const struct insn_operand *op, co
 static void check_register(const struct insn *insn, const struct insn_operand *op,
                            const ZydisDecodedOperand *z)
 {
-    check(op->kind == INSN_REG, "a register operand");
     ZydisRegister r = z->reg.value;
+    int class = ZydisRegisterGetClass(r);
+    if (class == ZYDIS_REGCLASS_SEGMENT || class == ZYDIS_REGCLASS_MMX || class == ZYDIS_REGCLASS_XMM) {
+        int kind = class == ZYDIS_REGCLASS_SEGMENT ? INSN_SREG
+                   : class == ZYDIS_REGCLASS_MMX   ? INSN_MMX
+                                                   : INSN_XMM;
+        check(op->kind == kind, "kind of register");
+        check(op->reg == ZydisRegisterGetId(r), "segment or vector register");
+        return;
+    }
+    check(op->kind == INSN_REG, "a register operand");
     bool high = r >= ZYDIS_REGISTER_AH && r <= ZYDIS_REGISTER_BH;
     check(op->high_byte == high, "high byte register");
     check(same_size(insn, op, z), "register size");
@@ -138,7 +243,10 @@ static void check_memory(const struct insn *insn, const struct insn_operand *op,
     check(insn->index == gpr_of(z->mem.index), "index");
     if (insn->index >= 0 && insn->addrsize != 2)
         check(insn->scale == z->mem.scale, "scale");
-    check(insn->segment == segment_of(z->mem.segment), "segment");
+    /* Before CALL and JMP Zydis takes 3E for NOTRACK alone; it overrides the segment as well. */
+    bool notrack = insn->op == INSN_CALL || insn->op == INSN_JMP;
+    if (!notrack || insn->segment != INSN_DS)
+        check(insn->segment == segment_of(z->mem.segment), "segment");
     if (impossible)
         return;
     int64_t disp = z->mem.disp.has_displacement ? z->mem.disp.value : 0;
@@ -150,7 +258,7 @@ static void check_immediate(const struct insn *insn, const struct insn_operand *
 {
     check(op->kind == INSN_IMM, "an immediate operand");
     check(bits_low_bytes(op->imm ^ z->imm.value.u, op->size) == 0, "immediate");
-    if (insn->op >= INSN_BT && insn->op <= INSN_BTC)
+    if ((insn->op >= INSN_BT && insn->op <= INSN_BTC) || (insn->op >= INSN_ROL && insn->op <= INSN_SHRD))
         check(op->imm <= 0xff, "bit offset");
     else
         check(op->imm == bits_sign_extend(op->imm, op->size), "sign extension");
@@ -172,14 +280,22 @@ static void check_operand(const struct insn *insn, const struct insn_operand *op
 static void check_operands(const struct insn *insn, const ZydisDecodedInstruction *zi,
                            const ZydisDecodedOperand *z)
 {
-    if (insn->op == INSN_PUSH) {
+    bool only_source = (insn->op >= INSN_MUL && insn->op <= INSN_IDIV) ||
+                       (insn->op >= INSN_PUSH && insn->op < INSN_POP && insn->op != INSN_CMPXCHG16B &&
+                        insn->op != INSN_LOAD_SEG);
+    if (only_source) {
         check_operand(insn, &insn->src, &z[0], false);
-        check(insn->dst.kind == INSN_NONE, "PUSH has one operand");
+        check(insn->dst.kind == INSN_NONE, "it has one operand");
         return;
     }
+    bool third = zi->operand_count_visible == 3;
+    check(third == (insn->third.kind != INSN_NONE), "three operands");
+    if (third)
+        check_operand(insn, &insn->third, &z[2], false);
     check_operand(insn, &insn->dst, &z[0], insn->op == INSN_MOVS);
     bool one = insn->op == INSN_INC || insn->op == INSN_DEC || insn->op == INSN_NOT || insn->op == INSN_NEG ||
-               insn->op == INSN_POP;
+               insn->op == INSN_POP || insn->op == INSN_SET || insn->op == INSN_CMPXCHG8B ||
+               insn->op == INSN_CMPXCHG16B || (insn->op >= INSN_SMSW && insn->op <= INSN_STR);
     if (one)
         check(insn->src.kind == INSN_NONE, "one operand");
     else
@@ -212,9 +328,12 @@ static void check_same(const struct insn *insn, const ZydisDecodedInstruction *z
     check(insn->addrsize * 8 == z->address_width, "address width");
     check_prefixes(insn, z);
     check_operands(insn, z, ops);
+    if (insn->op == INSN_CMOV || insn->op == INSN_SET)
+        check(insn->detail == (z->opcode & 15), "condition");
     /* Zydis counts INS and OUTS with REX.W as 64 bits wide and MOVNTI in 16-bit code as 16, though it gives
      * the operands the 32 bits that they have. */
-    if (insn->op != INSN_INS && insn->op != INSN_OUTS && z->mnemonic != ZYDIS_MNEMONIC_MOVNTI)
+    bool counts = insn->op < INSN_CRC32 || insn->op == INSN_CALL || insn->op == INSN_JMP;
+    if (counts && insn->op != INSN_INS && insn->op != INSN_OUTS && z->mnemonic != ZYDIS_MNEMONIC_MOVNTI)
         check(insn->opsize * 8 == z->operand_width, "operand width");
 }
 

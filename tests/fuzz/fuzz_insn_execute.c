@@ -35,9 +35,10 @@ static bool uses_rsp(const struct insn_operand *op)
 /* May it run natively? */
 static bool runnable(const struct insn *insn)
 {
-    if (insn_is_string(insn) || insn->op == INSN_PUSH || insn->op == INSN_POP)
+    if (insn_is_string(insn) || insn->op >= INSN_PUSH)
         return false;
-    if (uses_rsp(&insn->dst) || uses_rsp(&insn->src) || !native_insn_supported(insn))
+    if (uses_rsp(&insn->dst) || uses_rsp(&insn->src) || uses_rsp(&insn->third) ||
+        !native_insn_supported(insn))
         return false;
     if (insn->op == INSN_MOVSX && insn->opsize == 2 && insn->src.size == 2)
         return false; /* MOVSXD with 66 differs between vendors */
@@ -93,8 +94,8 @@ static void set_up(const struct insn *insn, const uint8_t *data, size_t size, st
     memcpy(our_memory, native_memory, BUFFER_SIZE);
 }
 
-/* Our side, with the buffer as the device. */
-static void execute(const struct insn *insn, struct insn_regs *regs)
+/* Our side, with the buffer as the device. False: #DE. */
+static bool execute(const struct insn *insn, struct insn_regs *regs)
 {
     uint64_t in = 0, out = 0, at = 0;
     uint8_t size = insn_memory_size(insn);
@@ -104,9 +105,17 @@ static void execute(const struct insn *insn, struct insn_regs *regs)
         if (insn_reads_memory(insn))
             memcpy(&in, our_memory + at, size);
     }
-    check(insn_execute(insn, regs, in, &out) == STATUS_OK, "not executed", insn);
+    struct insn_regs before = *regs;
+    enum status s = insn_execute(insn, regs, in, &out);
+    if (s == ERR_RANGE) {
+        check(insn->op == INSN_DIV || insn->op == INSN_IDIV, "#DE", insn);
+        check(memcmp(&before, regs, sizeof(before)) == 0, "#DE changed registers", insn);
+        return false;
+    }
+    check(s == STATUS_OK, "not executed", insn);
     if (insn_writes_memory(insn))
         memcpy(our_memory + at, &out, size);
+    return true;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -122,16 +131,22 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct insn_regs ours, theirs;
     set_up(&insn, data + limit, size - limit, &ours);
     ours.rip = 0;
-    theirs = ours;
-    execute(&insn, &ours);
-    if (!native_insn_run((struct span){data, insn.length}, &theirs))
+    if (!native_insn_defined_result(&insn, &ours))
+        return 0;
+    struct insn_regs before = theirs = ours;
+    bool done = execute(&insn, &ours);
+    enum native_result result = native_insn_run((struct span){data, insn.length}, &theirs);
+    if (result == NATIVE_FORBIDDEN)
+        return 0;
+    check(done == (result == NATIVE_DONE), "#DE", &insn);
+    if (!done)
         return 0;
     /* A failing CMPXCHG writes its 32-bit destination register back on Intel's processors (SDM volume 2,
      * "CMPXCHG"), which clears the upper half, and leaves it alone on AMD's. */
     if (insn.op == INSN_CMPXCHG && insn.opsize == 4 && insn.dst.kind == INSN_REG && !(ours.rflags & FLAG_ZF))
         theirs.gpr[insn.dst.reg] = (uint32_t)theirs.gpr[insn.dst.reg];
     check(memcmp(ours.gpr, theirs.gpr, sizeof(ours.gpr)) == 0, "registers", &insn);
-    check(((ours.rflags ^ theirs.rflags) & native_insn_defined_flags(&insn)) == 0, "flags", &insn);
+    check(((ours.rflags ^ theirs.rflags) & native_insn_defined_flags(&insn, &before)) == 0, "flags", &insn);
     check(memcmp(our_memory, native_memory, BUFFER_SIZE) == 0, "memory", &insn);
     return 0;
 }

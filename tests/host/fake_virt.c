@@ -50,6 +50,7 @@ void fake_vcpu_forget(const struct vcpu *vcpu)
     f->owner = kept.owner;
     memcpy(f->reg, kept.reg, sizeof(f->reg));
     memcpy(f->seg, kept.seg, sizeof(f->seg));
+    memcpy(f->fx, kept.fx, sizeof(f->fx));
     f->intr_window = kept.intr_window;
     f->nmi_window = kept.nmi_window;
     f->loaded = kept.loaded;
@@ -134,6 +135,16 @@ void virt_set_nmi_window(struct vcpu *vcpu, bool on)
     struct fake_vcpu *f = fake_vcpu(vcpu);
     f->nmi_window = on;
     f->nmi_window_calls++;
+}
+
+void virt_fxsave(struct vcpu *vcpu, void *image)
+{
+    memcpy(image, fake_vcpu(vcpu)->fx, sizeof(fake_vcpu(vcpu)->fx));
+}
+
+void virt_fxrstor(struct vcpu *vcpu, const void *image)
+{
+    memcpy(fake_vcpu(vcpu)->fx, image, sizeof(fake_vcpu(vcpu)->fx));
 }
 
 void virt_debug_status(struct vcpu *vcpu, uint64_t bits)

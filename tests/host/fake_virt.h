@@ -22,7 +22,8 @@ struct fake_vcpu {
     const struct vcpu *owner;
     uint64_t reg[VIRT_REG_COUNT];
     struct seg seg[SEG_COUNT];
-    unsigned reg_reads[VIRT_REG_COUNT], reg_writes[VIRT_REG_COUNT], seg_reads[SEG_COUNT], seg_writes[SEG_COUNT];
+    unsigned reg_reads[VIRT_REG_COUNT], reg_writes[VIRT_REG_COUNT], seg_reads[SEG_COUNT],
+        seg_writes[SEG_COUNT];
     unsigned writes; /* of registers and segments, together */
 
     struct event inject; /* for the next entry; the test clears `valid` as the entry would */
@@ -37,7 +38,8 @@ struct fake_vcpu {
     unsigned xcr0_writes;  /* the value goes to vcpu->xcr0 */
     uint64_t debug_status; /* bits given to virt_debug_status(), together */
     unsigned debug_calls;
-    struct fake_spec spec[FAKE_SPEC]; /* virt_spec_write(), in order */
+    uint8_t fx[512] __attribute__((aligned(16))); /* virt_fxsave(), virt_fxrstor() */
+    struct fake_spec spec[FAKE_SPEC];             /* virt_spec_write(), in order */
     unsigned spec_writes, spec_reads;
     uint64_t spec_value; /* what virt_spec_read() answers */
     unsigned explained, clears, loads, puts, runs, creates, destroys;

@@ -1,6 +1,8 @@
 #include "tests/host/native_insn.h"
 
 #include <cpuid.h>
+#include <setjmp.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -41,7 +43,15 @@ __asm__(".text\n"
         "    pop %r15\n    pop %r14\n    pop %r13\n    pop %r12\n    pop %rbp\n    pop %rbx\n"
         "    ret\n");
 
-bool native_insn_run(struct span bytes, struct insn_regs *regs)
+static sigjmp_buf divide_error;
+
+static void on_divide_error(int number)
+{
+    (void)number;
+    siglongjmp(divide_error, 1);
+}
+
+enum native_result native_insn_run(struct span bytes, struct insn_regs *regs)
 {
     static const uint8_t jump_back[6] = {0xff, 0x25, 0, 0, 0, 0}; /* jmp *0(%rip), the target follows */
     static uint8_t *code;
@@ -51,8 +61,10 @@ bool native_insn_run(struct span bytes, struct insn_regs *regs)
         void *p =
             mmap(NULL, CODE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (p == MAP_FAILED)
-            return false;
+            return NATIVE_FORBIDDEN;
         code = p;
+        struct sigaction action = {.sa_handler = on_divide_error};
+        sigaction(SIGFPE, &action, NULL);
     }
     memcpy(code, bytes.data, bytes.size);
     memcpy(code + bytes.size, jump_back, sizeof(jump_back));
@@ -60,22 +72,60 @@ bool native_insn_run(struct span bytes, struct insn_regs *regs)
     native_code = (uint64_t)(uintptr_t)code;
     memcpy(native_regs, regs->gpr, sizeof(regs->gpr));
     native_regs[16] = (regs->rflags & (NATIVE_STATUS_FLAGS | 0x400u)) | FLAG_RESERVED_1 | FLAG_IF;
+    if (sigsetjmp(divide_error, 1))
+        return NATIVE_DIVIDE_ERROR;
     native_enter();
     memcpy(regs->gpr, native_regs, sizeof(regs->gpr));
     regs->rflags = (regs->rflags & ~(uint64_t)NATIVE_STATUS_FLAGS) | (native_regs[16] & NATIVE_STATUS_FLAGS);
-    return true;
+    return NATIVE_DONE;
 }
 
 bool native_insn_supported(const struct insn *insn)
 {
-    unsigned eax, ebx, ecx, edx;
-    if (insn->op != INSN_MOVBE)
-        return true;
-    return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && ecx & bit_MOVBE;
+    unsigned eax, ebx = 0, ecx = 0, edx;
+    if (insn->op == INSN_TZCNT)
+        return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && ebx & bit_BMI;
+    if (insn->op == INSN_LZCNT)
+        return __get_cpuid(0x80000001, &eax, &ebx, &ecx, &edx) && ecx & bit_LZCNT;
+    unsigned needs = insn->op == INSN_MOVBE    ? bit_MOVBE
+                     : insn->op == INSN_POPCNT ? bit_POPCNT
+                     : insn->op == INSN_CRC32  ? bit_SSE4_2
+                                               : 0;
+    return !needs || (__get_cpuid(1, &eax, &ebx, &ecx, &edx) && ecx & needs);
 }
 
-uint64_t native_insn_defined_flags(const struct insn *insn)
+/* How far a shift goes. */
+static unsigned shift_count(const struct insn *insn, const struct insn_regs *regs)
 {
+    const struct insn_operand *by = insn->op >= INSN_SHLD ? &insn->third : &insn->src;
+    uint64_t count = by->kind == INSN_REG ? insn_reg_read(by, regs) : by->imm;
+    return count & (insn->opsize == 8 ? 63 : 31);
+}
+
+bool native_insn_defined_result(const struct insn *insn, const struct insn_regs *regs)
+{
+    bool twofold = insn->op == INSN_SHLD || insn->op == INSN_SHRD;
+    return !twofold || shift_count(insn, regs) <= insn->opsize * 8u;
+}
+
+static uint64_t flags_of_shift(const struct insn *insn, const struct insn_regs *regs)
+{
+    unsigned count = shift_count(insn, regs);
+    uint64_t flags = NATIVE_STATUS_FLAGS;
+    if (count == 0)
+        return flags; /* all as they were */
+    if (count != 1)
+        flags &= ~0x800u;
+    if (insn->op >= INSN_SHL)
+        flags &= ~0x10u;
+    bool shifts = insn->op == INSN_SHL || insn->op == INSN_SHR;
+    return shifts && count >= insn->opsize * 8u ? flags & ~1u : flags;
+}
+
+uint64_t native_insn_defined_flags(const struct insn *insn, const struct insn_regs *regs)
+{
+    if (insn->op >= INSN_ROL && insn->op <= INSN_SHRD)
+        return flags_of_shift(insn, regs);
     switch (insn->op) {
     case INSN_AND:
     case INSN_OR:
@@ -87,6 +137,19 @@ uint64_t native_insn_defined_flags(const struct insn *insn)
     case INSN_BTR:
     case INSN_BTC:
         return 0x41u; /* CF is set, ZF is kept */
+    case INSN_IMUL:
+    case INSN_MUL:
+    case INSN_IMUL_WIDE:
+        return 0x801u;
+    case INSN_DIV:
+    case INSN_IDIV:
+        return 0;
+    case INSN_BSF:
+    case INSN_BSR:
+        return 0x40u;
+    case INSN_TZCNT:
+    case INSN_LZCNT:
+        return 0x41u;
     default:
         return NATIVE_STATUS_FLAGS;
     }

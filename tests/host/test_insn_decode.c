@@ -19,6 +19,8 @@ static void print_operand(const struct insn *insn, const struct insn_operand *op
         snprintf(text, size, "-");
     else if (op->kind == INSN_REG)
         snprintf(text, size, "%s%u:%u", op->high_byte ? "h" : "r", op->reg, op->size);
+    else if (op->kind > INSN_IMM)
+        snprintf(text, size, "%c%u:%u", "smx"[op->kind - INSN_SREG], op -> reg, op -> size);
     else if (op->kind == INSN_IMM)
         snprintf(text, size, "%#llx", (unsigned long long)op->imm);
     else
@@ -70,7 +72,6 @@ static void moves(void **state)
     EXPECT64("MOVBE.4/8 r0:4,ds[b7 i-1*1+0]:4 (4)", 0x0f, 0x38, 0xf0, 0x07);
     EXPECT64("MOVBE.2/8 ds[b7 i-1*1+0]:2,r0:2 (5)", 0x66, 0x0f, 0x38, 0xf1, 0x07);
     EXPECT64("invalid", 0x0f, 0x38, 0xf0, 0xc0);
-    EXPECT64("unsupported", 0xf2, 0x0f, 0x38, 0xf0, 0x07); /* CRC32 */
     EXPECT64("unsupported", 0x0f, 0x38, 0xf2, 0x07);
 }
 
@@ -112,10 +113,8 @@ static void arithmetic(void **state)
     EXPECT64("TEST.1/8 ds[b7 i-1*1+0]:1,0x1 (3)", 0xf6, 0x0f, 0x01); /* /1 */
     EXPECT64("NOT.4/8 ds[b7 i-1*1+0]:4,- (2)", 0xf7, 0x17);
     EXPECT64("NEG.1/8 ds[b7 i-1*1+0]:1,- (2)", 0xf6, 0x1f);
-    EXPECT64("unsupported", 0xf7, 0x27); /* MUL */
     EXPECT64("INC.1/8 ds[b7 i-1*1+0]:1,- (2)", 0xfe, 0x07);
     EXPECT64("DEC.4/8 ds[b7 i-1*1+0]:4,- (2)", 0xff, 0x0f);
-    EXPECT64("unsupported", 0xff, 0x17); /* CALL */
     EXPECT64("XCHG.4/8 ds[b7 i-1*1+0]:4,r0:4 (2)", 0x87, 0x07);
     EXPECT64("XADD.1/8 ds[b7 i-1*1+0]:1,r0:1 (3)", 0x0f, 0xc0, 0x07);
     EXPECT64("CMPXCHG.8/8 ds[b7 i-1*1+0]:8,r1:8 (4)", 0x48, 0x0f, 0xb1, 0x0f);
@@ -279,12 +278,79 @@ static void refusals(void **state)
 {
     EXPECT64("unsupported", 0x90);                         /* NOP */
     EXPECT64("unsupported", 0x0f, 0x05);                   /* SYSCALL */
-    EXPECT64("unsupported", 0x0f, 0x6f, 0x07);             /* MOVQ mm */
+    EXPECT64("unsupported", 0x0f, 0x6f, 0xc7);             /* MOVQ mm, mm */
+    EXPECT64("unsupported", 0x0f, 0x58, 0x07);             /* ADDPS */
+    EXPECT64("unsupported", 0xff, 0x1f);                   /* CALL far */
+    EXPECT64("unsupported", 0xff, 0xd0);                   /* CALL rax */
     EXPECT64("unsupported", 0xc5, 0xf8, 0x10, 0x07);       /* VEX */
     EXPECT64("unsupported", 0x62, 0xf1, 0x7c, 0x48, 0x10); /* EVEX */
-    EXPECT64("unsupported", 0xd1, 0x27);                   /* SHL */
     EXPECT64("unsupported", 0xc7, 0xf8, 0, 0, 0, 0);       /* XBEGIN */
     EXPECT64("unsupported", 0xc6, 0xf8, 0);                /* XABORT */
+}
+
+static void rare_arithmetic(void **state)
+{
+    EXPECT64("SHL.4/8 ds[b7 i-1*1+0]:4,0x1 (2)", 0xd1, 0x27);
+    EXPECT64("SHL.1/8 ds[b7 i-1*1+0]:1,0xff (3)", 0xc0, 0x37, 0xff); /* /6 */
+    EXPECT64("SAR.8/8 ds[b7 i-1*1+0]:8,r1:1 (3)", 0x48, 0xd3, 0x3f);
+    EXPECT64("RCL.2/8 ds[b7 i-1*1+0]:2,0x81 (4)", 0x66, 0xc1, 0x17, 0x81);
+    EXPECT64("SHLD.4/8 ds[b7 i-1*1+0]:4,r0:4 (4)", 0x0f, 0xa4, 0x07, 0x05);
+    EXPECT64("SHRD.8/8 ds[b7 i-1*1+0]:8,r8:8 (4)", 0x4c, 0x0f, 0xad, 0x07);
+    EXPECT64("IMUL.4/8 r0:4,ds[b7 i-1*1+0]:4 (3)", 0x6b, 0x07, 0xfe);
+    EXPECT64("IMUL.2/8 r0:2,ds[b7 i-1*1+0]:2 (5)", 0x66, 0x69, 0x07, 0x34, 0x12);
+    EXPECT64("IMUL.8/8 r0:8,ds[b7 i-1*1+0]:8 (4)", 0x48, 0x0f, 0xaf, 0x07);
+    EXPECT64("MUL.4/8 -,ds[b7 i-1*1+0]:4 (2)", 0xf7, 0x27);
+    EXPECT64("IDIV.1/8 -,ds[b7 i-1*1+0]:1 (2)", 0xf6, 0x3f);
+    EXPECT64("CMOV.8/8 r0:8,ds[b7 i-1*1+0]:8 (4)", 0x48, 0x0f, 0x44, 0x07);
+    EXPECT64("SET.1/8 ds[b7 i-1*1+0]:1,- (3)", 0x0f, 0x9f, 0x07);
+    EXPECT64("BSF.4/8 r0:4,ds[b7 i-1*1+0]:4 (3)", 0x0f, 0xbc, 0x07);
+    EXPECT64("BSR.4/8 r0:4,ds[b7 i-1*1+0]:4 (4)", 0xf2, 0x0f, 0xbd, 0x07);
+    EXPECT64("TZCNT.2/8 r0:2,ds[b7 i-1*1+0]:2 (5)", 0x66, 0xf3, 0x0f, 0xbc, 0x07);
+    EXPECT64("LZCNT.4/8 r0:4,ds[b7 i-1*1+0]:4 (4)", 0xf3, 0x0f, 0xbd, 0x07);
+    EXPECT64("POPCNT.4/8 r0:4,ds[b7 i-1*1+0]:4 (4)", 0xf3, 0x0f, 0xb8, 0x07);
+    EXPECT64("unsupported", 0x0f, 0xb8, 0x07);
+    EXPECT64("CRC32.1/8 r0:4,ds[b7 i-1*1+0]:1 (5)", 0xf2, 0x0f, 0x38, 0xf0, 0x07);
+    EXPECT64("CRC32.2/8 r0:4,ds[b7 i-1*1+0]:2 (6)", 0x66, 0xf2, 0x0f, 0x38, 0xf1, 0x07);
+    EXPECT64("CRC32.8/8 r0:8,ds[b7 i-1*1+0]:8 (6)", 0xf2, 0x48, 0x0f, 0x38, 0xf1, 0x07);
+    EXPECT64("CMPXCHG8B.4/8 ds[b7 i-1*1+0]:8,- (3)", 0x0f, 0xc7, 0x0f);
+    EXPECT64("lock CMPXCHG16B.8/8 ds[b7 i-1*1+0]:16,- (5)", 0xf0, 0x48, 0x0f, 0xc7, 0x0f);
+    EXPECT64("invalid", 0x0f, 0xc7, 0xc8);
+    EXPECT64("invalid", 0xf0, 0xd1, 0x27); /* LOCK SHL, LOCK CMOV, LOCK SETcc */
+    EXPECT64("invalid", 0xf0, 0x0f, 0x44, 0x07);
+    EXPECT64("invalid", 0xf0, 0x0f, 0x94, 0x07);
+}
+
+static void system_forms(void **state)
+{
+    EXPECT64("CALL.8/8 -,ds[b7 i-1*1+0]:8 (3)", 0x66, 0xff, 0x17); /* the prefix is ignored */
+    EXPECT32("JMP.2/4 -,ds[b7 i-1*1+0]:2 (3)", 0x66, 0xff, 0x27);
+    EXPECT64("MOV Sreg, m.4/8 s3:2,ds[b7 i-1*1+0]:2 (2)", 0x8e, 0x1f);
+    EXPECT64("MOV m, Sreg.8/8 ds[b7 i-1*1+0]:2,s2:2 (3)", 0x48, 0x8c, 0x17);
+    EXPECT64("invalid", 0x8e, 0x0f); /* CS */
+    EXPECT64("MOV m, Sreg.4/8 ds[b7 i-1*1+0]:2,s1:2 (2)", 0x8c, 0x0f);
+    EXPECT64("invalid", 0x8c, 0x37);
+    EXPECT64("unsupported", 0x8e, 0xd8);
+    EXPECT64("SMSW.4/8 ds[b7 i-1*1+0]:2,- (3)", 0x0f, 0x01, 0x27);
+    EXPECT64("LMSW.4/8 -,ds[b7 i-1*1+0]:2 (3)", 0x0f, 0x01, 0x37);
+    EXPECT64("LGDT.4/8 -,ds[b7 i-1*1+0]:10 (3)", 0x0f, 0x01, 0x17);
+    EXPECT32("SIDT.4/4 ds[b7 i-1*1+0]:6,- (3)", 0x0f, 0x01, 0x0f);
+    EXPECT64("LTR.4/8 -,ds[b7 i-1*1+0]:2 (3)", 0x0f, 0x00, 0x1f);
+    EXPECT64("SLDT.4/8 ds[b7 i-1*1+0]:2,- (3)", 0x0f, 0x00, 0x07);
+    EXPECT64("unsupported", 0x0f, 0x01, 0xd0); /* XGETBV */
+}
+
+static void vector_moves(void **state)
+{
+    EXPECT64("vector move.4/8 x0:16,ds[b7 i-1*1+0]:16 (3)", 0x0f, 0x10, 0x07);
+    EXPECT64("vector move.2/8 ds[b7 i-1*1+0]:16,x9:16 (5)", 0x66, 0x44, 0x0f, 0x7f, 0x0f);
+    EXPECT64("vector move.4/8 x0:16,ds[b7 i-1*1+0]:4 (4)", 0xf3, 0x0f, 0x10, 0x07);
+    EXPECT64("vector move.4/8 ds[b7 i-1*1+0]:8,x0:16 (4)", 0xf2, 0x0f, 0x11, 0x07);
+    EXPECT64("vector move.4/8 m1:8,ds[b7 i-1*1+0]:4 (4)", 0x44, 0x0f, 0x6e, 0x0f);
+    EXPECT64("vector move.8/8 x1:16,ds[b7 i-1*1+0]:8 (5)", 0x66, 0x48, 0x0f, 0x6e, 0x0f);
+    EXPECT64("vector move.2/8 x0:16,ds[b7 i-1*1+0]:16 (5)", 0x66, 0x0f, 0x38, 0x2a, 0x07);
+    EXPECT64("unsupported", 0x0f, 0x38, 0x2a, 0x07);
+    EXPECT64("unsupported", 0xf3, 0x0f, 0x12, 0x07); /* MOVSLDUP */
+    EXPECT64("invalid", 0xf0, 0x0f, 0x11, 0x07);
 }
 
 /* Which of the two, for every kind of operand order. */
@@ -400,6 +466,9 @@ int main(void)
         cmocka_unit_test(lock_rules),
         cmocka_unit_test(lengths),
         cmocka_unit_test(refusals),
+        cmocka_unit_test(rare_arithmetic),
+        cmocka_unit_test(system_forms),
+        cmocka_unit_test(vector_moves),
         cmocka_unit_test(access_directions),
         cmocka_unit_test(effective_offsets),
         cmocka_unit_test(bit_strings),

@@ -209,13 +209,25 @@ void virt_set_xcr0(struct vcpu *vcpu, uint64_t value)
     cpu_xsetbv(0, value);
 }
 
+void virt_fxsave(struct vcpu *vcpu, void *image)
+{
+    (void)vcpu;
+    cpu_fxsave64(image);
+}
+
+void virt_fxrstor(struct vcpu *vcpu, const void *image)
+{
+    (void)vcpu;
+    cpu_fxrstor64(image);
+}
+
 void virt_debug_status(struct vcpu *vcpu, uint64_t bits)
 {
     (void)vcpu;
     /* B0..B3, BD, BS as reported; RTM and BUS_LOCK have inverted sense in DR6 (SDM table "exit qualification
      * for debug exceptions"). */
     uint64_t dr6 = cpu_read_dr6() & ~(uint64_t)0xf;
-    dr6 |= bits & (0xf | DR6_BD | DR6_BS);
+    dr6 |= bits & (0xf | DR6_BD | DR6_BS | DR6_BT);
     cpu_write_dr6(dr6);
     /* Whatever the cause: the handler must be able to reach the debug registers (SDM volume 3, "Debug Control
      * Register (DR7)"). An injected #DB leaves it to us. */
