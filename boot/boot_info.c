@@ -63,7 +63,8 @@ static const char *check_own_memory(const struct boot_info *info)
     if (!info->core_size || !is_page_aligned(info->core_hpa | info->core_size) ||
         !lies_in(info, info->core_hpa, info->core_size, BOOT_REGION_BULKHEAD))
         return "the core's image is not in memory marked as Bulkhead's";
-    if (info->pool_size != LAYOUT_POOL_SIZE || !is_page_aligned(info->pool_hpa) ||
+    if (info->pool_size < LAYOUT_POOL_MIN || info->pool_size > LAYOUT_POOL_MAX ||
+        !is_page_aligned(info->pool_hpa | info->pool_size) ||
         !lies_in(info, info->pool_hpa, info->pool_size, BOOT_REGION_BULKHEAD))
         return "the pool is not in memory marked as Bulkhead's";
     if (info->pool_hpa + info->pool_size > FOUR_GIB)

@@ -4,6 +4,7 @@
 #include "boot/efi_loader.h"
 #include "boot/handover.h"
 #include "boot/memmap.h"
+#include "boot/pool_plan.h"
 #include "hv/blackbox.h"
 #include "hv/lib/bits.h"
 #include "hv/lib/string.h"
@@ -12,9 +13,7 @@
 #define LOW_MEMORY_END ((uint64_t)1 << 20)
 #define FOUR_GIB       ((uint64_t)1 << 32)
 #define RETURN_SECONDS 10u
-/* What the core takes for EPT and its own tables out of the memory that guests could have: one part in 256 (a
- * page table entry of 8 bytes for each 4 KiB is one in 512) and something for each VM. */
-#define OVERHEAD_SHIFT  8u
+/* What a VM may lose of the memory that guests could have, because it gets whole 2 MiB. */
 #define OVERHEAD_PER_VM SIZE_2M
 
 EFI_HANDLE efi_image;
@@ -29,6 +28,8 @@ static struct {
     struct elf_image core;
     struct boot_region regions[BOOT_MAX_REGIONS];
     struct handover handover;
+    struct preflight_input machine;
+    uint64_t pool_size; /* bytes */
 } loader;
 
 static EFI_STATUS config_fail(const struct config_error *e)
@@ -67,9 +68,9 @@ static EFI_STATUS free_memory(uint64_t *out)
     return EFI_SUCCESS;
 }
 
-static uint64_t overhead(uint64_t memory)
+static uint64_t overhead(void)
 {
-    return (memory >> OVERHEAD_SHIFT) + loader.config.vm_count * OVERHEAD_PER_VM;
+    return loader.config.vm_count * OVERHEAD_PER_VM;
 }
 
 static uint64_t memory_needed(void)
@@ -88,26 +89,38 @@ static uint32_t cpus_needed(void)
     return all ? bits_highest(all) + 1 : 0;
 }
 
+/* What the machine is, and how much of it Bulkhead keeps for itself. */
+static void look_at_machine(void)
+{
+    struct preflight_input *in = &loader.machine;
+
+    efi_preflight_capture(in);
+    in->cpu_source = efi_find_cpus(loader.info.cpus, &loader.info.cpu_count);
+    in->cpus_found = loader.info.cpu_count;
+    in->cpus_needed = cpus_needed();
+    in->memory_needed = memory_needed();
+    loader.info.has_dmar = in->has_dmar;
+    const struct pool_plan_in plan = {
+        .config = &loader.config, .cpus = in->cpus_found, .small_pages = preflight_small_pages(in)};
+    loader.pool_size = pool_plan(&plan);
+    in->memory_kept = loader.pool_size + loader.core.size;
+    in->keeps_too_much = loader.pool_size > LAYOUT_POOL_MAX;
+}
+
 /* Prints the report. `available`: bytes for VMs. */
 static EFI_STATUS preflight(uint64_t available)
 {
     static struct preflight_row rows[PREFLIGHT_MAX_ROWS];
-    static struct preflight_input in;
+    struct preflight_input *in = &loader.machine;
 
-    efi_preflight_capture(&in);
-    in.cpu_source = efi_find_cpus(loader.info.cpus, &loader.info.cpu_count);
-    in.cpus_found = loader.info.cpu_count;
-    in.cpus_needed = cpus_needed();
-    in.memory_free = available;
-    in.memory_needed = memory_needed();
-    loader.info.has_dmar = in.has_dmar;
-    const char *brand = in.brand;
+    in->memory_free = available;
+    const char *brand = in->brand;
     while (*brand == ' ') /* some are right-aligned */
         brand++;
     efi_print("\nPreflight: %s\n", *brand ? brand : "unnamed CPU");
-    size_t count = preflight_check(&in, rows);
+    size_t count = preflight_check(in, rows);
     efi_preflight_print(rows, count);
-    if (in.has_dmar)
+    if (in->has_dmar)
         efi_pci_print(efi_pci_scan());
     efi_print("\n");
     if (!preflight_passed(rows, count))
@@ -145,7 +158,8 @@ static EFI_STATUS check_all(void)
     EFI_STATUS s = free_memory(&available);
     if (EFI_ERROR(s))
         return s;
-    uint64_t taken = overhead(available) + files + LAYOUT_POOL_SIZE + loader.core.size;
+    look_at_machine();
+    uint64_t taken = overhead() + files + loader.machine.memory_kept;
     available = available > taken ? available - taken : 0;
     s = preflight(available);
     if (EFI_ERROR(config_status))
@@ -162,9 +176,9 @@ static EFI_STATUS allocate(uint64_t *core, uint64_t *pool)
         return efi_fail(s, "no memory for the core: %s", efi_status_text(s));
     /* Below 4 GiB: a starting CPU loads CR3 in 32-bit mode. In 2 MiB pages: they cost the least TLB entries.
      */
-    s = efi_alloc(LAYOUT_POOL_SIZE, SIZE_2M, FOUR_GIB, pool);
+    s = efi_alloc(loader.pool_size, SIZE_2M, FOUR_GIB, pool);
     if (EFI_ERROR(s))
-        return efi_fail(s, "no contiguous %u MiB below 4 GiB: %s", (unsigned)(LAYOUT_POOL_SIZE >> 20),
+        return efi_fail(s, "no contiguous %u MiB below 4 GiB: %s", (unsigned)(loader.pool_size >> 20),
                         efi_status_text(s));
     s = efi_alloc(PAGE_SIZE, PAGE_SIZE, LOW_MEMORY_END, &loader.info.trampoline_hpa);
     if (EFI_ERROR(s))
@@ -176,6 +190,7 @@ static EFI_STATUS allocate(uint64_t *core, uint64_t *pool)
 static EFI_STATUS build(struct span core_file)
 {
     struct handover_in in = {.core = &loader.core,
+                             .pool_size = loader.pool_size,
                              .switch_page = hpa((uintptr_t)efi_switch_page),
                              .blackbox_hpa = hpa(loader.info.blackbox_hpa)};
 
@@ -266,7 +281,7 @@ static EFI_STATUS rehearse(void)
         return efi_fail(EFI_UNSUPPORTED, "the memory map has more than %u pieces", BOOT_MAX_REGIONS);
     if (boot_info_check(info, &why))
         return efi_fail(EFI_UNSUPPORTED, "cannot start the core: %s", why);
-    uint64_t free = pmem_available(info->regions, info->region_count), lost = overhead(free);
+    uint64_t free = pmem_available(info->regions, info->region_count), lost = overhead();
     if (config_check_machine(&info->config, info->cpu_count, free > lost ? free - lost : 0, &error))
         return config_fail(&error);
     return EFI_SUCCESS;

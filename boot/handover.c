@@ -13,7 +13,7 @@ struct bump {
 static bool bump_alloc(void *ctx, hpa_t *page)
 {
     struct bump *b = ctx;
-    if (b->used == LAYOUT_POOL_SIZE)
+    if (b->used == b->in->pool_size)
         return false;
     memset(b->in->pool + b->used, 0, PAGE_SIZE);
     *page = hpa(b->in->pool_hpa.v + b->used);
@@ -53,7 +53,7 @@ enum status handover_build(const struct handover_in *in, struct handover *out)
         return ERR_NO_MEMORY;
     enum status s = map_core(&env, root, in);
     if (!s)
-        s = hostpt_map(&env, root, LAYOUT_POOL_VA, in->pool_hpa, LAYOUT_POOL_SIZE, HOSTPT_WRITE);
+        s = hostpt_map(&env, root, LAYOUT_POOL_VA, in->pool_hpa, in->pool_size, HOSTPT_WRITE);
     if (!s && in->blackbox_hpa.v)
         s = hostpt_map(&env, root, LAYOUT_BLACKBOX_VA, in->blackbox_hpa, BLACKBOX_SIZE, HOSTPT_WRITE);
     if (!s)
@@ -73,7 +73,7 @@ enum status handover_build(const struct handover_in *in, struct handover *out)
     out->info->core_hpa = in->core_hpa.v;
     out->info->core_size = in->core->size;
     out->info->pool_hpa = in->pool_hpa.v;
-    out->info->pool_size = LAYOUT_POOL_SIZE;
+    out->info->pool_size = in->pool_size;
     out->info->pool_used = bump.used;
     out->info->cr3 = root.v;
     return STATUS_OK;

@@ -9,7 +9,8 @@
 struct handover_in {
     const struct elf_image *core;
     hpa_t core_hpa;     /* core->size bytes, loaded by elf_load */
-    hpa_t pool_hpa;     /* LAYOUT_POOL_SIZE bytes, page-aligned */
+    hpa_t pool_hpa;     /* page-aligned */
+    uint64_t pool_size; /* bytes, from pool_plan() */
     uint8_t *pool;      /* the same as the caller sees it */
     hpa_t blackbox_hpa; /* BLACKBOX_SIZE bytes; 0: none */
     hpa_t switch_page;  /* the page whose code changes CR3: mapped at its own address, read and execute */

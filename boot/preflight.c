@@ -43,6 +43,8 @@
 #define EPT_INVVPID        BIT(32)
 #define EPT_INVVPID_SINGLE BIT(41)
 
+#define MIB ((uint64_t)1 << 20)
+
 struct table {
     struct preflight_row *rows;
     size_t count;
@@ -187,6 +189,10 @@ static void check_machine(struct table *t)
     add(t, "memory for VMs", in->memory_free >= in->memory_needed ? PREFLIGHT_OK : PREFLIGHT_MISSING,
         "lower 'memory' in bulkhead.conf", "%lu MiB free, %lu MiB needed",
         (unsigned long)(in->memory_free >> 20), (unsigned long)(in->memory_needed >> 20));
+    add(t, "memory for Bulkhead", in->keeps_too_much ? PREFLIGHT_MISSING : PREFLIGHT_OK,
+        "lower 'memory' in bulkhead.conf, or have fewer VMs or vCPUs", "%lu MiB%s",
+        (unsigned long)((in->memory_kept + MIB - 1) >> 20),
+        in->keeps_too_much ? ", more than there is room for in its address space" : "");
     want(t, "ACPI tables", in->has_acpi, "absent: this firmware has none");
     check_iommu(t);
     want(t, "PCI Express (MCFG table)", in->has_mcfg, "absent: no virtual functions");
@@ -207,6 +213,11 @@ size_t preflight_check(const struct preflight_input *in, struct preflight_row ro
     check_cpu(&t);
     check_machine(&t);
     return t.count;
+}
+
+bool preflight_small_pages(const struct preflight_input *in)
+{
+    return in->vmx_ept_vpid_cap && !all(in->vmx_ept_vpid_cap, EPT_2M);
 }
 
 bool preflight_passed(const struct preflight_row *rows, size_t count)

@@ -18,6 +18,8 @@ struct preflight_input {
     uint32_t cpus_found, cpus_needed;    /* needed: 0 = no valid configuration to tell */
     const char *cpu_source;              /* "MP Services", ... */
     uint64_t memory_free, memory_needed; /* bytes */
+    uint64_t memory_kept;                /* by Bulkhead for itself */
+    bool keeps_too_much;                 /* more than its address space has room for */
     bool has_acpi, has_dmar, has_mcfg;
     const char *dmar_fault; /* why the table cannot be used; NULL: it can */
     uint32_t iommu_units;
@@ -39,6 +41,8 @@ struct preflight_row {
 
 /* Fills rows and answers how many. */
 size_t preflight_check(const struct preflight_input *in, struct preflight_row rows[PREFLIGHT_MAX_ROWS]);
+/* Is guests' memory mapped by 4 KiB? False where there is no EPT at all. */
+bool preflight_small_pages(const struct preflight_input *in);
 /* False when a row is MISSING. */
 bool preflight_passed(const struct preflight_row *rows, size_t count);
 const char *preflight_state_name(enum preflight_state state); /* "ok", "MISSING", "optional" */

@@ -6,7 +6,7 @@
 #include "hv/lib/addr.h"
 #include "hv/lib/lock.h"
 
-#define POOL_MAX_PAGES 4096u /* 16 MiB, twice what Bulkhead promises to keep */
+#define POOL_MAX_PAGES (512u << (20 - PAGE_SHIFT)) /* LAYOUT_POOL_MAX */
 
 struct pool {
     struct spinlock

@@ -10,17 +10,6 @@
 
 /* ---- keeping ---- */
 
-uint32_t recorder_slots(uint32_t vcpus)
-{
-    uint32_t slots = RECORDER_BUDGET / (vcpus * (uint32_t)sizeof(struct recorder_entry));
-    return slots > RECORDER_KEEPS ? RECORDER_KEEPS + 1 : slots;
-}
-
-uint32_t recorder_pages(uint32_t slots)
-{
-    return (uint32_t)(((uint64_t)slots * sizeof(struct recorder_entry) + PAGE_SIZE - 1) / PAGE_SIZE);
-}
-
 void recorder_init(struct recorder *r, struct recorder_entry *entries, uint32_t slots)
 {
     *r = (struct recorder){.next = entries, .first = entries, .last = entries + slots - 1};

@@ -25,8 +25,17 @@ struct recorder {
 };
 
 /* How many slots each of `vcpus` (1..) vCPUs gets, and how many pages they take. */
-uint32_t recorder_slots(uint32_t vcpus);
-uint32_t recorder_pages(uint32_t slots);
+static inline uint32_t recorder_slots(uint32_t vcpus)
+{
+    uint32_t slots = RECORDER_BUDGET / (vcpus * (uint32_t)sizeof(struct recorder_entry));
+    return slots > RECORDER_KEEPS ? RECORDER_KEEPS + 1 : slots;
+}
+
+static inline uint32_t recorder_pages(uint32_t slots)
+{
+    return (uint32_t)(((uint64_t)slots * sizeof(struct recorder_entry) + PAGE_SIZE - 1) / PAGE_SIZE);
+}
+
 /* `slots` (2..) zeroed entries. */
 void recorder_init(struct recorder *r, struct recorder_entry *entries, uint32_t slots);
 

@@ -13,12 +13,15 @@
 
 #define LAYOUT_CORE_VA     0xffffffff80000000ull
 #define LAYOUT_POOL_VA     0xffffffff90000000ull
-#define LAYOUT_BLACKBOX_VA 0xffffffff98000000ull
-#define LAYOUT_WINDOW_VA   0xffffffffa0000000ull
-#define LAYOUT_STACK_VA    0xffffffffb0000000ull
+#define LAYOUT_BLACKBOX_VA 0xffffffffb0000000ull
+#define LAYOUT_WINDOW_VA   0xffffffffb4000000ull
+#define LAYOUT_STACK_VA    0xffffffffb8000000ull
 #define LAYOUT_MMIO_VA     0xffffffffc0000000ull
 #define LAYOUT_SCREEN_VA   0xffffffffd0000000ull
 
 #define LAYOUT_SCREEN_SIZE (0x11ull << 24) /* bytes of address space */
 
-#define LAYOUT_POOL_SIZE (7ull << 20) /* bytes; with the image this stays below the 8 MiB promise */
+/* Bytes; boot/pool_plan.h says how many it is between the two. With the image the lower one stays below the 8
+ * MiB that Bulkhead promises for machines that are not large. */
+#define LAYOUT_POOL_MIN (7ull << 20)
+#define LAYOUT_POOL_MAX (LAYOUT_BLACKBOX_VA - LAYOUT_POOL_VA)

@@ -24,6 +24,7 @@ static struct blackbox box;
 static void *memory = spare;
 static uint64_t start_tsc;
 static enum config_on_panic on_panic;
+static uint64_t pool_size;
 static struct panic_stopped stopped[BOOT_MAX_CPUS];
 static uint32_t panicking = NOBODY; /* index of the CPU that panicked first */
 static struct panic_facts facts;
@@ -34,6 +35,7 @@ void panic_init(const struct boot_info *info)
 {
     start_tsc = cpu_rdtsc();
     on_panic = info->config.on_panic;
+    pool_size = info->pool_size;
     if (info->blackbox_hpa)
         memory = (void *)(uintptr_t)LAYOUT_BLACKBOX_VA;
 }
@@ -79,7 +81,7 @@ static bool readable(const void *at, size_t size)
     uint64_t first = (uint64_t)(uintptr_t)at;
     uint64_t image = (uint64_t)(core_end - core_start);
     return (first - LAYOUT_CORE_VA < image && size <= image - (first - LAYOUT_CORE_VA)) ||
-           (first - LAYOUT_POOL_VA < LAYOUT_POOL_SIZE && size <= LAYOUT_POOL_SIZE - (first - LAYOUT_POOL_VA));
+           (first - LAYOUT_POOL_VA < pool_size && size <= pool_size - (first - LAYOUT_POOL_VA));
 }
 
 /* The words of the stack in use: from `rsp`, or from the stack's first word where it has overflowed, to its

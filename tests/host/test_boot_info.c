@@ -35,7 +35,7 @@ static int setup_info(void **state)
     info.core_hpa = 0x1700000;
     info.core_size = 0x20000;
     info.pool_hpa = 0x1000000;
-    info.pool_size = LAYOUT_POOL_SIZE;
+    info.pool_size = LAYOUT_POOL_MIN;
     info.pool_used = 0x14000;
     info.cr3 = 0x1005000;
     info.trampoline_hpa = 0x9f000;
@@ -145,11 +145,19 @@ static void test_info_own_memory(void **state)
     expect("core's image");
     info.core_size = 0xfffffffffffff000ull;
     expect("core's image");
-    info.pool_size += 0x1000;
+    info.pool_size += 0x1000; /* as large as the loader wants */
+    expect(NULL);
+    info.pool_size = 0x801000; /* one page beyond its region */
+    expect("pool is not in");
+    info.pool_size = LAYOUT_POOL_MIN - 0x1000;
+    expect("pool is not in");
+    info.pool_size = LAYOUT_POOL_MAX + 0x1000;
+    expect("pool is not in");
+    info.pool_size += 0x10;
     expect("pool is not in");
     info.pool_hpa = 0x3000000;
     expect("pool is not in");
-    info.pool_used = LAYOUT_POOL_SIZE + 0x1000;
+    info.pool_used = LAYOUT_POOL_MIN + 0x1000;
     expect("more of the pool");
     info.pool_used++;
     expect("more of the pool");
@@ -407,7 +415,7 @@ static uint8_t *pool;
 
 static uint64_t *pool_table(void *ctx, hpa_t page)
 {
-    assert_true(page.v >= POOL_HPA && page.v < POOL_HPA + LAYOUT_POOL_SIZE);
+    assert_true(page.v >= POOL_HPA && page.v < POOL_HPA + LAYOUT_POOL_MIN);
     return (uint64_t *)(void *)(pool + (page.v - POOL_HPA));
 }
 
@@ -440,13 +448,16 @@ static void test_handover(void **state)
                      {.va = LAYOUT_CORE_VA + 0x1000, .mem_size = 0x800},
                      {.va = LAYOUT_CORE_VA + 0x3000, .mem_size = 0x1001, .write = true}},
     };
-    struct handover_in in = {
-        .core = &core, .core_hpa = hpa(0x7000000), .pool_hpa = hpa(POOL_HPA), .switch_page = hpa(0x5000)};
+    struct handover_in in = {.core = &core,
+                             .core_hpa = hpa(0x7000000),
+                             .pool_hpa = hpa(POOL_HPA),
+                             .pool_size = LAYOUT_POOL_MIN,
+                             .switch_page = hpa(0x5000)};
     struct handover out;
 
-    pool = malloc(LAYOUT_POOL_SIZE);
+    pool = malloc(LAYOUT_POOL_MIN);
     in.pool = pool;
-    memset(pool, 0xee, LAYOUT_POOL_SIZE);
+    memset(pool, 0xee, LAYOUT_POOL_MIN);
     assert_int_equal(handover_build(&in, &out), STATUS_OK);
     expect_mapping(out.cr3, LAYOUT_CORE_VA + 0x40, 0x7000040, HOSTPT_EXEC);
     expect_mapping(out.cr3, LAYOUT_CORE_VA + 0x1000, 0x7001000, 0);
@@ -454,9 +465,9 @@ static void test_handover(void **state)
     expect_mapping(out.cr3, LAYOUT_CORE_VA + 0x3000, 0x7003000, HOSTPT_WRITE);
     expect_mapping(out.cr3, LAYOUT_CORE_VA + 0x4fff, 0x7004fff, HOSTPT_WRITE);
     expect_hole(out.cr3, LAYOUT_CORE_VA + 0x5000);
-    for (uint64_t off = 0; off < LAYOUT_POOL_SIZE; off += PAGE_SIZE)
+    for (uint64_t off = 0; off < LAYOUT_POOL_MIN; off += PAGE_SIZE)
         expect_mapping(out.cr3, LAYOUT_POOL_VA + off, POOL_HPA + off, HOSTPT_WRITE);
-    expect_hole(out.cr3, LAYOUT_POOL_VA + LAYOUT_POOL_SIZE);
+    expect_hole(out.cr3, LAYOUT_POOL_VA + LAYOUT_POOL_MIN);
     expect_mapping(out.cr3, 0x5000, 0x5000, HOSTPT_EXEC);
     expect_hole(out.cr3, 0x4000);
     expect_hole(out.cr3, 0x6000);

@@ -31,6 +31,7 @@ static int setup(void **state)
         .cpu_source = "MP Services",
         .memory_free = 1024ull << 20,
         .memory_needed = 384ull << 20,
+        .memory_kept = 0x781234,
         .has_acpi = true,
         .has_dmar = true,
         .has_mcfg = true,
@@ -85,6 +86,7 @@ static void test_all_good(void **state)
     assert_true(preflight_passed(rows, count));
     assert_string_equal(find("CPUs")->text, "4 found (MP Services), 2 needed");
     assert_string_equal(find("memory for VMs")->text, "1024 MiB free, 384 MiB needed");
+    assert_string_equal(find("memory for Bulkhead")->text, "8 MiB");
 }
 
 static void test_no_vmx(void **state)
@@ -219,6 +221,18 @@ static void test_machine(void **state)
     setup(state);
     in.memory_needed = in.memory_free + 1;
     only("memory for VMs", PREFLIGHT_MISSING, "'memory' in bulkhead.conf");
+    setup(state);
+    in.keeps_too_much = true;
+    only("memory for Bulkhead", PREFLIGHT_MISSING, "fewer VMs");
+}
+
+static void test_small_pages(void **state)
+{
+    assert_false(preflight_small_pages(&in));
+    in.vmx_ept_vpid_cap &= ~BIT(16);
+    assert_true(preflight_small_pages(&in));
+    in.vmx_ept_vpid_cap = 0; /* no EPT: nothing will start */
+    assert_false(preflight_small_pages(&in));
 }
 
 static void test_state_names(void **state)
@@ -239,6 +253,7 @@ int main(void)
         cmocka_unit_test_setup(test_optional_bits, setup),
         cmocka_unit_test_setup(test_cpu_features, setup),
         cmocka_unit_test_setup(test_machine, setup),
+        cmocka_unit_test_setup(test_small_pages, setup),
         cmocka_unit_test_setup(test_state_names, setup),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
