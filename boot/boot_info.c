@@ -89,6 +89,13 @@ static bool file_is_good(const struct boot_info *info, const struct boot_file *f
            lies_in(info, f->hpa, align_up(f->size, PAGE_SIZE), BOOT_REGION_IMAGE);
 }
 
+static bool disk_is_good(const struct boot_info *info, const struct config_disk *disk,
+                         const struct boot_file *f)
+{
+    return f->size && !config_disk_fault(disk, f->size) && disk->position < CONFIG_MAX_DISKS &&
+           file_is_good(info, f);
+}
+
 static const char *check_files(const struct boot_info *info)
 {
     if (!info->config.vm_count || info->config.vm_count > CONFIG_MAX_VMS)
@@ -103,6 +110,11 @@ static const char *check_files(const struct boot_info *info)
         for (uint32_t j = 0; j < info->config.vms[i].module_count; j++)
             if (!info->modules[i][j].size || !file_is_good(info, &info->modules[i][j]))
                 return "a module is not in memory marked as an image";
+        if (info->config.vms[i].disk_count > CONFIG_MAX_DISKS)
+            return "the number of disks is out of range";
+        for (uint32_t j = 0; j < info->config.vms[i].disk_count; j++)
+            if (!disk_is_good(info, &info->config.vms[i].disks[j], &info->disks[i][j]))
+                return "a disk is not in memory marked as an image";
     }
     return NULL;
 }

@@ -6,14 +6,14 @@
 #include "hv/lib/addr.h"
 
 #define BOOT_INFO_MAGIC   0x4248495f31303030ull /* "000_IHB" */
-#define BOOT_INFO_VERSION 4u
+#define BOOT_INFO_VERSION 5u
 #define BOOT_MAX_REGIONS  512
 #define BOOT_MAX_CPUS     64
 
 enum boot_region_kind {
     BOOT_REGION_FREE,     /* conventional, or boot services' after exit: guests may have it */
     BOOT_REGION_BULKHEAD, /* core image, pool, trampoline, this struct */
-    BOOT_REGION_IMAGE,    /* a guest's kernel, initrd or module, kept pristine */
+    BOOT_REGION_IMAGE, /* a guest's kernel, initrd or module, kept pristine; a ramdisk, which it writes to */
     BOOT_REGION_RESERVED, /* firmware runtime, ACPI, MMIO, persistent, unusable: never given away */
 };
 
@@ -77,6 +77,7 @@ struct boot_info {
     struct boot_file kernels[CONFIG_MAX_VMS]; /* by VM index; a firmware's flash image is one, too */
     struct boot_file initrds[CONFIG_MAX_VMS];
     struct boot_file modules[CONFIG_MAX_VMS][CONFIG_MAX_MODULES]; /* as config.vms[].modules */
+    struct boot_file disks[CONFIG_MAX_VMS][CONFIG_MAX_DISKS];     /* as config.vms[].disks */
 };
 
 /* Checks magic, version, counts, order and containment. ERR_INVALID with *why set to a static text. */

@@ -122,6 +122,11 @@ static struct named_file module_of(const struct config_module *module)
     return (struct named_file){module->path, "module", module->line, module->column};
 }
 
+static struct named_file disk_of(const struct config_disk *disk)
+{
+    return (struct named_file){disk->path, disk->cdrom ? "CD" : "disk", disk->line, disk->column};
+}
+
 static EFI_STATUS open_named(const struct named_file *f, EFI_FILE_HANDLE *file, uint64_t *size)
 {
     EFI_STATUS s = open_file(f->path, file, size);
@@ -160,6 +165,19 @@ static EFI_STATUS add_file(struct named_file f, uint64_t *total)
     return s;
 }
 
+static EFI_STATUS add_disk(const struct config_disk *disk, uint64_t *total)
+{
+    struct named_file f = disk_of(disk);
+    uint64_t size;
+    EFI_STATUS s = file_size(&f, &size);
+
+    if (EFI_ERROR(s))
+        return s;
+    *total += align_up(size, PAGE_SIZE);
+    const char *fault = config_disk_fault(disk, size);
+    return fault ? fail_at(&f, EFI_UNSUPPORTED, fault) : EFI_SUCCESS;
+}
+
 EFI_STATUS efi_check_files(const struct config *config, uint64_t *total)
 {
     *total = 0;
@@ -170,6 +188,8 @@ EFI_STATUS efi_check_files(const struct config *config, uint64_t *total)
             s = add_file(initrd_of(vm), total);
         for (uint32_t j = 0; !EFI_ERROR(s) && j < vm->module_count; j++)
             s = add_file(module_of(&vm->modules[j]), total);
+        for (uint32_t j = 0; !EFI_ERROR(s) && j < vm->disk_count; j++)
+            s = add_disk(&vm->disks[j], total);
         if (EFI_ERROR(s))
             return s;
     }
@@ -275,6 +295,10 @@ static EFI_STATUS load_vm(const struct config_vm *vm, uint32_t index, struct boo
     for (uint32_t i = 0; !EFI_ERROR(s) && i < vm->module_count; i++) {
         struct named_file module_file = module_of(&vm->modules[i]);
         s = load(&module_file, vm->name, &info->modules[index][i]);
+    }
+    for (uint32_t i = 0; !EFI_ERROR(s) && i < vm->disk_count; i++) {
+        struct named_file disk_file = disk_of(&vm->disks[i]);
+        s = load(&disk_file, vm->name, &info->disks[index][i]);
     }
     return s;
 }

@@ -37,7 +37,7 @@ EFI_STATUS efi_read_config(struct span *text);
 /* Checks that all files of all VMs exist and sums up their sizes in whole pages; says what is wrong itself.
  */
 EFI_STATUS efi_check_files(const struct config *config, uint64_t *total);
-/* Loads kernels, initrds and modules into info's tables, by VM index; says what is wrong itself. */
+/* Loads kernels, initrds, modules and disks into info's tables, by VM index; says what is wrong itself. */
 EFI_STATUS efi_load_files(const struct config *config, struct boot_info *info);
 
 /* efi_crash.c */

@@ -221,6 +221,7 @@ static EFI_STATUS fill_info(void)
     memcpy(info->kernels, loader.info.kernels, sizeof(info->kernels));
     memcpy(info->initrds, loader.info.initrds, sizeof(info->initrds));
     memcpy(info->modules, loader.info.modules, sizeof(info->modules));
+    memcpy(info->disks, loader.info.disks, sizeof(info->disks));
     info->framebuffer = efi_framebuffer();
     info->tsc_hz = efi_tsc_hz(&source);
     info->tsc_source = source;
@@ -259,6 +260,8 @@ static enum status fill_regions(struct span descriptors, size_t step)
             s = set_image(&map, &info->initrds[i]);
         for (uint32_t j = 0; !s && j < info->config.vms[i].module_count; j++)
             s = set_image(&map, &info->modules[i][j]);
+        for (uint32_t j = 0; !s && j < info->config.vms[i].disk_count; j++)
+            s = set_image(&map, &info->disks[i][j]);
     }
     info->region_count = map.count;
     return s;

@@ -43,6 +43,54 @@ enum status bus_add_ports(struct bus *bus, uint16_t first, uint32_t count, struc
     return STATUS_OK;
 }
 
+static void set_byte(uint8_t *at, uint8_t value)
+{
+    __atomic_store_n(at, value, __ATOMIC_RELAXED);
+}
+
+/* The leaf for the ports at `port`; when they have none, the one that moves. 0: there is none left. */
+static uint8_t leaf_for(struct bus *bus, uint16_t port)
+{
+    uint8_t page = (uint8_t)(port >> 8);
+    if (bus->leaf_of[page])
+        return bus->leaf_of[page];
+    if (!bus->moving_leaf && bus->leaf_count < BUS_MAX_LEAVES)
+        bus->moving_leaf = ++bus->leaf_count;
+    if (!bus->moving_leaf)
+        return 0;
+    if (bus->leaf_of[bus->moving_page] == bus->moving_leaf)
+        set_byte(&bus->leaf_of[bus->moving_page], 0);
+    set_byte(&bus->leaf_of[page], bus->moving_leaf);
+    bus->moving_page = page;
+    return bus->moving_leaf;
+}
+
+enum status bus_move_ports(struct bus *bus, uint16_t from, uint16_t to, uint32_t count, struct vdev *dev)
+{
+    uint8_t index = device_index(bus, dev);
+    if (!index && bus->device_count == BUS_MAX_DEVICES)
+        return ERR_NO_MEMORY;
+    if (!index) {
+        index = bus->device_count + 1;
+        bus->devices[index] = dev;
+        bus->device_count = index;
+    }
+    for (uint32_t port = from; from && port < from + count; port++) {
+        uint8_t *entry = &bus->leaves[bus->leaf_of[port >> 8]][port & 0xff];
+        if (*entry == index)
+            set_byte(entry, 0);
+    }
+    if (!to)
+        return STATUS_OK;
+    uint8_t leaf = leaf_for(bus, to);
+    if (!leaf)
+        return ERR_NO_MEMORY;
+    for (uint32_t port = to; port < to + count; port++)
+        if (!bus->leaves[leaf][port & 0xff])
+            set_byte(&bus->leaves[leaf][port & 0xff], index);
+    return STATUS_OK;
+}
+
 enum status bus_add_mmio(struct bus *bus, uint64_t base, uint64_t size, struct vdev *dev)
 {
     if (!dev || size == 0 || base + (size - 1) < base)

@@ -1,5 +1,6 @@
 /* Which emulated device answers at a port or a guest-physical address. Filled while the VM is built, constant
- * while it runs (but for the caches and once-sets, which are atomic). All zero is the empty bus. */
+ * while it runs (but for ports that move, and the caches and once-sets, which are atomic). All zero is the
+ * empty bus. */
 #pragma once
 
 #include "drivers/vdev/vdev.h"
@@ -20,6 +21,8 @@ struct bus {
     uint8_t leaves[BUS_MAX_LEAVES + 1][256];   /* low byte -> index into devices; 0 = nobody */
     struct vdev *devices[BUS_MAX_DEVICES + 1]; /* [0] is NULL */
     uint8_t leaf_count, device_count;
+    uint8_t moving_leaf; /* bus_move_ports() uses it where there is no other; 0: not needed yet */
+    uint8_t moving_page; /* the high byte it is for now, when leaf_of says so */
     uint32_t mmio_count;
     uint32_t mmio_cache;              /* index of the range hit last, a hint */
     uint64_t mmio_last[BUS_MAX_MMIO]; /* last byte of each range, sorted; UINT64_MAX behind them */
@@ -31,6 +34,11 @@ struct bus {
 /* Claims ports [first, first+count). A device may claim several ranges. ERR_EXISTS: a port is taken;
  * ERR_INVALID: empty or past 0xffff; ERR_NO_MEMORY: a table is full. On failure nothing has changed. */
 enum status bus_add_ports(struct bus *bus, uint16_t first, uint32_t count, struct vdev *dev);
+/* Ports of a device that moves while the VM runs, `count` of them within 256: those at `from` are given up,
+ * those of the new ones that nobody has are claimed. 0: nowhere. `dev` has no other ports. One such range
+ * in a VM. Under the device lock; who looks a port up meanwhile finds the old, the new, or nobody.
+ * ERR_NO_MEMORY: a table is full, nothing is claimed. */
+enum status bus_move_ports(struct bus *bus, uint16_t from, uint16_t to, uint32_t count, struct vdev *dev);
 /* Claims [base, base+size). Errors as above; ERR_INVALID also for a range that wraps. */
 enum status bus_add_mmio(struct bus *bus, uint64_t base, uint64_t size, struct vdev *dev);
 

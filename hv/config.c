@@ -6,6 +6,9 @@
 #include "hv/lib/scan.h"
 #include "hv/lib/string.h"
 
+#define DISK_SECTOR 512u
+#define CD_SECTOR   2048u
+
 enum section { SECTION_NONE, SECTION_MACHINE, SECTION_VM };
 
 struct parser {
@@ -514,9 +517,99 @@ static bool parse_net(struct parser *p, const struct value *v)
     return parse_assigned(p, v, ASSIGN_NET_VF, last_digit(v->name));
 }
 
+/* Where an IDE drive is, with the name of the position. */
+static const char *const positions[CONFIG_MAX_DISKS] = {"primary master", "primary slave", "secondary master",
+                                                        "secondary slave"};
+
+/* The value is "ramdisk PATH", and *rest then the path. */
+static bool is_ramdisk(const struct value *v, struct value *rest)
+{
+    size_t n = 0;
+
+    while (n < v->text.size && !is_blank(v->text.data[n]))
+        n++;
+    *rest = *v;
+    rest->text = trim(skip(v->text, n));
+    return span_equals((struct span){v->text.data, n}, "ramdisk");
+}
+
+static bool disk_is_free(struct parser *p, const struct value *v, const struct config_disk *disk)
+{
+    const struct config_vm *vm = p->vm;
+
+    for (uint32_t i = 0; i < vm->disk_count; i++) {
+        const struct config_disk *other = &vm->disks[i];
+        if (other->cdrom == disk->cdrom && other->number == disk->number)
+            return fail(p, CONFIG_DUPLICATE_KEY, v->column, "'%s' was given already in this section",
+                        config_quoted(v->name).text);
+        if (other->position == disk->position)
+            return fail(
+                p, CONFIG_DISK_TAKEN, v->column, "%s%u (line %u) is the %s already: use another number",
+                other->cdrom ? "cdrom" : "disk", other->number, other->line, positions[disk->position]);
+    }
+    for (uint32_t i = 0; i < vm->assigned_count && !disk->cdrom; i++)
+        if (vm->assigned[i].kind == ASSIGN_NVME_VF && vm->assigned[i].number == disk->number)
+            return fail(p, CONFIG_DUPLICATE_KEY, v->column, "'%s' was given already in this section",
+                        config_quoted(v->name).text);
+    return true;
+}
+
+/* `path`: the value without its first word. CD-ROM drives begin at the secondary master, as on most PCs. */
+static bool parse_ramdisk(struct parser *p, const struct value *path, bool cdrom)
+{
+    struct config_vm *vm = p->vm;
+    uint8_t number = last_digit(path->name);
+    struct config_disk disk = {.cdrom = cdrom,
+                               .number = number,
+                               .position = (uint8_t)((cdrom ? number + 2u : number) % CONFIG_MAX_DISKS),
+                               .line = p->line_number};
+
+    if (number >= CONFIG_MAX_DISKS)
+        return fail(p, CONFIG_BAD_DISK, path->column, "'%s' cannot be a ramdisk: their numbers are 0 to %u",
+                    config_quoted(path->name).text, CONFIG_MAX_DISKS - 1);
+    if (!disk_is_free(p, path, &disk))
+        return false;
+    if (!path->text.size)
+        return fail(p, CONFIG_EMPTY_VALUE, path->column,
+                    "a ramdisk needs a file, as in %s = ramdisk disk.img", config_quoted(path->name).text);
+    struct value v = *path;
+    v.column = disk.column = column_of(p, path->text.data);
+    if (!parse_path(p, &v, disk.path))
+        return false;
+    vm->disks[vm->disk_count++] = disk; /* there are as many as positions */
+    return true;
+}
+
 static bool parse_disk(struct parser *p, const struct value *v)
 {
-    return parse_assigned(p, v, ASSIGN_NVME_VF, last_digit(v->name));
+    const struct config_vm *vm = p->vm;
+    uint8_t number = last_digit(v->name);
+    struct value path;
+
+    if (is_ramdisk(v, &path))
+        return parse_ramdisk(p, &path, false);
+    for (uint32_t i = 0; i < vm->disk_count; i++)
+        if (!vm->disks[i].cdrom && vm->disks[i].number == number)
+            return fail(p, CONFIG_DUPLICATE_KEY, v->column, "'%s' was given already in this section",
+                        config_quoted(v->name).text);
+    return parse_assigned(p, v, ASSIGN_NVME_VF, number);
+}
+
+static bool parse_cdrom(struct parser *p, const struct value *v)
+{
+    struct value path;
+
+    if (is_ramdisk(v, &path))
+        return parse_ramdisk(p, &path, true);
+    return fail(p, CONFIG_BAD_CHOICE, v->column, "%s cannot be '%s': use ramdisk, as in %s = ramdisk cd.iso",
+                config_quoted(v->name).text, config_quoted(v->text).text, config_quoted(v->name).text);
+}
+
+const char *config_disk_fault(const struct config_disk *disk, uint64_t size)
+{
+    if (disk->cdrom)
+        return size % CD_SECTOR ? "a CD's size must be a multiple of 2048 bytes, pad the file" : NULL;
+    return size % DISK_SECTOR ? "a disk's size must be a multiple of 512 bytes, pad the file" : NULL;
 }
 
 static bool parse_pci(struct parser *p, const struct value *v)
@@ -553,6 +646,7 @@ static const struct key {
     {"compat", SECTION_VM, false, false, false, parse_compat},
     {"net#", SECTION_VM, false, false, true, parse_net},
     {"disk#", SECTION_VM, false, false, true, parse_disk},
+    {"cdrom#", SECTION_VM, false, false, true, parse_cdrom},
     {"pci", SECTION_VM, false, false, true, parse_pci},
 };
 
@@ -568,7 +662,10 @@ static bool key_is(const struct key *key, struct span name)
 /* As it is shown to people. */
 static const char *key_text(const struct key *key)
 {
-    return key->parse == parse_net ? "net0" : key->parse == parse_disk ? "disk0" : key->name;
+    return key->parse == parse_net     ? "net0"
+           : key->parse == parse_disk  ? "disk0"
+           : key->parse == parse_cdrom ? "cdrom0"
+                                       : key->name;
 }
 
 /* ---- sections ---- */
@@ -687,7 +784,7 @@ static bool unknown_key(struct parser *p, struct span name, uint32_t column)
                 config_quoted(name).text, where,
                 p->section == SECTION_VM
                     ? "cpus, memory, kernel, firmware, load, initrd, cmdline, module, on_reboot, "
-                      "on_crash, console, log, compat, net0, disk0 and pci"
+                      "on_crash, console, log, compat, net0, disk0, cdrom0 and pci"
                     : "console, log, report, on_idle and on_panic");
 }
 
@@ -919,6 +1016,8 @@ const char *config_rule_name(enum config_rule rule)
         [CONFIG_CPU_TAKEN] = "CPU_TAKEN",
         [CONFIG_BAD_PATH] = "BAD_PATH",
         [CONFIG_TOO_MANY_MODULES] = "TOO_MANY_MODULES",
+        [CONFIG_BAD_DISK] = "BAD_DISK",
+        [CONFIG_DISK_TAKEN] = "DISK_TAKEN",
         [CONFIG_BAD_LOAD] = "BAD_LOAD",
         [CONFIG_BAD_DIGIT] = "BAD_DIGIT",
         [CONFIG_DIGIT_TAKEN] = "DIGIT_TAKEN",

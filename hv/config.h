@@ -27,9 +27,12 @@
  *     netN       vf pf=FUNCTION [index=auto|n] [mac=..] [vlan=1..4094] [rate=Mbit/s] [spoofcheck=on|off]
  *                [trust=on|off]: a virtual function of a network card; N is 0..9
  *     diskN      nvme-vf pf=FUNCTION namespace=n [index=auto|n]: a virtual function of an NVMe controller
- *     pci        FUNCTION: a whole function of the machine; may be given several times
- *                FUNCTION is an address, 01:00.0, or vendor and device, 8086:10c9, with /n for the nth (from
- * 0) compat     none (default) | qemu: also the devices that test kernels know from QEMU */
+ *     diskN      ramdisk path: an IDE disk whose content is the file's; N is 0..3, its position: primary
+ * master, primary slave, secondary master, secondary slave cdromN     ramdisk path: an IDE CD-ROM drive; N is
+ * 0..3: secondary master, secondary slave, primary master, primary slave pci        FUNCTION: a whole
+ * function of the machine; may be given several times FUNCTION is an address, 01:00.0, or vendor and device,
+ * 8086:10c9, with /n for the nth (from 0) compat     none (default) | qemu: also the devices that test
+ * kernels know from QEMU */
 #pragma once
 
 #include "hv/lib/log.h"
@@ -47,6 +50,7 @@
 #define CONFIG_MEMORY_MAX  (1ull << 40)
 #define CONFIG_MEMORY_UNIT (2ull << 20)
 #define CONFIG_MAX_MODULES 4u       /* of one VM */
+#define CONFIG_MAX_DISKS   4u       /* ramdisks of one VM: the positions of two IDE channels */
 #define CONFIG_ARGS_MAX    256u     /* of a module, with NUL */
 #define CONFIG_LOAD_FIRST  0x500u   /* of `load`: above interrupt vectors and BIOS data */
 #define CONFIG_LOAD_END    0x9f000u /* and below the EBDA */
@@ -95,6 +99,15 @@ struct config_assign {
     uint32_t line, column;  /* where its value begins */
 };
 
+/* A file in memory that the VM has as a disk, or as a CD. */
+struct config_disk {
+    char path[CONFIG_PATH_MAX];
+    bool cdrom;
+    uint8_t number;        /* N of diskN, cdromN */
+    uint8_t position;      /* 0..3, see above; each taken once */
+    uint32_t line, column; /* where the path stands */
+};
+
 struct config_vm {
     char name[CONFIG_NAME_MAX];
     uint64_t cpus;   /* bit n: host CPU n (index into boot_info.cpus) */
@@ -111,6 +124,8 @@ struct config_vm {
     enum config_compat compat;     /* default none */
     uint32_t module_count;
     struct config_module modules[CONFIG_MAX_MODULES];
+    uint32_t disk_count;
+    struct config_disk disks[CONFIG_MAX_DISKS];
     uint32_t assigned_count;
     struct config_assign assigned[CONFIG_MAX_ASSIGNED];
     uint32_t line; /* where its section starts, for later messages */
@@ -158,6 +173,8 @@ enum config_rule {
     CONFIG_CPU_TAKEN,     /* given to two VMs */
     CONFIG_BAD_PATH,      /* absolute, "..", backslash, or not printable ASCII */
     CONFIG_TOO_MANY_MODULES,
+    CONFIG_BAD_DISK,    /* no such position for a ramdisk */
+    CONFIG_DISK_TAKEN,  /* two at one position */
     CONFIG_BAD_LOAD,    /* `load` is not an address where an image can be */
     CONFIG_BAD_DIGIT,   /* `console` of a VM is not 1..9 */
     CONFIG_DIGIT_TAKEN, /* given to two VMs */
@@ -198,6 +215,9 @@ enum status config_parse(struct span text, struct config *out, struct config_err
  */
 enum status config_check_machine(const struct config *config, uint32_t cpu_count, uint64_t free_memory,
                                  struct config_error *error);
+
+/* What is wrong with the size of a ramdisk's file, or NULL. */
+const char *config_disk_fault(const struct config_disk *disk, uint64_t size);
 
 /* Name of a rule for tests and logs, e.g. "CPU_TAKEN". */
 const char *config_rule_name(enum config_rule rule);

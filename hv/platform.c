@@ -81,6 +81,7 @@ static const struct platform_row rows[] = {
     ROW(hpet.dev, hpet_ops),       ROW(fw_cfg.dev, fw_cfg_ops), ROW(testdev.dev, testdev_ops),
 };
 #define OPTIONAL_ROWS 2u /* fw_cfg, for both kinds of VMs that have more, and testdev */
+STATIC_ASSERT(ARRAY_SIZE(rows) + PLATFORM_ADDED <= PLATFORM_DEVICES, "room for every device");
 
 static struct vdev *row_device(struct platform *p, const struct platform_row *row)
 {
@@ -134,7 +135,7 @@ static void update_next_timer(struct vm *vm)
     struct platform *p = &vm->platform;
     uint64_t next = VDEV_NEVER;
     for (unsigned i = 0; i < p->device_count; i++) {
-        const struct vdev *dev = row_device(p, &rows[i]);
+        const struct vdev *dev = p->devices[i];
         if (dev->deadline_ns < next)
             next = dev->deadline_ns;
     }
@@ -162,7 +163,7 @@ void platform_run_timers(struct vm *vm)
     vm_lock_devices(vm);
     uint64_t now = vm_now_ns(vm);
     for (unsigned i = 0; i < p->device_count; i++) {
-        struct vdev *dev = row_device(p, &rows[i]);
+        struct vdev *dev = p->devices[i];
         if (dev->deadline_ns <= now) {
             dev->deadline_ns = VDEV_NEVER;
             dev->ops->timer(dev, now);
@@ -198,6 +199,18 @@ static enum status claim_ports(struct vm *vm, const struct platform_ports *table
     return s;
 }
 
+static void connect(struct platform *p, struct vdev *dev, const struct vdev_ops *ops)
+{
+    *dev = (struct vdev){.ops = ops, .env = &p->env, .deadline_ns = VDEV_NEVER};
+    p->devices[p->device_count++] = dev;
+}
+
+void platform_add(struct vm *vm, struct vdev *dev, const struct vdev_ops *ops)
+{
+    connect(&vm->platform, dev, ops);
+    ops->init(dev);
+}
+
 enum status platform_init(struct vm *vm)
 {
     struct platform *p = &vm->platform;
@@ -220,7 +233,7 @@ enum status platform_init(struct vm *vm)
     p->pic.output_changed = pic_output_changed;
     p->pic.output_ctx = vm;
     p->next_timer_tsc = UINT64_MAX;
-    p->device_count = ARRAY_SIZE(rows) - OPTIONAL_ROWS + (has_compat(vm) ? 2 : vm_has_firmware(vm) ? 1 : 0);
+    p->device_count = 0;
     p->testdev.leave = testdev_leave;
     p->testdev.leave_ctx = vm;
     p->fw_cfg.cpus = (uint16_t)vm->vcpu_count;
@@ -230,15 +243,12 @@ enum status platform_init(struct vm *vm)
     if (vm_has_firmware(vm)) /* the bus is empty, so there is room */
         (void)i440fx_setup(&p->chipset, &p->pci, flash_changed, vm);
     p->pci.ecam = (struct vdev){.ops = &pci_host_ecam_ops, .env = &p->env, .deadline_ns = VDEV_NEVER};
-    for (unsigned i = 0; i < p->device_count; i++) {
-        struct vdev *dev = row_device(p, &rows[i]);
-        *dev = (struct vdev){.ops = rows[i].ops, .env = &p->env, .deadline_ns = VDEV_NEVER};
-    }
+    unsigned count = ARRAY_SIZE(rows) - OPTIONAL_ROWS + (has_compat(vm) ? 2 : vm_has_firmware(vm) ? 1 : 0);
+    for (unsigned i = 0; i < count; i++)
+        connect(p, row_device(p, &rows[i]), rows[i].ops);
     p->pit.dev.env = p->rtc.dev.env = &p->legacy_env;
-    for (unsigned i = 0; i < p->device_count; i++) {
-        struct vdev *dev = row_device(p, &rows[i]);
-        dev->ops->init(dev);
-    }
+    for (unsigned i = 0; i < p->device_count; i++)
+        p->devices[i]->ops->init(p->devices[i]);
     enum status s = claim_ports(vm, ports, ARRAY_SIZE(ports));
     if (s == STATUS_OK && has_compat(vm))
         s = claim_ports(vm, compat_ports, ARRAY_SIZE(compat_ports));
@@ -261,7 +271,7 @@ void platform_reset(struct vm *vm)
     vm_lock_devices(vm);
     uint8_t port_a = p->sysctl.port_a;
     for (unsigned i = 0; i < p->device_count; i++) {
-        struct vdev *dev = row_device(p, &rows[i]);
+        struct vdev *dev = p->devices[i];
         dev->ops->reset(dev);
     }
     if (p->init_only) /* a BIOS sets every device anew but this one, by which a program knows a real reset */

@@ -14,6 +14,7 @@
 #include "hv/lib/string.h"
 #include "hv/sched.h"
 #include "hv/vm_assign.h"
+#include "hv/vm_disks.h"
 
 #define VCPU_PAGES        ((sizeof(struct vcpu) + PAGE_SIZE - 1) / PAGE_SIZE)
 #define ACPI_PAGES        (ACPI_BUILD_SIZE / PAGE_SIZE)
@@ -199,6 +200,7 @@ static void destroy(struct vm *vm)
     if (vm->platform.testdev.ram)
         (void)pool_free_pages(&core.pool, vm->platform.testdev.ram, TESTDEV_RAM_SIZE / PAGE_SIZE);
     vm->platform.testdev.ram = NULL;
+    vm_disks_destroy(vm);
     if (vm->acpi)
         (void)pool_free_pages(&core.pool, vm->acpi, ACPI_PAGES);
     vm->acpi = NULL;
@@ -232,7 +234,8 @@ static enum status create_parts(struct vm *vm, char *why, size_t why_size)
         fmt_format(why, why_size, "its devices cannot be placed: %s", status_name(s));
         return s;
     }
-    return vm_assign_create(vm, why, why_size);
+    s = vm_disks_create(vm, why, why_size);
+    return s == STATUS_OK ? vm_assign_create(vm, why, why_size) : s;
 }
 
 enum status vm_create(struct vm *vm, uint32_t id, char *why, size_t why_size)

@@ -35,6 +35,10 @@
 #define VM_MAX_VCPUS 16u
 
 struct vm_assign;
+struct ata;
+
+#define PLATFORM_DEVICES 16u
+#define PLATFORM_ADDED   1u /* by platform_add() */
 
 struct platform {
     struct uart uart;
@@ -52,7 +56,9 @@ struct platform {
     struct testdev testdev; /* compat = qemu */
     struct i440fx chipset;  /* a firmware, as is: */
     struct vdev flash;
-    uint32_t device_count; /* C. of the devices in start-up order, those that this VM has */
+    struct ata *ata;                        /* C. NULL: it has no disks */
+    uint32_t device_count;                  /* C */
+    struct vdev *devices[PLATFORM_DEVICES]; /* C. those that this VM has, in start-up order */
     struct vdev_env env;
     struct vdev_env legacy_env; /* of PIT and RTC, whose lines the HPET may take over */
     bool init_only;          /* what restarts it reset the processors only, and the chipset kept its state */
@@ -82,10 +88,10 @@ struct vm {
 
     struct pmem_extent extents[PMEM_MAX_EXTENTS]; /* C. its memory as it came from pmem */
     uint32_t extent_count;                        /* C */
-    struct gmem gmem; /* C, but for what a firmware's ROM area shows: devices */
-    struct ept ept;   /* C, but for that and assigned devices' registers: devices */
-    struct cpuid_table cpuid;                     /* C */
-    uint64_t xcr0_allowed;                        /* C */
+    struct gmem gmem;                             /* C, but for what a firmware's ROM area shows: devices */
+    struct ept ept;           /* C, but for that and assigned devices' registers: devices */
+    struct cpuid_table cpuid; /* C */
+    uint64_t xcr0_allowed;    /* C */
 
     struct guest_layout layout; /* C */
     struct guest_image image;   /* C while running. what its files are, and where they go */
@@ -114,6 +120,8 @@ void irq_send_ipi(struct vcpu *from, const struct lapic_ipi *ipi);
 
 /* Devices (hv/platform.c). */
 enum status platform_init(struct vm *vm);
+/* One more, behind the others: PLATFORM_ADDED at most, before the VM runs. */
+void platform_add(struct vm *vm, struct vdev *dev, const struct vdev_ops *ops);
 void platform_reset(struct vm *vm);
 /* Fires what is due, under vm->devices. */
 void platform_run_timers(struct vm *vm);

@@ -67,6 +67,9 @@ static void test_info_good(void **state)
     info.config.vms[0].module_count = 1;
     info.modules[0][0] = info.initrds[0];
     expect(NULL);
+    info.config.vms[0].disk_count = 1;
+    info.disks[0][0] = (struct boot_file){0x1a00000, 0x200};
+    expect(NULL);
     info.framebuffer = (struct boot_framebuffer){.hpa = 0xe0000000, .width = 800, .stride = 800, .pixel = 1};
     expect(NULL);
     info.region_count = BOOT_MAX_REGIONS;
@@ -209,6 +212,14 @@ static void test_info_files(void **state)
     info.modules[0][0] = info.initrds[0];
     info.modules[0][1] = (struct boot_file){0x1a00800, 1};
     expect("a module is not");
+    info.config.vms[0].disk_count = CONFIG_MAX_DISKS + 1;
+    expect("number of disks");
+    info.config.vms[0].disk_count = 1;
+    info.disks[0][0] = (struct boot_file){0x1a00000, 0x201}; /* no whole sectors */
+    expect("a disk is not");
+    info.config.vms[0].disk_count = 1;
+    info.disks[0][0] = (struct boot_file){0x1000000, 0x200};
+    expect("a disk is not");
     info.config.vm_count = 2; /* the second has no kernel */
     expect("a kernel is not");
 }

@@ -27,7 +27,8 @@ static void probe_access(struct vdev *dev, struct io_req *req)
 
 static const struct vdev_ops probe_ops = {.name = "probe", .access = probe_access};
 static struct probe a = {.dev = {.ops = &probe_ops}, .answer = 0xaa},
-                    b = {.dev = {.ops = &probe_ops}, .answer = 0xbb};
+                    b = {.dev = {.ops = &probe_ops}, .answer = 0xbb},
+                    c = {.dev = {.ops = &probe_ops}, .answer = 0xcc};
 static struct bus bus;
 
 static int setup(void **state)
@@ -161,6 +162,29 @@ static void test_mmio_refusals(void **state)
     assert_int_equal(bus.mmio_count, 2);
 }
 
+/* A BAR that a guest moves around: it is where it was put last, and nowhere else; nobody loses a port. */
+static void test_ports_that_move(void **state)
+{
+    (void)state;
+    assert_int_equal(bus_add_ports(&bus, 0x1f0, 8, &a.dev), STATUS_OK);
+    assert_int_equal(bus_add_ports(&bus, 0x3fc, 2, &b.dev), STATUS_OK);
+    assert_int_equal(bus_move_ports(&bus, 0, 0xc000, 16, &c.dev), STATUS_OK);
+    for (uint32_t page = 1, from = 0xc000; page < 256; page++) { /* more than there are leaves */
+        uint32_t to = page << 8 | 0xf0;
+        assert_int_equal(bus_move_ports(&bus, (uint16_t)from, (uint16_t)to, 16, &c.dev), STATUS_OK);
+        for (uint32_t port = 1; port < BUS_PORTS; port++) {
+            struct vdev *owner = port >= 0x1f0 && port < 0x1f8    ? &a.dev
+                                 : port == 0x3fc || port == 0x3fd ? &b.dev
+                                 : port >= to && port < to + 16   ? &c.dev
+                                                                  : NULL;
+            assert_ptr_equal(bus_port_owner(&bus, (uint16_t)port), owner);
+        }
+        from = to;
+    }
+    assert_int_equal(bus_move_ports(&bus, 0xfff0, 0, 16, &c.dev), STATUS_OK);
+    assert_null(bus_port_owner(&bus, 0xfff0));
+}
+
 static void test_once(void **state)
 {
     (void)state;
@@ -188,6 +212,7 @@ int main(void)
         cmocka_unit_test_setup(test_split, setup),
         cmocka_unit_test_setup(test_mmio, setup),
         cmocka_unit_test_setup(test_mmio_refusals, setup),
+        cmocka_unit_test_setup(test_ports_that_move, setup),
         cmocka_unit_test_setup(test_once, setup),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -51,6 +51,8 @@ static void test_full_example(void **state)
                        "console = 7\n"
                        "module = two\n"
                        "log = warn\n"
+                       "disk1 = ramdisk  d/x.img # the slave\n"
+                       "cdrom1 = ramdisk y.iso\n"
                        "compat = qemu\n";
     assert_int_equal(parse(text), STATUS_OK);
     assert_int_equal(error.rule, CONFIG_OK);
@@ -65,6 +67,18 @@ static void test_full_example(void **state)
     assert_int_equal(vm->cpus, 0xb);
     assert_int_equal(vm->memory, 384ull << 20);
     assert_string_equal(vm->kernel, "boot/vmlinuz");
+    assert_int_equal(vm->disk_count, 2);
+    assert_string_equal(vm->disks[0].path, "d/x.img");
+    assert_false(vm->disks[0].cdrom);
+    assert_int_equal(vm->disks[0].position, 1);
+    assert_int_equal(vm->disks[0].line, 21);
+    assert_int_equal(vm->disks[0].column, 18);
+    assert_true(vm->disks[1].cdrom);
+    assert_int_equal(vm->disks[1].position, 3);
+    assert_null(config_disk_fault(&vm->disks[0], 512));
+    assert_non_null(strstr(config_disk_fault(&vm->disks[0], 513), "512"));
+    assert_null(config_disk_fault(&vm->disks[1], 2048));
+    assert_non_null(strstr(config_disk_fault(&vm->disks[1], 512), "2048"));
     assert_string_equal(vm->initrd, "initrd.img");
     assert_string_equal(vm->cmdline, "console=ttyS0 root=#1 # not a comment");
     assert_int_equal(vm->on_reboot, ON_STOP_STOP);
@@ -314,6 +328,20 @@ static const struct bad {
     {CONFIG_DIGIT_TAKEN, 7, 11, VM "console = 2\n[vm b]\nconsole = 2\n", "VM 'web' already (line 5)"},
     {CONFIG_TOO_MANY_MODULES, 9, 10, VM "module = a\nmodule = b\nmodule = c\nmodule = d\nmodule = e\n",
      "at most 4 modules"},
+    {CONFIG_BAD_DISK, 5, 17, VM "disk4 = ramdisk a\n",
+     "'disk4' cannot be a ramdisk: their numbers are 0 to 3"},
+    {CONFIG_DUPLICATE_KEY, 6, 17, VM "disk1 = ramdisk a\ndisk1 = ramdisk b\n", "'disk1' was given already"},
+    {CONFIG_DUPLICATE_KEY, 6, 9, VM "disk0 = ramdisk a\ndisk0 = nvme-vf pf=01:00.0 namespace=1\n",
+     "'disk0' was given already"},
+    {CONFIG_DUPLICATE_KEY, 6, 17, VM "disk0 = nvme-vf pf=01:00.0 namespace=1\ndisk0 = ramdisk a\n",
+     "'disk0' was given already"},
+    {CONFIG_DISK_TAKEN, 6, 18, VM "disk2 = ramdisk a\ncdrom0 = ramdisk b\n",
+     "disk2 (line 5) is the secondary master already"},
+    {CONFIG_DISK_TAKEN, 6, 17, VM "cdrom3 = ramdisk a\ndisk1 = ramdisk b\n",
+     "cdrom3 (line 5) is the primary slave already"},
+    {CONFIG_EMPTY_VALUE, 5, 16, VM "disk0 = ramdisk\n", "as in disk0 = ramdisk disk.img"},
+    {CONFIG_BAD_PATH, 5, 17, VM "disk0 = ramdisk /a\n", "absolute"},
+    {CONFIG_BAD_CHOICE, 5, 10, VM "cdrom0 = a.iso\n", "as in cdrom0 = ramdisk cd.iso"},
     {CONFIG_BAD_PATH, 5, 10, VM "module = ../a b\n", "'.' or '..'"},
     {CONFIG_EMPTY_VALUE, 5, 9, VM "module = # a\n", "'module' has no value"},
     {CONFIG_UNKNOWN_KEY, 5, 1, VM "modules = a\n", "did you mean 'module'?"},

@@ -116,6 +116,21 @@ static void check_guest(struct checker *c, const struct config_vm *vm, const str
         complain(c, vm->kernel_line, vm->kernel_column, "", why);
 }
 
+static void check_disk(struct checker *c, const struct config_disk *disk)
+{
+    struct named_file f = {.name = disk->path, .line = disk->line, .column = disk->column};
+    const char *what = disk->cdrom ? "CD" : "disk";
+    char text[CONFIG_PATH_MAX + 32];
+    uint64_t size;
+
+    if (!measure(c, f, what, &size))
+        return;
+    const char *fault = config_disk_fault(disk, size);
+    snprintf(text, sizeof(text), "%s '%s': ", what, disk->path);
+    if (fault)
+        complain(c, f.line, f.column, text, fault);
+}
+
 static void check_vm(struct checker *c, const struct config_vm *vm)
 {
     struct named_file kernel = {.name = vm->kernel, .line = vm->kernel_line, .column = vm->kernel_column};
@@ -133,6 +148,8 @@ static void check_vm(struct checker *c, const struct config_vm *vm)
         struct named_file module = {.name = m->path, .line = m->line, .column = m->column};
         good = measure(c, module, "module", &files.modules[i].source.size) && good;
     }
+    for (uint32_t i = 0; i < vm->disk_count; i++)
+        check_disk(c, &vm->disks[i]);
     files.kernel = (struct guest_source){kernel.file, kernel.size, map_file};
     if (good)
         check_guest(c, vm, &files);
@@ -200,6 +217,9 @@ static void print_assigned(const struct config_vm *vm)
                                         [ASSIGN_NVME_VF] = "a VF of NVMe controller",
                                         [ASSIGN_PCI] = "function"};
 
+    for (uint32_t i = 0; i < vm->disk_count; i++)
+        printf("    %s %s as %s%u\n", vm->disks[i].cdrom ? "CD" : "disk", vm->disks[i].path,
+               vm->disks[i].cdrom ? "cdrom" : "disk", vm->disks[i].number);
     for (uint32_t i = 0; i < vm->assigned_count; i++) {
         const struct config_assign *a = &vm->assigned[i];
         printf("    %s ", kinds[a->kind]);
@@ -233,14 +253,18 @@ static void print_table(const struct config *config)
     }
 }
 
-#define FILES_PER_VM (2 + CONFIG_MAX_MODULES)
+#define FILES_PER_VM (2 + CONFIG_MAX_MODULES + CONFIG_MAX_DISKS)
 
 /* File `index` of a VM, "" when it has none there. */
 static const char *file_name(const struct config_vm *vm, unsigned index)
 {
     if (index < 2)
         return index ? vm->initrd : vm->kernel;
-    return index - 2 < vm->module_count ? vm->modules[index - 2].path : "";
+    index -= 2;
+    if (index < CONFIG_MAX_MODULES)
+        return index < vm->module_count ? vm->modules[index].path : "";
+    index -= CONFIG_MAX_MODULES;
+    return index < vm->disk_count ? vm->disks[index].path : "";
 }
 
 /* Each file once, in the order of the configuration. */
