@@ -16,6 +16,7 @@ import build
 import guests
 import image
 import rig
+import rig_ata
 import rig_console
 import rig_hostile
 import rig_life
@@ -295,6 +296,8 @@ CASES = [
     ("small memory", smallest_memory),
     ("no VT-x", no_vmx),
     ("multiboot", rig_multiboot.run),
+    ("ata", rig_ata.session),
+    ("ata refused", rig_ata.refusals),
     ("rules", rig_rules.run),
     ("PVH refused", rig_multiboot.pvh_refused),
     ("state after a restart", lambda t: rig_multiboot.state(t, rig_multiboot.guest("multiboot_hello.elf"))),
