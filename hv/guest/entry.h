@@ -18,6 +18,11 @@ struct guest_entry {
     uint64_t gpr[GUEST_GPRS]; /* RSP's place is not used */
 };
 
+/* What a PC's BIOS leaves behind, whatever is loaded: interrupt vectors (zeros: nobody is behind them), the
+ * data area, the first byte of the EBDA, and zeros where ROMs are. Kernels look there for the end of low
+ * memory. */
+void entry_put_bios_data(struct guest_writer *w);
+
 /* A descriptor table with flat 32-bit code and data, and what a guest begins with that uses it: protected
  * mode without paging, interrupts off, all registers but EIP 0. */
 void entry_put_flat_gdt(struct guest_writer *w);

@@ -41,6 +41,7 @@
 #define LOADFLAGS_HIGH   0x01u
 #define XLF_KERNEL_64    0x01u
 #define SECTOR           512u
+#define PARAGRAPH        16u /* of syssize */
 #define LOADER_UNDEFINED 0xffu
 #define VID_MODE_NORMAL  0xffffu
 #define ENTRY_64         0x200u /* of the payload */
@@ -93,7 +94,8 @@ static enum status check_abilities(const uint8_t *d, char *why, size_t why_size)
 static enum status check_numbers(const struct linux_image *image, uint64_t file_size, uint64_t declared,
                                  char *why, size_t why_size)
 {
-    if (image->setup_size >= file_size || declared > file_size - image->setup_size)
+    /* syssize counts paragraphs; the last one may be begun only, as in memtest86+ 6.10. */
+    if (image->setup_size >= file_size || declared >= file_size - image->setup_size + PARAGRAPH)
         return fmt_refuse(why, why_size, ERR_INVALID,
                           "the kernel file is truncated: its header promises %lu bytes, it has %lu",
                           image->setup_size + declared, file_size);
@@ -136,7 +138,7 @@ enum status linux_parse_image(struct span head, uint64_t file_size, struct linux
     out->cmdline_max = bytes_get32(d + HDR_CMDLINE_SIZE);
     out->header_size = (uint32_t)(end - HDR_START);
     memcpy(out->header, d + HDR_START, out->header_size);
-    uint64_t declared = (uint64_t)bytes_get32(d + HDR_SYSSIZE) * 16;
+    uint64_t declared = (uint64_t)bytes_get32(d + HDR_SYSSIZE) * PARAGRAPH;
     status = check_numbers(out, file_size, declared, why, why_size);
     if (status != STATUS_OK)
         return status;
@@ -269,7 +271,7 @@ enum status linux_load(const struct linux_plan *plan, const struct linux_image *
         return ERR_INVALID;
     struct guest_writer w = {g, STATUS_OK};
     writer_put_zeros(&w, 0, GUEST_VGA);
-    writer_put_zeros(&w, GUEST_ROM, GUEST_ONE_MIB - GUEST_ROM);
+    entry_put_bios_data(&w);
     writer_put(&w, plan->gdt, boot_gdt, sizeof(boot_gdt));
     put_page_tables(&w, plan->page_tables);
     put_zero_page(&w, plan, image, rsdp);

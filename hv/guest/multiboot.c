@@ -389,9 +389,8 @@ enum status multiboot_load(const struct multiboot_plan *plan, const struct multi
         return ERR_INVALID;
     /* What a BIOS and a boot loader write. The rest is zero at a VM's first start, and as the guest left it
      * when it reset its machine: test programs count their resets there. */
-    writer_put_zeros(&w, 0, GUEST_BIOS_END);
+    entry_put_bios_data(&w);
     writer_put_zeros(&w, GUEST_BOOT_INFO, LOW_CMDLINE + MULTIBOOT_CMDLINE_MAX - GUEST_BOOT_INFO);
-    writer_put_zeros(&w, GUEST_ROM, GUEST_ONE_MIB - GUEST_ROM);
     entry_put_flat_gdt(&w);
     multiboot_put_segments(&w, image, kernel);
     put_modules(&w, plan, modules);

@@ -302,9 +302,8 @@ enum status multiboot2_load(const struct multiboot_plan *plan, const struct mult
 
     if (str_length(cmdline) >= MULTIBOOT_CMDLINE_MAX)
         return ERR_INVALID;
-    writer_put_zeros(&o.w, 0, GUEST_BIOS_END);
+    entry_put_bios_data(&o.w);
     writer_put_zeros(&o.w, GUEST_BOOT_INFO, INFO_MAX);
-    writer_put_zeros(&o.w, GUEST_ROM, GUEST_ONE_MIB - GUEST_ROM);
     entry_put_flat_gdt(&o.w);
     multiboot_put_segments(&o.w, image, kernel);
     (void)put_tag(&o, INFO_RSDP, RSDP_SIZE);

@@ -159,7 +159,7 @@ enum status pvh_load(const struct multiboot_plan *plan, const struct multiboot_i
     if (str_length(cmdline) >= MULTIBOOT_CMDLINE_MAX)
         return ERR_INVALID;
     writer_put_zeros(&w, 0, GUEST_VGA);
-    writer_put_zeros(&w, GUEST_ROM, GUEST_ONE_MIB - GUEST_ROM);
+    entry_put_bios_data(&w);
     entry_put_flat_gdt(&w);
     multiboot_put_segments(&w, image, kernel);
     put_modules(&w, plan, modules);

@@ -23,8 +23,7 @@ enum status raw_check(const struct guest_source *image, uint32_t load, char *why
 enum status raw_load(const struct guest_source *image, uint32_t load, const struct gmem *g)
 {
     struct guest_writer w = {g, STATUS_OK};
-    writer_put_zeros(&w, 0, RAW_FIRST);
-    writer_put_zeros(&w, GUEST_ROM, GUEST_ONE_MIB - GUEST_ROM);
+    entry_put_bios_data(&w);
     writer_put_source(&w, load, image, 0, image->size);
     return w.status;
 }

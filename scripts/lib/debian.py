@@ -121,6 +121,19 @@ def dependency_of(meta_package, version_prefix):
     return _fresh(attempt)
 
 
+def newest(package, version_prefix):
+    """The newest version of a package that begins so."""
+
+    def attempt():
+        text = ui.command(["apt-cache", *_options(), "show", package])
+        for fields in _stanzas(text):  # apt shows the newest first
+            if fields.get("Version", "").startswith(version_prefix):
+                return fields["Version"]
+        raise ui.Failure("Debian's index has no %s %s*" % (package, version_prefix))
+
+    return _fresh(attempt)
+
+
 def download(package, version, target_dir):
     """Downloads one binary package and returns the path of the .deb file."""
 

@@ -8,6 +8,7 @@ import guests
 import rigs
 import thirdparty
 import ui
+import witnesses
 
 
 def _packaged_bochs(reason):
@@ -32,6 +33,8 @@ def main(arguments):
         guests.kernel(name)
     if "--all" in arguments:
         carrier.root()
+        for name in witnesses.FILES:
+            witnesses.path(name)
     return 0
 
 

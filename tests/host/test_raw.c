@@ -56,7 +56,8 @@ static void test_boot_sector(void **state)
     assert_memory_equal(ram + 0x7c00, file, 512);
     assert_int_equal(ram[0x7bff], 0xcc);
     assert_int_equal(ram[0x7e00], 0xcc);
-    assert_int_equal(ram[0x4ff], 0); /* no vectors and no BIOS data of an earlier life */
+    assert_int_equal(ram[0x3ff], 0); /* no vectors and no BIOS data of an earlier life */
+    assert_int_equal(ram[0x4ff], 0);
     assert_int_equal(ram[0x500], 0xcc);
     guest_entry(&image, &entry);
     assert_true(entry.real_mode);
@@ -64,6 +65,29 @@ static void test_boot_sector(void **state)
     assert_int_equal(entry.rip, 0x7c00);
     assert_int_equal(entry.rsp, 0x7c00);
     assert_int_equal(entry.gpr[2], 0x80);
+}
+
+static uint32_t ram16(uint32_t at)
+{
+    return ram[at] | (uint32_t)ram[at + 1] << 8;
+}
+
+/* What a BIOS tells of the machine: the same for all kinds of guests, as entry_put_bios_data() is. Xen puts
+ * its start-up code of the other processors below what this says. */
+static void test_bios_data(void **state)
+{
+    assert_int_equal(prepare(), STATUS_OK);
+    assert_int_equal(guest_load(&image, &files, &g, gpa(0)), STATUS_OK);
+    assert_int_equal(ram16(0x400), 0x3f8);              /* COM1 */
+    assert_int_equal(ram16(0x402), 0);                  /* no COM2 */
+    assert_int_equal(ram16(0x40e) << 4, GUEST_EBDA);    /* its segment */
+    assert_int_equal(ram16(0x410), 0x202);              /* one serial port, an FPU, no disk drives */
+    assert_int_equal(ram16(0x413) * 1024u, GUEST_EBDA); /* base memory */
+    assert_int_equal(ram[GUEST_EBDA] * 1024u, 0xa0000 - GUEST_EBDA);
+    assert_int_equal(ram[GUEST_EBDA + 1], 0);
+    assert_int_equal(ram[0x9ffff], 0);
+    assert_int_equal(ram[0xe0000], 0);
+    assert_int_equal(ram[0xfffff], 0);
 }
 
 static void test_other_addresses(void **state)
@@ -114,6 +138,7 @@ static void test_refusals(void **state)
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup(f, setup)
-    const struct CMUnitTest tests[] = {T(test_boot_sector), T(test_other_addresses), T(test_refusals)};
+    const struct CMUnitTest tests[] = {T(test_boot_sector), T(test_bios_data), T(test_other_addresses),
+                                       T(test_refusals)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -25,6 +25,7 @@ import rig_rules
 import rig_screen
 import rig_blackbox
 import rig_vmxcheck
+import rig_witness
 import ui
 
 BOOT_SECONDS = 300               # wall time for a kernel to come up on a busy machine
@@ -271,6 +272,8 @@ def no_vmx(t):
 
 CASES = [
     ("hostile random instructions", rig_hostile.fuzz),
+    ("witness memtest86+", rig_witness.memtest),
+    ("witness Xen, GNU Mach", rig_witness.kernels),
     ("hostile survivors", rig_hostile.survivors),
     ("hostile ends", rig_hostile.ends),
     ("PVH vmlinux 6.12-cloud", lambda t: linux_pvh(t, "6.12-cloud")),

@@ -1,0 +1,130 @@
+"""Witnesses: guests that nobody here wrote, from Debian's packages. Each is a VM with what it must say beside it;
+docs/witnesses.md has the table."""
+import os
+import re
+
+import build
+import guests
+import image
+import rig
+import witnesses
+
+KEY = "\x01"  # Ctrl-A
+PROMPT = r"^guest# "
+MEMTEST_SECONDS = 900  # wall time on a busy machine
+
+
+def _disk(name, config, files):
+    where = rig.directory("witness-" + name)
+    path = os.path.join(where, "bulkhead.conf")
+    with open(path, "w", encoding="ascii") as file:
+        file.write(config)
+    disk = os.path.join(where, "disk.img")
+    image.write(disk, [("EFI/BOOT/BOOTX64.EFI", build.LOADER), ("bulkhead.conf", path), *files])
+    return disk
+
+
+def _type(boot, keys):
+    boot.machine.console.sendall(keys.encode())
+
+
+# ---- GNU Mach, and Xen with a Linux of its own ----
+
+KERNELS = """[vm xen]
+cpus = 0
+memory = 448M
+kernel = xen
+cmdline = xen com1=115200,8n1 console=com1 loglvl=all dom0_mem=256M
+module = vmlinuz console=hvc0 quiet
+module = initrd.img
+
+[vm mach]
+cpus = 1
+memory = 32M
+kernel = gnumach
+cmdline = gnumach console=com0
+"""
+
+# What each line says was got right.
+XEN_LINES = (
+    ("the memory map", r"\(XEN\) System RAM: 447MB"),
+    ("ACPI's tables", r"\(XEN\) ACPI: HPET .* BULKHD"),
+    ("the IOAPIC", r"\(XEN\) IOAPIC\[0\]: apic_id 0, version 32, address 0xfec00000, GSI 0-23"),
+    ("configuration space by ECAM", r"\(XEN\) PCI: Using MCFG for segment 0000 bus 00-ff"),
+    ("the HPET, as its clock", r"\(XEN\) Platform timer is 100\.000MHz HPET"),
+    ("the timer's interrupt by the IOAPIC", r"\(XEN\) \.\.TIMER: vector=0xF0 apic1=0 pin1=2"),
+    ("the TSC deadline timer", r"\(XEN\) TSC deadline timer enabled"),
+    ("its dom0", r"\(XEN\) \*\*\* Building a PV Dom0 \*\*\*"),
+)
+MACH_LINES = (
+    ("the memory map", r"biosmem: 000000000000100000:000000000002000000, available"),
+    ("the clock of the date", r"RTC time is 20\d\d-\d\d-\d\d"),
+    # There is no Hurd for this processor to give it: this is its last word.
+    ("its way to the first program", r"bootstrap_create: No bootstrap code loaded with the kernel!"),
+)
+
+
+def _check_lines(t, boot, name, lines):
+    for what, pattern in lines:
+        match = re.search(pattern, boot.text)
+        t.check(match is not None, "witness %s: %s" % (name, what), match.group(0) if match else "")
+
+
+def _counts(rows):
+    """The counts of the first CPU in rows of /proc/interrupts."""
+    return [int(number) for number in re.findall(r"^ *\w+: +(\d+)", rows, re.M)]
+
+
+def _dom0(t, boot):
+    boot.ready(400)
+    boot.expect(PROMPT, 60)
+    _check_lines(t, boot, "Xen", XEN_LINES)
+    seen = boot.output("cat /sys/hypervisor/type /sys/hypervisor/version/major /sys/hypervisor/version/minor").split()
+    t.check(seen == ["xen", "4", "17"], "witness Xen: Debian's 6.1 as dom0, to its shell", "%s, %.0f s" % (seen, boot.seconds()))
+    events = sum(_counts(boot.output("grep xen-dyn /proc/interrupts")))
+    t.check(events > 0, "witness Xen: dom0 gets events", "%d" % events)
+    boot.send("poweroff")
+    boot.expect(r"xen: stopped: the guest powered off", 120)
+    t.check(True, "witness Xen: powers its machine off")
+
+
+def kernels(t):
+    """Xen with Debian's kernel as its dom0, next to GNU Mach."""
+    disk = _disk("kernels", KERNELS, [
+        ("xen", witnesses.path("xen")), ("gnumach", witnesses.path("gnumach")), ("vmlinuz", guests.kernel("6.1")),
+        ("initrd.img", rig.initramfs())])
+    with rig.Boot("witness-kernels", disk, cpus=2, memory=832) as boot:
+        _dom0(t, boot)
+        _type(boot, KEY + "2")
+        boot.expect(r"--- mach \(2\)", 30)
+        boot.expect(MACH_LINES[-1][1], 60)
+        t.check("GNU Mach 1.8" in boot.text, "witness GNU Mach: starts")
+        _check_lines(t, boot, "GNU Mach", MACH_LINES)
+
+
+# ---- memtest86+ ----
+
+MEMTEST = """[vm memtest]
+cpus = 0
+memory = 32M
+kernel = memtest
+cmdline = console=ttyS0,115200 nobench
+"""
+
+
+def memtest(t):
+    """A pass over 32 MiB. Its menu takes test 10 out: that one writes, waits for minutes in a loop, and reads again."""
+    disk = _disk("memtest", MEMTEST, [("memtest", witnesses.path("memtest"))])
+    with rig.Boot("witness-memtest", disk, memory=256) as boot:
+        boot.expect(r"Memtest86\+ v6", 120)
+        for keys, answer in (("1", "Test selection"), ("1", "Remove one test"), ("2", "Enter test"), ("10\r", "Remove one test"),
+                             ("0", "Test selection"), ("0", "Status: Testing")):
+            _type(boot, keys)
+            boot.expect(answer, 120)
+        t.check(True, "witness memtest86+: its menu by serial port")
+        match = boot.expect(r"Pass: +1 +Errors: (\d+)", MEMTEST_SECONDS)
+        # The screen is sent every two seconds: tests 1 and 2 are shorter than that.
+        tests = sorted({int(number) for number in re.findall(r"#(\d+) +\[", boot.text)})
+        t.check(match.group(1) == "0" and set(tests) >= {0, *range(3, 10)} and 10 not in tests,
+                "witness memtest86+: a pass over 32 MiB without errors",
+                "tests %s, %.0f s" % (tests, boot.seconds()))
