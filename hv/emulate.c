@@ -2,6 +2,7 @@
 #include "arch/x86/cpu.h"
 #include "arch/x86/msr.h"
 #include "arch/x86/virt.h"
+#include "hv/flash.h"
 #include "hv/lib/bits.h"
 #include "hv/lib/log.h"
 #include "hv/lib/string.h"
@@ -131,6 +132,7 @@ void emulation_begin(struct emulation *e, struct vcpu *vcpu)
         e->cs = virt_get_seg(vcpu, SEG_CS);
     e->user = (virt_get_seg_access(vcpu, SEG_SS) >> 5 & 3) == 3;
     e->code = &vcpu->last_insn;
+    e->fault = NULL;
     e->memo = NULL;
     e->paging.cr0 = cr0;
     e->paging.cr3 = virt_get(vcpu, VIRT_CR3);
@@ -207,6 +209,10 @@ static bool fetch(struct emulation *e)
         e->failure = exit_inject(VECTOR_UD);
         return false;
     default:
+        if (e->fault && e->fault->write && flash_take_write(e->vcpu->vm, e->fault->address)) {
+            e->failure = exit_retry();
+            return false;
+        }
         if (may_be_changing(e->vcpu)) {
             e->failure = exit_retry();
             return false;
@@ -430,6 +436,7 @@ struct exit_result emulate_mmio(struct vcpu *vcpu, const struct exit *exit)
 {
     struct emulation e;
     emulation_begin(&e, vcpu);
+    e.fault = &exit->u.nested;
     if (!fetch(&e))
         return e.failure;
     const struct insn *in = &e.code->insn;

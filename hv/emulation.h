@@ -12,8 +12,9 @@ struct emulation {
     enum guest_mode mode;
     bool user;
     struct seg cs;
-    struct guest_insn *code; /* the vCPU's, kept between instructions */
-    struct fetch_memo *memo; /* while code is being fetched: the vCPU's; else NULL */
+    struct guest_insn *code;         /* the vCPU's, kept between instructions */
+    const struct exit_nested *fault; /* the access that led here; NULL: none */
+    struct fetch_memo *memo;         /* while code is being fetched: the vCPU's; else NULL */
     struct insn_regs regs;
     /* Set when a step failed: what to answer. */
     struct exit_result failure;

@@ -61,6 +61,12 @@ static enum status show(struct vm *vm, unsigned segment, uint8_t attributes)
     return s == STATUS_OK ? ept_map(&vm->ept, base, hpa(at), size, flags, EPT_WB) : s;
 }
 
+static void flush_nested(struct vm *vm)
+{
+    for (uint32_t i = 0; i < vm->vcpu_count; i++)
+        vcpu_request(vm->vcpus[i], VCPU_REQ_FLUSH);
+}
+
 void flash_changed(void *ctx, unsigned segment, uint8_t attributes)
 {
     struct vm *vm = ctx;
@@ -70,8 +76,70 @@ void flash_changed(void *ctx, unsigned segment, uint8_t attributes)
                status_name(s));
         vm_stop(vm, STOP_GUEST_MEMORY);
     }
-    for (uint32_t i = 0; i < vm->vcpu_count; i++)
-        vcpu_request(vm->vcpus[i], VCPU_REQ_FLUSH);
+    flush_nested(vm);
+}
+
+/* One page, mapped to something else. False: it would take a large page apart, for which there is no memory;
+ * nothing has changed. */
+static bool remap_page(struct vm *vm, uint64_t at, uint64_t to, unsigned flags)
+{
+    return ept_unmap(&vm->ept, gpa(at), PAGE_SIZE) == STATUS_OK &&
+           ept_map(&vm->ept, gpa(at), hpa(to), PAGE_SIZE, flags, EPT_WB) == STATUS_OK;
+}
+
+void flash_restore(struct vm *vm)
+{
+    struct flash_copy *c = vm->platform.flash.copies;
+    for (; c < vm->platform.flash.copies + FLASH_COPIES; c++) {
+        if (!c->page)
+            continue;
+        /* Its tables are there already. The chipset's reset comes behind this. */
+        (void)remap_page(vm, c->gpa, c->rom, EPT_READ | EPT_EXEC);
+        (void)pool_free(&core.pool, c->page);
+        c->page = NULL;
+    }
+}
+
+static bool copy_page(struct vm *vm, uint64_t at)
+{
+    struct flash_copy *c = vm->platform.flash.copies;
+    hpa_t rom, now;
+    uint64_t size;
+    unsigned flags;
+    enum ept_memory_type type;
+
+    if (gmem_check(&vm->gmem, gpa(at), PAGE_SIZE) != STATUS_OK ||
+        gmem_check_write(&vm->gmem, gpa(at), PAGE_SIZE) == STATUS_OK ||
+        gmem_translate(&vm->gmem, gpa(at), &rom, &size) != STATUS_OK)
+        return false;
+    if (ept_lookup(&vm->ept, gpa(at), &now, &size, &flags, &type) == STATUS_OK && (flags & EPT_WRITE))
+        return true; /* another vCPU was faster */
+    while (c < vm->platform.flash.copies + FLASH_COPIES && c->page)
+        c++;
+    if (c == vm->platform.flash.copies + FLASH_COPIES)
+        return false;
+    void *page = pool_alloc(&core.pool);
+    if (!page)
+        return false;
+    (void)gmem_read(&vm->gmem, gpa(at), page, PAGE_SIZE);
+    if (!remap_page(vm, at, pool_hpa(&core.pool, page).v, EPT_READ | EPT_WRITE | EPT_EXEC)) {
+        (void)pool_free(&core.pool, page);
+        return false;
+    }
+    *c = (struct flash_copy){.gpa = at, .rom = rom.v, .page = page};
+    return true;
+}
+
+bool flash_take_write(struct vm *vm, gpa_t at)
+{
+    if (!vm_has_firmware(vm))
+        return false;
+    vm_lock_devices(vm);
+    bool taken = copy_page(vm, align_down(at.v, PAGE_SIZE));
+    if (taken)
+        flush_nested(vm);
+    spin_unlock(&vm->devices);
+    return taken;
 }
 
 enum status flash_create(struct vm *vm)
@@ -93,7 +161,7 @@ enum status flash_create(struct vm *vm)
 
 enum status flash_claim(struct vm *vm)
 {
-    struct vdev *dev = &vm->platform.flash;
+    struct vdev *dev = &vm->platform.flash.dev;
     *dev = (struct vdev){.ops = &flash_ops, .env = &vm->platform.env, .deadline_ns = VDEV_NEVER};
     enum status s = bus_add_mmio(&vm->bus, I440FX_ROM_FIRST, I440FX_ROM_SIZE, dev);
     return s == STATUS_OK ? bus_add_mmio(&vm->bus, flash_base(vm), flash_size(vm), dev) : s;

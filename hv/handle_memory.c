@@ -1,13 +1,16 @@
-/* Nested-paging exits. Guest RAM is mapped completely and with all rights, so what faults is a device, or
- * nothing. */
+/* Nested-paging exits. Guest RAM is mapped completely and with all rights, so what faults is a device, ROM
+ * that is written, or nothing. */
 #include "hv/emulate.h"
 #include "hv/exit_table.h"
+#include "hv/flash.h"
 #include "hv/lib/log.h"
 #include "hv/vm.h"
 
 struct exit_result handle_nested_fault(struct vcpu *vcpu, const struct exit *exit)
 {
     const struct exit_nested *n = &exit->u.nested;
+    if (n->write && (n->during_walk || exit->vectoring.valid) && flash_take_write(vcpu->vm, n->address))
+        return exit_retry();
     if (n->fetch || n->during_walk) {
         log_vcpu(LOG_ERROR, vcpu, "%s at guest-physical %llx, where no memory is",
                  n->fetch ? "code was fetched" : "a page table was looked for",

@@ -294,6 +294,7 @@ static void find_files(struct vm *vm, struct guest_files *files)
 static enum status load_firmware(struct vm *vm, const struct acpi_build *params, char *why, size_t why_size)
 {
     struct platform *p = &vm->platform;
+    flash_restore(vm);
     enum status s = firmware_build(params, &vm->layout, vm->acpi, ACPI_BUILD_SIZE, p->files);
     if (s != STATUS_OK)
         fmt_format(why, why_size, "what its firmware is told cannot be built: %s", status_name(s));

@@ -23,6 +23,7 @@
 #include "hv/bus.h"
 #include "hv/config.h"
 #include "hv/console.h"
+#include "hv/flash.h"
 #include "hv/gmem.h"
 #include "hv/guest/image.h"
 #include "hv/life.h"
@@ -55,7 +56,7 @@ struct platform {
     struct fw_cfg_file files[FIRMWARE_FILES];
     struct testdev testdev; /* compat = qemu */
     struct i440fx chipset;  /* a firmware, as is: */
-    struct vdev flash;
+    struct flash flash;
     struct ata *ata;                        /* C. NULL: it has no disks */
     uint32_t device_count;                  /* C */
     struct vdev *devices[PLATFORM_DEVICES]; /* C. those that this VM has, in start-up order */

@@ -66,7 +66,7 @@ static enum status claim(struct vm *vm)
 enum status vm_disks_create(struct vm *vm, char *why, size_t why_size)
 {
     const struct config_vm *config = vm->config;
-    if (!config->disk_count)
+    if (!config->disk_count && !vm_has_firmware(vm)) /* which waits long for a controller that every PC has */
         return STATUS_OK;
     struct ata *ata = vm->platform.ata = pool_alloc_pages(&core.pool, ATA_PAGES);
     if (!ata) {

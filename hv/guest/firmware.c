@@ -161,16 +161,18 @@ enum status firmware_build(const struct acpi_build *params, const struct guest_l
         return s;
     struct script script = {.at = buf + built.size, .end = buf + size};
     put_script(&script, buf);
-    if (script.overflow || (size_t)(script.end - script.at) < E820_SIZE + sizeof(uint32_t))
+    if (script.overflow || (size_t)(script.end - script.at) < E820_SIZE + 2 * sizeof(uint32_t))
         return ERR_NO_MEMORY;
-    uint8_t *e820 = script.at, *sercon = e820 + E820_SIZE;
+    uint8_t *e820 = script.at, *sercon = e820 + E820_SIZE, *fail_wait = sercon + sizeof(uint32_t);
     uint32_t e820_size = put_e820(layout, e820);
     put(sercon, UART_COM1_PORT, 4);
+    put(fail_wait, UINT32_MAX, 4);
     files[FIRMWARE_RSDP] = (struct fw_cfg_file){RSDP_NAME, buf, RSDP_SIZE}; /* it comes first in there */
     files[FIRMWARE_TABLES] = (struct fw_cfg_file){TABLES_NAME, buf, built.size};
     files[FIRMWARE_LOADER] =
         (struct fw_cfg_file){"etc/table-loader", buf + built.size, (uint32_t)(e820 - buf) - built.size};
     files[FIRMWARE_E820] = (struct fw_cfg_file){"etc/e820", e820, e820_size};
     files[FIRMWARE_SERCON] = (struct fw_cfg_file){"etc/sercon-port", sercon, 4};
+    files[FIRMWARE_FAIL_WAIT] = (struct fw_cfg_file){"etc/boot-fail-wait", fail_wait, 4};
     return STATUS_OK;
 }

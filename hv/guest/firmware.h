@@ -18,7 +18,8 @@ enum firmware_file {
     FIRMWARE_TABLES,
     FIRMWARE_LOADER, /* how the firmware puts them into memory and makes offsets addresses */
     FIRMWARE_E820,
-    FIRMWARE_SERCON,
+    FIRMWARE_SERCON,    /* the serial port that is its screen */
+    FIRMWARE_FAIL_WAIT, /* it stays where nothing can be booted, instead of trying for ever */
     FIRMWARE_FILES
 };
 
