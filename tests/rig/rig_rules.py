@@ -9,10 +9,13 @@ import rig
 
 SECONDS = 300        # wall time for all of them, on a busy machine
 MEMORY_MIB = 8
-# VM, its CPUs, the rules it checks one after the other, and at least so many checks each: a rule that was cut short fails.
+# VM, its CPUs, more of its configuration, the rules it checks one after the other, and how many checks each has at least: a rule that
+# was cut short fails.
 VMS = (
-    ("cpu", 1, {"exceptions": 100, "debug": 80}),
-    ("pages", 1, {"paging": 1000}),
+    ("cpu", 1, "", {"exceptions": 300, "debug": 100}),
+    ("pages", 1, "", {"paging": 45000}),
+    ("lines", 1, "compat = qemu\n", {"pic": 50, "pit": 34, "hpet": 23, "ioapic": 86}),
+    ("clock", 1, "", {"rtc": 34}),
 )
 
 
@@ -21,9 +24,9 @@ def _disk():
     build.ninja(["rules_guest"], what="building the rules")
     where = rig.directory("rules")
     text, cpu = "[machine]\non_idle = stay\n", 0
-    for name, cpus, rules in VMS:
-        text += "\n[vm %s]\ncpus = %d%s\nmemory = %dM\nkernel = rules.elf\ncmdline = test=%s\nlog = error\n" \
-            % (name, cpu, "-%d" % (cpu + cpus - 1) if cpus > 1 else "", MEMORY_MIB, ",".join(rules))
+    for name, cpus, more, rules in VMS:
+        text += "\n[vm %s]\ncpus = %d%s\nmemory = %dM\nkernel = rules.elf\ncmdline = test=%s\nlog = error\n%s" \
+            % (name, cpu, "-%d" % (cpu + cpus - 1) if cpus > 1 else "", MEMORY_MIB, ",".join(rules), more)
         cpu += cpus
     config = os.path.join(where, "bulkhead.conf")
     with open(config, "w", encoding="utf-8") as file:
@@ -43,7 +46,7 @@ def run(t):
                 boot.machine.console.sendall(b"\x01%d" % digit)
             boot.expect(r"^rules: done", SECONDS)
         text, seconds = boot.text, boot.seconds()
-    for name, _, rules in VMS:
+    for name, _, _, rules in VMS:
         for rule, least in rules.items():
             said = re.search(r"rules: %s: (\d+) checks, (\d+) failed$" % rule, text, re.M)
             failures = re.findall(r"rules: FAIL %s: (.*)" % rule, text)

@@ -198,8 +198,8 @@ static void general_detect(void)
     unsigned vector = RUN(MODE_LONG, touch_dr);
     uint64_t dr7, why = dr6();
     __asm__ volatile("mov %%dr7, %0" : "=r"(dr7));
-    check(vector == VECTOR_DB && lab.ip == (uintptr_t)lab_code + 1, "an access with GD: vector %u at %x", (uint64_t)vector,
-          lab.ip);
+    check(vector == VECTOR_DB && lab.ip == (uintptr_t)lab_code + 1, "an access with GD: vector %u at %x",
+          (uint64_t)vector, lab.ip);
     check_equal(why, DR6_CLEAR | DR6_BD, "an access with GD: DR6");
     check_equal(dr7 & DR7_GD, 0, "GD in the handler");
 }

@@ -9,7 +9,12 @@
 #define RULES(X)                                                                                             \
     X(exceptions)                                                                                            \
     X(debug)                                                                                                 \
-    X(paging)
+    X(paging)                                                                                                \
+    X(pic)                                                                                                   \
+    X(pit)                                                                                                   \
+    X(rtc)                                                                                                   \
+    X(hpet)                                                                                                  \
+    X(ioapic)
 
 #define DECLARE_RULE(name) void rule_##name(void);
 RULES(DECLARE_RULE)
@@ -53,3 +58,25 @@ bool cpu_has(uint32_t leaf, uint32_t subleaf, unsigned reg, unsigned bit);
 unsigned try_wrmsr(uint32_t msr, uint64_t v);
 unsigned try_rdmsr(uint32_t msr, uint64_t *v);
 unsigned try_write_cr4(uint64_t v);
+
+/* ---- interrupts ---- */
+/* Interrupts that have arrived here with this vector since the start. */
+uint64_t arrived(unsigned vector);
+/* Takes what is pending. */
+void take_interrupts(void);
+/* Waits up to `us` with interrupts on until this vector comes; answers whether it did. */
+bool comes(unsigned vector, uint64_t us);
+/* The interrupt line of an ISA device, by QEMU's test device (compat = qemu). */
+void set_line(unsigned irq, bool high);
+/* Both PICs anew, at these vectors, edge-triggered, normal end of interrupt, everything masked; passed on by
+ * LINT0. */
+void pic_begin(uint8_t master, uint8_t slave);
+void pic_end(void); /* masked, and not passed on */
+
+#define PIC_MASTER      0x20u
+#define PIC_MASTER_DATA 0x21u
+#define PIC_SLAVE       0xa0u
+#define PIC_SLAVE_DATA  0xa1u
+#define PIC_EOI         0x20u
+#define LVT_MASKED      (1u << 16)
+#define LVT_EXTINT      0x700u

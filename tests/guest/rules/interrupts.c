@@ -1,0 +1,57 @@
+/* What several rules need to make interrupts and to see them come. */
+#include "rules.h"
+
+#define LINES   0x2000u
+#define ICW1    0x11u
+#define ICW4    0x01u
+#define LONG_US 100000u
+
+uint64_t arrived(unsigned vector)
+{
+    return __atomic_load_n(&cpus[0].interrupts[vector], __ATOMIC_SEQ_CST);
+}
+
+void take_interrupts(void)
+{
+    for (unsigned i = 0; i < 4; i++)
+        __asm__ volatile("sti; nop; nop; pause; cli" ::: "memory");
+}
+
+bool comes(unsigned vector, uint64_t us)
+{
+    uint64_t before = arrived(vector), end = rdtsc() + us * (tsc_hz / 1000000);
+    do
+        if (us >= LONG_US)
+            sleep_ms(1); /* an emulator skips what nobody does */
+        else
+            take_interrupts();
+    while (arrived(vector) == before && rdtsc() < end);
+    return arrived(vector) != before;
+}
+
+void set_line(unsigned irq, bool high)
+{
+    out8((uint16_t)(LINES + irq), high);
+}
+
+void pic_begin(uint8_t master, uint8_t slave)
+{
+    out8(PIC_MASTER, ICW1);
+    out8(PIC_MASTER_DATA, master);
+    out8(PIC_MASTER_DATA, 1u << 2);
+    out8(PIC_MASTER_DATA, ICW4);
+    out8(PIC_SLAVE, ICW1);
+    out8(PIC_SLAVE_DATA, slave);
+    out8(PIC_SLAVE_DATA, 2);
+    out8(PIC_SLAVE_DATA, ICW4);
+    out8(PIC_MASTER_DATA, 0xff);
+    out8(PIC_SLAVE_DATA, 0xff);
+    apic_write(APIC_LVT_LINT0, LVT_EXTINT);
+}
+
+void pic_end(void)
+{
+    out8(PIC_MASTER_DATA, 0xff);
+    out8(PIC_SLAVE_DATA, 0xff);
+    apic_write(APIC_LVT_LINT0, LVT_MASKED);
+}
