@@ -160,7 +160,6 @@ enum stop_reason {
     STOP_TRIPLE_FAULT, /* the first crash: see stop_is_crash() */
     STOP_UNHANDLED_EXIT,
     STOP_BAD_INSTRUCTION, /* MMIO or string I/O with an instruction the decoder does not know */
-    STOP_TASK_SWITCH,
     STOP_ENTRY_FAILED,
     STOP_GUEST_MEMORY, /* EPT misconfiguration or another state that only a bug of ours explains */
     STOP_REQUESTED,    /* another vCPU of the VM stopped */

@@ -79,7 +79,6 @@ const char *stop_reason_name(enum stop_reason why)
         [STOP_TRIPLE_FAULT] = "triple fault",
         [STOP_UNHANDLED_EXIT] = "an exit that nothing handles",
         [STOP_BAD_INSTRUCTION] = "an access to a device with an instruction that is not emulated",
-        [STOP_TASK_SWITCH] = "a hardware task switch, which is not emulated",
         [STOP_ENTRY_FAILED] = "the processor refused the guest's state",
         [STOP_GUEST_MEMORY] = "inconsistent nested page tables",
         [STOP_REQUESTED] = "stopped on request",

@@ -48,6 +48,8 @@ struct exit_result handle_apic_write(struct vcpu *vcpu, const struct exit *exit)
 struct exit_result handle_apic_eoi(struct vcpu *vcpu, const struct exit *exit);
 /* hv/handle_cr.c */
 struct exit_result handle_cr(struct vcpu *vcpu, const struct exit *exit);
+/* MOV to CR3, but for the choice of what to flush. False: #GP(0). */
+bool handle_cr_load_cr3(struct vcpu *vcpu, uint64_t value);
 struct exit_result handle_dr(struct vcpu *vcpu, const struct exit *exit);
 /* hv/handle_msr.c */
 struct exit_result handle_rdmsr(struct vcpu *vcpu, const struct exit *exit);

@@ -133,7 +133,7 @@ static bool set_cr4(struct vcpu *vcpu, uint64_t value)
 
 /* Comes only where the processor cannot switch this exit off: what it would have done, but for the choice of
  * what to flush. */
-static bool set_cr3(struct vcpu *vcpu, uint64_t value)
+bool handle_cr_load_cr3(struct vcpu *vcpu, uint64_t value)
 {
     uint64_t cr4 = virt_get(vcpu, VIRT_CR4);
     bool long_mode = virt_get(vcpu, VIRT_EFER) & EFER_LMA;
@@ -162,7 +162,7 @@ static bool mov_to_cr(struct vcpu *vcpu, const struct exit_cr *cr)
     case 0:
         return set_cr0(vcpu, value);
     case 3:
-        return set_cr3(vcpu, value);
+        return handle_cr_load_cr3(vcpu, value);
     case 4:
         return set_cr4(vcpu, value);
     case 8:

@@ -3,6 +3,7 @@
 #include "arch/x86/virt.h"
 #include "hv/exit_table.h"
 #include "hv/lib/log.h"
+#include "hv/task_switch.h"
 #include "hv/vm.h"
 #include "hv/warm_reset.h"
 
@@ -71,10 +72,7 @@ struct exit_result handle_window(struct vcpu *vcpu, const struct exit *exit)
 
 struct exit_result handle_task_switch(struct vcpu *vcpu, const struct exit *exit)
 {
-    static const char *const sources[] = {"CALL", "IRET", "JMP", "a task gate"};
-    log_vcpu(LOG_ERROR, vcpu, "task switch by %s to selector %04x: hardware task switching is not emulated",
-             sources[exit->u.task_switch.source & 3], exit->u.task_switch.selector);
-    return exit_stop(STOP_TASK_SWITCH);
+    return task_switch(vcpu, exit);
 }
 
 /* Deadlines are looked at before every entry; this exit only makes one happen. */

@@ -147,7 +147,7 @@ bool segment_load(struct emulation *e, const struct segment_load *load, struct s
 {
     bool is_system = load->name == SEG_LDTR || load->name == SEG_TR;
     gva_t at;
-    if (!(load->selector & (uint16_t) ~(SELECTOR_RPL | SELECTOR_LOCAL)) && !(load->selector & SELECTOR_LOCAL))
+    if (load->selector <= SELECTOR_RPL)
         return load_null(e, load, out);
     if (is_system && load->selector & SELECTOR_LOCAL)
         return refuse(e, load, load->invalid, load->selector);

@@ -149,17 +149,6 @@ static void test_triple_fault(void **state)
     assert_stops(run_path_handle(v, &exit), STOP_TRIPLE_FAULT);
 }
 
-static void test_task_switch(void **state)
-{
-    (void)state;
-    static const char *const words[] = {"by CALL to selector 0028", "by IRET", "by JMP", "by a task gate"};
-    for (uint8_t source = 0; source < 4; source++) {
-        struct exit exit = {.kind = EXIT_TASK_SWITCH, .u.task_switch = {.selector = 0x28, .source = source}};
-        assert_stops(run_path_handle(v, &exit), STOP_TASK_SWITCH);
-        assert_true(fake_host_logged(words[source]));
-    }
-}
-
 static void test_entry_failure(void **state)
 {
     (void)state;
@@ -191,7 +180,6 @@ int main(void)
         cmocka_unit_test_setup(test_plain_returns, setup),
         cmocka_unit_test_setup(test_windows_make_it_look, setup),
         cmocka_unit_test_setup(test_triple_fault, setup),
-        cmocka_unit_test_setup(test_task_switch, setup),
         cmocka_unit_test_setup(test_entry_failure, setup),
         cmocka_unit_test_setup(test_misconfiguration, setup),
     };

@@ -191,7 +191,7 @@ static void test_crashes(void **state)
 {
     for (enum stop_reason r = STOP_NONE; r < STOP_REASON_COUNT; r++) {
         bool crash = r == STOP_TRIPLE_FAULT || r == STOP_UNHANDLED_EXIT || r == STOP_BAD_INSTRUCTION ||
-                     r == STOP_TASK_SWITCH || r == STOP_ENTRY_FAILED || r == STOP_GUEST_MEMORY;
+                     r == STOP_ENTRY_FAILED || r == STOP_GUEST_MEMORY;
         uint32_t quick = 0;
         assert_int_equal(stop_is_crash(r), crash);
         assert_int_equal(life_restarts(r, ON_STOP_STOP, ON_STOP_RESTART, 0, &quick), crash);

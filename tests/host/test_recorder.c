@@ -182,7 +182,7 @@ static const struct {
     {{R(EXCEPTION_OR_NMI), .intr_info = HARD | VECTOR_DB, .qualification = 0x4000},
      "EXCEPTION_OR_NMI (0)  vector 01"},
     {{R(SIPI), .qualification = 0x9a}, "SIPI (4)  vector 9a"},
-    {{R(TASK_SWITCH), .qualification = 0x40000028}, "TASK_SWITCH (9)  to selector 0028"},
+    {{R(TASK_SWITCH), .qualification = 0x40000028, .insn_len = 1}, "TASK_SWITCH (9)  to selector 0028"},
     {{R(APIC_ACCESS), .qualification = 0x10b0}, "APIC_ACCESS (44)  offset b0"},
     {{R(VIRTUALIZED_EOI), .qualification = 0x41}, "VIRTUALIZED_EOI (45)  vector 41"},
     {{.reason = VMX_REASON_ENTRY_FAILURE_GUEST_STATE | EXIT_REASON_ENTRY_FAILURE, .qualification = 4},

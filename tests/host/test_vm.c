@@ -595,8 +595,8 @@ static void test_policies(void **state)
         {STOP_REBOOT, true, false, true},         {STOP_REBOOT, false, true, false},
         {STOP_TRIPLE_FAULT, true, false, false},  {STOP_TRIPLE_FAULT, false, true, true},
         {STOP_UNHANDLED_EXIT, false, true, true}, {STOP_BAD_INSTRUCTION, false, true, true},
-        {STOP_TASK_SWITCH, false, true, true},    {STOP_ENTRY_FAILED, false, true, true},
-        {STOP_GUEST_MEMORY, false, true, true},   {STOP_GUEST_MEMORY, true, false, false},
+        {STOP_ENTRY_FAILED, false, true, true},   {STOP_GUEST_MEMORY, false, true, true},
+        {STOP_GUEST_MEMORY, true, false, false},
     };
     for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
         setup(NULL);

@@ -191,7 +191,7 @@ static void test_vectoring(void **state)
 {
     static const struct vmx_raw interrupting[] = {
         {.reason = 0, .intr_info = EVENT(3, VECTOR_PF)},
-        {.reason = 9},
+        {.reason = 9, .qualification = 3ull << 30 | 0x28},
         {.reason = 44},
         {.reason = 48, .qualification = 1},
         {.reason = 49},
@@ -246,7 +246,8 @@ static void test_task_switch(void **state)
     OK(EXIT_TASK_SWITCH, .reason = 9, .qualification = 3ull << 30 | 0x28);
     assert_int_equal(out.u.task_switch.selector, 0x28);
     assert_int_equal(out.u.task_switch.source, 3);
-    OK(EXIT_TASK_SWITCH, .reason = 9, .qualification = 1ull << 30 | 0xfff8);
+    OK(EXIT_TASK_SWITCH, .reason = 9, .qualification = 1ull << 30 | 0xfff8, .insn_len = 2);
+    assert_int_equal(out.insn_len, 2);
     assert_int_equal(out.u.task_switch.selector, 0xfff8);
     assert_int_equal(out.u.task_switch.source, 1);
 }

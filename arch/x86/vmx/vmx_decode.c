@@ -122,13 +122,17 @@ static bool decode_interrupt(const struct vmx_raw *raw, struct exit *out)
 }
 
 /* SDM table 28-2 */
+#define TASK_SOURCE_GATE 3u /* SDM table 28-2 */
+
 static bool decode_task_switch(const struct vmx_raw *raw, struct exit *out)
 {
     out->u.task_switch = (struct exit_task_switch){
         .selector = (uint16_t)raw->qualification,
         .source = (uint8_t)bits_get(raw->qualification, 31, 30),
     };
-    return decode_vectoring(raw, out);
+    /* Through a task gate in the IDT there is a length of soft events only: it is in `vectoring`. */
+    bool is_insn = out->u.task_switch.source != TASK_SOURCE_GATE;
+    return decode_vectoring(raw, out) && (!is_insn || decode_insn_len(raw, out));
 }
 
 /* SDM table 28-3 */

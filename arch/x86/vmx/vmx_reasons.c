@@ -31,9 +31,8 @@
     ROW(INTERRUPT_WINDOW, 0, INTR_WINDOW, PLAIN,                                                             \
         "The guest can take an interrupt now: the pending one is injected.")                                 \
     ROW(NMI_WINDOW, 0, NMI_WINDOW, PLAIN, "The guest can take an NMI now: the pending one is injected.")     \
-    ROW(TASK_SWITCH, VMX_NEED_QUALIFICATION | VMX_NEED_IDT_INFO, TASK_SWITCH, TASK_SWITCH,                   \
-        "Hardware task switches are not emulated: the VM stops and the report names the "                    \
-        "selector and the source.")                                                                          \
+    ROW(TASK_SWITCH, VMX_NEED_QUALIFICATION | VMX_NEED_INSN_LEN | VMX_NEED_IDT_INFO, TASK_SWITCH,            \
+        TASK_SWITCH, "The switch is done in software, with all its checks, also through a task gate.")       \
     ROW(CPUID, VMX_NEED_INSN_LEN, CPUID, INSN, "Answered from the VM's CPUID table.")                        \
     ROW(GETSEC, VMX_NEED_INSN_LEN, VIRT_INSN, INSN, "#UD: guests are not offered SMX.")                      \
     ROW(HLT, VMX_NEED_INSN_LEN, HLT, INSN, "The vCPU sleeps until an event for it arrives.")                 \
