@@ -17,7 +17,9 @@
 #define VMX_PROC_SECONDARY      BIT(32 + 31)
 #define VMX_PROC2_EPT           BIT(32 + 1)
 #define VMX_PROC2_VPID          BIT(32 + 5)
+#define MSR_ARCH_CAPABILITIES   0x10au
 #define CPUID_1_ECX_VMX         BIT(5)
+#define CPUID_7_EDX_ARCH_CAPS   BIT(29)
 #define CR4_LA57                BIT(12)
 
 #define CPUID_EXT_MAX   0x80000000u
@@ -72,7 +74,10 @@ void efi_preflight_capture(struct preflight_input *in)
     uint32_t max_ext = efi_cpuid(CPUID_EXT_MAX).eax;
     struct efi_cpuid r = efi_cpuid(1);
 
+    in->cpuid_1_eax = r.eax;
     in->cpuid_1_ecx = r.ecx;
+    if (efi_cpuid(0).eax >= 7 && (efi_cpuid(7).edx & CPUID_7_EDX_ARCH_CAPS))
+        in->arch_capabilities = efi_rdmsr(MSR_ARCH_CAPABILITIES);
     if (max_ext >= CPUID_EXT_1)
         in->cpuid_80000001_edx = efi_cpuid(CPUID_EXT_1).edx;
     if (max_ext >= CPUID_EXT_APM)

@@ -13,8 +13,9 @@
 #define FIXED        (2 * MIB)
 #define PER_CPU      (16 * PAGE_SIZE) /* stacks, VMXON region, interrupts of devices */
 #define VCPU_BACKEND (8 * PAGE_SIZE)  /* VMCS, MSR bitmap, and extended state with AMX (11 KiB) */
-#define PER_DEVICE   (4 * PAGE_SIZE) /* of a VM: its description, its emulated registers, tables for its BARs \
-                                      */
+#define PER_DEVICE                                                                                           \
+    (4 * PAGE_SIZE) /* of a VM: its description, its emulated registers, tables for its BARs                 \
+                     */
 
 static uint64_t pages(uint64_t bytes)
 {

@@ -1,4 +1,5 @@
 #include "boot/preflight.h"
+#include "arch/x86/vmx/vmx_mitigate.h"
 #include "hv/lib/bits.h"
 #include "hv/lib/fmt.h"
 
@@ -217,7 +218,8 @@ size_t preflight_check(const struct preflight_input *in, struct preflight_row ro
 
 bool preflight_small_pages(const struct preflight_input *in)
 {
-    return in->vmx_ept_vpid_cap && !all(in->vmx_ept_vpid_cap, EPT_2M);
+    return in->vmx_ept_vpid_cap && (!all(in->vmx_ept_vpid_cap, EPT_2M) ||
+                                    vmx_mitigate_multihit(in->cpuid_1_eax, in->arch_capabilities));
 }
 
 bool preflight_passed(const struct preflight_row *rows, size_t count)

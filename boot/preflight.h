@@ -6,7 +6,7 @@
 
 /* Captured by boot/efi_preflight.c. An MSR that the CPU does not have reads as zero here. */
 struct preflight_input {
-    uint32_t cpuid_1_ecx;
+    uint32_t cpuid_1_eax, cpuid_1_ecx;
     uint32_t cpuid_80000001_edx, cpuid_80000007_edx;
     char brand[49];
     bool la57; /* CR4.LA57: the firmware uses 5-level paging */
@@ -14,6 +14,7 @@ struct preflight_input {
     uint64_t feature_control;              /* IA32_FEATURE_CONTROL */
     uint64_t vmx_pin, vmx_proc, vmx_proc2; /* the TRUE ones where VMX_BASIC says so; bits 63:32: may be 1 */
     uint64_t vmx_ept_vpid_cap;
+    uint64_t arch_capabilities; /* IA32_ARCH_CAPABILITIES */
 
     uint32_t cpus_found, cpus_needed;    /* needed: 0 = no valid configuration to tell */
     const char *cpu_source;              /* "MP Services", ... */
@@ -41,7 +42,7 @@ struct preflight_row {
 
 /* Fills rows and answers how many. */
 size_t preflight_check(const struct preflight_input *in, struct preflight_row rows[PREFLIGHT_MAX_ROWS]);
-/* Is guests' memory mapped by 4 KiB? False where there is no EPT at all. */
+/* Can all of guests' memory come to be mapped by 4 KiB? False where there is no EPT at all. */
 bool preflight_small_pages(const struct preflight_input *in);
 /* False when a row is MISSING. */
 bool preflight_passed(const struct preflight_row *rows, size_t count);

@@ -54,6 +54,7 @@ static enum status create_memory(struct vm *vm, char *why, size_t why_size)
     virt_page_sizes(&has_2m, &has_1g);
     if (s == STATUS_OK)
         s = ept_init(&vm->ept, &core.pt_env, has_2m, has_1g);
+    vm->ept.nx_large = virt_features().nx_large;
     for (uint32_t i = 0; i < vm->gmem.count && s == STATUS_OK; i++) {
         const struct gmem_extent *e = &vm->gmem.extents[i];
         s = ept_map(&vm->ept, gpa(e->gpa), hpa(e->hpa), e->size, EPT_READ | EPT_WRITE | EPT_EXEC, EPT_WB);

@@ -20,7 +20,9 @@
 #define ENTRY_TYPE_SHIFT 3
 #define ENTRY_TYPE       ((uint64_t)7 << ENTRY_TYPE_SHIFT)
 #define ENTRY_LARGE      BIT(7)
-#define ENTRY_ADDRESS    ((EPT_HPA_LIMIT - 1) & ~PAGE_MASK)
+#define ENTRY_MAY_EXEC                                                                                       \
+    BIT(52) /* ignored by the processor: EPT_EXEC that a large page does not show (nx_large) */
+#define ENTRY_ADDRESS ((EPT_HPA_LIMIT - 1) & ~PAGE_MASK)
 
 /* What is to happen to [ga, end). */
 struct request {
@@ -54,6 +56,19 @@ static bool is_present(uint64_t entry)
 static bool is_leaf(uint64_t entry, unsigned level)
 {
     return level == 1 || (entry & ENTRY_LARGE);
+}
+
+/* The permissions of a leaf as they are stored. */
+static uint64_t shown(const struct ept *ept, unsigned level, uint64_t leaf)
+{
+    bool hide = ept->nx_large && level > 1 && (leaf & EPT_EXEC);
+    return hide ? (leaf & ~(uint64_t)EPT_EXEC) | ENTRY_MAY_EXEC : leaf;
+}
+
+/* And as they were given. */
+static unsigned given(uint64_t entry)
+{
+    return (unsigned)(entry & ENTRY_ACCESS) | (entry & ENTRY_MAY_EXEC ? EPT_EXEC : 0u);
 }
 
 static uint64_t *table_at(const struct ept *ept, uint64_t entry)
@@ -160,7 +175,8 @@ static void map_commit(struct ept *ept, uint64_t *table, unsigned level, const s
         uint64_t *entry = &table[index_of(ga, level)];
         if (!is_present(*entry)) {
             if (leaf_fits(ept, level, ga, next, below.ha)) {
-                store(ept, entry, below.ha | request->leaf | (level > 1 ? ENTRY_LARGE : 0));
+                store(ept, entry,
+                      below.ha | shown(ept, level, request->leaf) | (level > 1 ? ENTRY_LARGE : 0));
                 continue;
             }
             store(ept, entry, reserve_take(ept, reserve) | ENTRY_ACCESS);
@@ -173,7 +189,7 @@ static void map_commit(struct ept *ept, uint64_t *table, unsigned level, const s
 static uint64_t split_entry(uint64_t leaf, unsigned level, unsigned i)
 {
     uint64_t entry = leaf + i * span_of(level - 1);
-    return level == 2 ? entry & ~ENTRY_LARGE : entry;
+    return level == 2 ? (entry & ~(ENTRY_LARGE | ENTRY_MAY_EXEC)) | given(entry) : entry;
 }
 
 /* First pass of ept_unmap() and ept_protect(). table NULL: the part below a large page that will be split. */
@@ -231,7 +247,8 @@ static void change_commit(struct ept *ept, uint64_t *table, unsigned level, cons
             continue;
         if (is_leaf(*entry, level)) {
             if (next - ga == span_of(level)) {
-                store(ept, entry, request->leaf ? (*entry & ~ENTRY_ACCESS) | request->leaf : 0);
+                uint64_t kept = *entry & ~(ENTRY_ACCESS | ENTRY_MAY_EXEC);
+                store(ept, entry, request->leaf ? kept | shown(ept, level, request->leaf) : 0);
                 continue;
             }
             split(ept, entry, level, reserve);
@@ -341,22 +358,42 @@ enum status ept_protect(struct ept *ept, gpa_t ga, uint64_t size, unsigned flags
     return change(ept, &(struct request){.ga = ga.v, .end = ga.v + size, .leaf = flags});
 }
 
+/* The leaf that translates `ga`, and its level; 0: a hole. */
+static uint64_t find_leaf(const struct ept *ept, gpa_t ga, unsigned *level)
+{
+    *level = EPT_LEVELS;
+    if (ga.v >= EPT_GPA_LIMIT)
+        return 0;
+    uint64_t entry = table_at(ept, ept->root.v)[index_of(ga.v, *level)];
+    while (is_present(entry) && !is_leaf(entry, *level)) {
+        --*level;
+        entry = table_at(ept, entry)[index_of(ga.v, *level)];
+    }
+    return is_present(entry) ? entry : 0;
+}
+
+enum status ept_allow_exec(struct ept *ept, gpa_t ga)
+{
+    unsigned level;
+    uint64_t entry = find_leaf(ept, ga, &level);
+    if (entry & EPT_EXEC)
+        return STATUS_OK;
+    if (!(entry & ENTRY_MAY_EXEC))
+        return ERR_NOT_FOUND;
+    /* The permissions that it has already: what changes is that the pages around it become small. */
+    return ept_protect(ept, gpa(align_down(ga.v, PAGE_SIZE)), PAGE_SIZE, given(entry));
+}
+
 enum status ept_lookup(const struct ept *ept, gpa_t ga, hpa_t *ha, uint64_t *page_size, unsigned *flags,
                        enum ept_memory_type *type)
 {
-    if (ga.v >= EPT_GPA_LIMIT)
-        return ERR_NOT_FOUND;
-    unsigned level = EPT_LEVELS;
-    uint64_t entry = table_at(ept, ept->root.v)[index_of(ga.v, level)];
-    while (is_present(entry) && !is_leaf(entry, level)) {
-        level--;
-        entry = table_at(ept, entry)[index_of(ga.v, level)];
-    }
-    if (!is_present(entry))
+    unsigned level;
+    uint64_t entry = find_leaf(ept, ga, &level);
+    if (!entry)
         return ERR_NOT_FOUND;
     *ha = hpa((entry & ENTRY_ADDRESS & ~(span_of(level) - 1)) | (ga.v & (span_of(level) - 1)));
     *page_size = span_of(level);
-    *flags = (unsigned)(entry & ENTRY_ACCESS);
+    *flags = given(entry);
     *type = (enum ept_memory_type)((entry & ENTRY_TYPE) >> ENTRY_TYPE_SHIFT);
     return STATUS_OK;
 }

@@ -108,11 +108,13 @@
 #define EFER_NXE BIT(11)
 
 /* IA32_SPEC_CTRL, IA32_PRED_CMD, IA32_FLUSH_CMD */
-#define SPEC_CTRL_IBRS      BIT(0)
-#define SPEC_CTRL_STIBP     BIT(1)
-#define SPEC_CTRL_SSBD      BIT(2)
-#define PRED_CMD_IBPB       BIT(0)
-#define FLUSH_CMD_L1D_FLUSH BIT(0)
+#define SPEC_CTRL_IBRS        BIT(0)
+#define SPEC_CTRL_RRSBA_DIS_S BIT(6)
+#define SPEC_CTRL_BHI_DIS_S   BIT(10)
+#define SPEC_CTRL_STIBP       BIT(1)
+#define SPEC_CTRL_SSBD        BIT(2)
+#define PRED_CMD_IBPB         BIT(0)
+#define FLUSH_CMD_L1D_FLUSH   BIT(0)
 
 /* IA32_ARCH_CAPABILITIES */
 #define ARCH_CAP_RDCL_NO            BIT(0)

@@ -107,9 +107,9 @@ void virt_explain_entry_failure(struct vcpu *vcpu);
 void virt_host_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t out[4]);
 uint64_t virt_host_arch_capabilities(void);
 uint32_t virt_host_microcode(void);
-/* What guests can be offered because the backend supports it. */
+/* What guests can be offered because the backend supports it; nx_large: what struct ept calls so. */
 struct virt_features {
-    bool spec_ctrl, rdtscp, invpcid;
+    bool spec_ctrl, rdtscp, invpcid, nx_large;
 };
 struct virt_features virt_features(void);
 /* A debug exception with these DR6 bits is about to be delivered: merges them into the guest's DR6 and clears

@@ -1,5 +1,5 @@
-/* Random map, unmap and protect against the array model (tests/host/ept_model.c), which judges every single
- * store. */
+/* Random map, unmap, protect and fetches against the array model (tests/host/ept_model.c), which judges every
+ * single store. */
 #include <string.h>
 
 #include "tests/host/ept_model.h"
@@ -46,6 +46,10 @@ static void run_op(struct ept_model *m, const uint8_t *op)
         last = swap;
     }
     unsigned flags = op[3] & 15 ? (op[3] & 6) | EPT_READ : op[3] >> 4; /* rarely illegal */
+    if ((op[0] & 7) == 7 && first < EPT_MODEL_PAGES) {
+        ept_model_allow_exec(m, first);
+        return;
+    }
     /* The host address is as well aligned as the guest's, or off by one page. */
     uint64_t ha = (4ull << 30) + ((first + (op[3] >> 7 && op[0] & 8)) << 12);
     switch (op[0] & 3) {
@@ -72,6 +76,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint64_t limit = data[0] & 0x80 ? EPT_MODEL_TABLES : data[1] % 32u;
     if (!ept_model_init(&model, has_2m, data[0] & 8, limit))
         return 0;
+    model.ept.nx_large = data[0] & 0x10;
     for (size_t i = 0; i < OPS_MAX && 2 + (i + 1) * OP_BYTES <= size; i++)
         run_op(&model, &data[2 + i * OP_BYTES]);
     ept_model_check(&model);

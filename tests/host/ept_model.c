@@ -8,6 +8,7 @@
 #define ACCESS          7ull
 #define LARGE           (1ull << 7)
 #define ADDRESS         0x000ffffffffff000ull
+#define MAY_EXEC        (1ull << 52)
 #define MUST(condition) must((condition), #condition, __LINE__)
 
 static void must(bool condition, const char *text, int line)
@@ -72,6 +73,16 @@ static bool leaf_at(uint64_t entry, unsigned level)
     return level == 1 || (entry & LARGE);
 }
 
+/* An entry with the permissions it was given. With nx_large a large page must not show that it is executable;
+ * bit 52, which the processor ignores, remembers it. */
+static uint64_t plain(const struct ept_model *m, uint64_t entry, unsigned level)
+{
+    if (!m->ept.nx_large || level == 1 || !(entry & ACCESS) || !leaf_at(entry, level))
+        return entry;
+    MUST(!(entry & EPT_EXEC));
+    return entry & MAY_EXEC ? (entry & ~MAY_EXEC) | EPT_EXEC : entry;
+}
+
 static void check_leaf_format(const struct ept_model *m, uint64_t entry, unsigned level)
 {
     unsigned type = entry >> 3 & 7;
@@ -91,7 +102,7 @@ static void check_link(struct ept_model *m, uint64_t old, uint64_t value, unsign
     MUST(m->meta[child].allocated && !m->meta[child].linked);
     MUST(!(old & ACCESS) || leaf_at(old, level));
     for (unsigned i = 0; i < 512; i++) {
-        uint64_t entry = m->tables[child][i];
+        uint64_t entry = plain(m, m->tables[child][i], level - 1);
         if (!(old & ACCESS)) {
             MUST(entry == 0);
             continue;
@@ -130,10 +141,11 @@ static void model_store(void *ctx, uint64_t *entry, uint64_t value)
         unsigned level = m->meta[table].level;
         uint64_t ga = m->meta[table].base + offset % 512 * span(level);
         m->stores++;
+        uint64_t old = plain(m, *entry, level);
         if ((value & ACCESS) && !leaf_at(value, level))
-            check_link(m, *entry, value, level, ga);
+            check_link(m, old, value, level, ga);
         else
-            check_leaf(m, *entry, value, level, ga);
+            check_leaf(m, old, plain(m, value, level), level, ga);
     }
     *entry = value;
 }
@@ -242,12 +254,29 @@ enum status ept_model_protect(struct ept_model *m, uint64_t first, uint64_t coun
     return got;
 }
 
+enum status ept_model_allow_exec(struct ept_model *m, uint64_t page)
+{
+    uint64_t stores = m->stores, tables = m->in_use, want = m->want[page];
+    begin(m, EPT_MODEL_PROTECT, page, 1, want & ACCESS);
+    enum status got = ept_allow_exec(&m->ept, gpa(m->op_ga + 0x123));
+    end(m, got, want & EPT_EXEC ? STATUS_OK : ERR_NOT_FOUND, stores, tables);
+    if (got == STATUS_OK && m->ept.nx_large) {
+        hpa_t ha;
+        uint64_t page_size;
+        unsigned flags;
+        enum ept_memory_type type;
+        MUST(ept_lookup(&m->ept, gpa(m->op_ga), &ha, &page_size, &flags, &type) == STATUS_OK);
+        MUST(page_size == 4096 && (flags & EPT_EXEC)); /* plain() has seen that it shows */
+    }
+    return got;
+}
+
 /* Compares the leaves below a table with the model; answers how many pages they map. */
 static uint64_t check_table(const struct ept_model *m, unsigned table, unsigned level, uint64_t base)
 {
     uint64_t mapped = 0;
     for (unsigned i = 0; i < 512; i++) {
-        uint64_t entry = m->tables[table][i];
+        uint64_t entry = plain(m, m->tables[table][i], level);
         uint64_t ga = base + i * span(level);
         if (!(entry & ACCESS))
             continue;

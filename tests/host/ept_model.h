@@ -44,6 +44,7 @@ enum status ept_model_map(struct ept_model *m, uint64_t first, uint64_t count, u
                           enum ept_memory_type type);
 enum status ept_model_unmap(struct ept_model *m, uint64_t first, uint64_t count);
 enum status ept_model_protect(struct ept_model *m, uint64_t first, uint64_t count, unsigned flags);
+enum status ept_model_allow_exec(struct ept_model *m, uint64_t page);
 
 /* Compares all translations. */
 void ept_model_check(struct ept_model *m);

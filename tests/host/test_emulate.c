@@ -13,6 +13,7 @@
 #include "arch/x86/msr.h"
 #include "hv/exit_table.h"
 #include "hv/guest/layout.h"
+#include "tests/host/ept_model.h"
 #include "tests/host/fake_host.h"
 #include "tests/host/fake_virt.h"
 #include "tests/host/machine.h"
@@ -1155,11 +1156,29 @@ static void test_peek_real_mode(void **state)
 
 static void test_nested_faults(void **state)
 {
+    static struct ept_model tables;
+    assert_true(ept_model_init(&tables, true, false, 5));
+    tables.env.store = NULL;
+    struct ept *ept = &v->vm->ept;
+    *ept = tables.ept;
+    ept->nx_large = true;
+    assert_int_equal(ept_map(ept, gpa(0), hpa(0), 2 * SIZE_2M, EPT_READ | EPT_WRITE | EPT_EXEC, EPT_WB),
+                     STATUS_OK);
     struct exit exit = fault(DEV, false);
     machine_code(v, BYTES(0x8b, 0x03));
     assert_advanced(handle_nested_fault(v, &exit), 2);
     exit.u.nested.fetch = true;
+    exit.u.nested.address = gpa(0x1234); /* in a large page, which is not executable yet */
+    assert_int_equal(handle_nested_fault(v, &exit).action, ACTION_RETRY);
+    exit.u.nested.address = gpa(SIZE_2M);
+    tables.limit = tables.in_use;
+    assert_int_equal(handle_nested_fault(v, &exit).stop, STOP_GUEST_MEMORY);
+    assert_true(fake_host_logged("own memory is used up"));
+    exit.u.nested.address = gpa(DEV);
     assert_stop(handle_nested_fault(v, &exit));
+    assert_int_equal(v->vm->devices.next, v->vm->devices.serving);
+    tables.ept = *ept;
+    ept_model_free(&tables);
     assert_true(fake_host_logged("code was fetched at guest-physical d1000000, where no memory is"));
     exit = fault(DEV, false);
     exit.u.nested.during_walk = true;

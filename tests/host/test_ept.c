@@ -244,6 +244,38 @@ static void test_out_of_memory(void **state)
     }
 }
 
+/* CVE-2018-12207: no large page is executable, ever (the model looks at each store); the 2 MiB around a fetch
+ * become small pages that are. */
+static void test_code_in_small_pages(void **state)
+{
+    (void)state;
+    start(true, true);
+    model.ept.nx_large = true;
+    assert_int_equal(ept_model_map(&model, PAGES_1G, PAGES_1G, HA, RWX, EPT_WB), STATUS_OK);
+    assert_int_equal(entry_at(EPT_MODEL_BASE + SIZE_1G, 3), HA | 1ull << 52 | 0x80 | EPT_WB << 3 | 3);
+    assert_int_equal(ept_model_allow_exec(&model, PAGES_1G + 1000), STATUS_OK);
+    assert_int_equal(model.ept.table_pages, 4);
+    assert_int_equal(page_size_at(PAGES_1G + 511), SIZE_2M);
+    assert_int_equal(page_size_at(PAGES_1G + 512), PAGE_SIZE);
+    assert_int_equal(page_size_at(PAGES_1G + 1023), PAGE_SIZE);
+    assert_int_equal(entry_at(EPT_MODEL_BASE + SIZE_1G + 600 * 4096, 1), (HA + 600 * 4096) | WB_RWX);
+    uint64_t stores = model.stores;
+    assert_int_equal(ept_model_allow_exec(&model, PAGES_1G + 700),
+                     STATUS_OK); /* another CPU's stale translation */
+    assert_int_equal(model.stores, stores);
+    model.limit = model.in_use;
+    assert_int_equal(ept_model_allow_exec(&model, PAGES_1G + 2000), ERR_NO_MEMORY);
+    model.limit = EPT_MODEL_TABLES;
+    assert_int_equal(ept_model_allow_exec(&model, 5), ERR_NOT_FOUND); /* a hole */
+    assert_int_equal(ept_model_map(&model, 0, PAGES_2M, HA, EPT_READ | EPT_WRITE, EPT_UC), STATUS_OK);
+    assert_int_equal(ept_model_allow_exec(&model, 5), ERR_NOT_FOUND); /* a device */
+    assert_int_equal(ept_model_protect(&model, 0, PAGES_2M, EPT_READ | EPT_EXEC), STATUS_OK);
+    assert_int_equal(ept_model_protect(&model, 3, 1, EPT_READ), STATUS_OK); /* split: the others show it */
+    assert_int_equal(ept_model_allow_exec(&model, 5), STATUS_OK);
+    assert_int_equal(ept_model_allow_exec(&model, 3), ERR_NOT_FOUND);
+    finish();
+}
+
 static uint64_t *plain_table(void *ctx, hpa_t page)
 {
     (void)ctx;
@@ -288,6 +320,7 @@ static void test_random_operations(void **state)
     for (unsigned seed = 1; seed <= 6; seed++) {
         uint32_t x = seed * 2654435761u;
         start(seed % 3 != 0, seed % 3 == 1);
+        model.ept.nx_large = seed > 3;
         for (unsigned i = 0; i < 60; i++) {
             x = x * 1664525u + 1013904223u;
             uint64_t align = x >> 20 & 1 ? 1 : PAGES_2M;
@@ -297,6 +330,7 @@ static void test_random_operations(void **state)
             if (count > EPT_MODEL_PAGES - first)
                 count = EPT_MODEL_PAGES - first;
             unsigned flags = EPT_READ | (x >> 28 & 6);
+            ept_model_allow_exec(&model, first);
             if (x % 3 == 0)
                 ept_model_unmap(&model, first, count);
             else if (x % 3 == 1)
@@ -320,6 +354,7 @@ int main(void)
         cmocka_unit_test(test_unmap_splits),
         cmocka_unit_test(test_protect),
         cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_code_in_small_pages),
         cmocka_unit_test(test_plain_store),
         cmocka_unit_test(test_random_operations),
     };

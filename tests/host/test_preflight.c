@@ -16,6 +16,8 @@ static size_t count;
 static int setup(void **state)
 {
     in = (struct preflight_input){
+        .cpuid_1_eax = 0x606a6,      /* Ice Lake-X */
+        .arch_capabilities = BIT(6), /* PSCHANGE_MC_NO */
         .cpuid_1_ecx = (uint32_t)(BIT(5) | BIT(21) | BIT(26)),
         .cpuid_80000001_edx = (uint32_t)BIT(20),
         .cpuid_80000007_edx = (uint32_t)BIT(8),
@@ -230,6 +232,9 @@ static void test_small_pages(void **state)
 {
     assert_false(preflight_small_pages(&in));
     in.vmx_ept_vpid_cap &= ~BIT(16);
+    assert_true(preflight_small_pages(&in));
+    setup(state);
+    in.arch_capabilities = 0; /* iTLB multihit: code is mapped by 4 KiB */
     assert_true(preflight_small_pages(&in));
     in.vmx_ept_vpid_cap = 0; /* no EPT: nothing will start */
     assert_false(preflight_small_pages(&in));

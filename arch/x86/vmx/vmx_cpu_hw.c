@@ -51,15 +51,20 @@ static void find_extended_state(void)
 
 static void choose_mitigations(void)
 {
-    char text[160];
+    char text[240];
+    struct cpuid_result features = cpu_cpuid(0, 0).eax >= 7 ? cpu_cpuid(7, 0) : (struct cpuid_result){0};
     struct vmx_mitigate_inputs in = {
-        .cpuid_7_edx = cpu_cpuid(0, 0).eax >= 7 ? cpu_cpuid(7, 0).edx : 0,
+        .cpuid_1_eax = cpu_cpuid(1, 0).eax,
+        .cpuid_7_edx = features.edx,
+        .cpuid_7_2_edx = features.eax >= 2 ? cpu_cpuid(7, 2).edx : 0,
         .arch_capabilities = virt_host_arch_capabilities(),
     };
     struct vmx_mitigations m = vmx_mitigate_decide(&in);
     vmx_host.mitigate = m;
-    vmx_host.host_spec_ctrl = m.ibrs_all ? SPEC_CTRL_IBRS : 0;
-    vmx_border_flags = (m.fill_rsb ? VMX_BORDER_FILL_RSB : 0) | (m.verw ? VMX_BORDER_VERW : 0);
+    vmx_host.host_spec_ctrl = (m.ibrs_all ? SPEC_CTRL_IBRS : 0) | (m.bhi_dis_s ? SPEC_CTRL_BHI_DIS_S : 0) |
+                              (m.rrsba_dis_s ? SPEC_CTRL_RRSBA_DIS_S : 0);
+    vmx_border_flags = (m.fill_rsb ? VMX_BORDER_FILL_RSB : 0) | (m.verw ? VMX_BORDER_VERW : 0) |
+                       (m.clear_bhb ? VMX_BORDER_CLEAR_BHB : 0);
     vmx_mitigate_describe(&m, text, sizeof(text));
     log_line(LOG_INFO, "core", "speculation mitigations: %s", text);
 }
@@ -171,6 +176,7 @@ struct virt_features virt_features(void)
 {
     return (struct virt_features){
         .spec_ctrl = vmx_host.mitigate.spec_ctrl,
+        .nx_large = vmx_host.mitigate.nx_large,
         .rdtscp = vmx_host.has_rdtscp && (vmx_host.controls.proc2 & PROC2_ENABLE_RDTSCP),
         .invpcid = vmx_host.controls.proc2 & PROC2_ENABLE_INVPCID,
     };

@@ -10,6 +10,7 @@ VMCS_HOST_RSP equ 0x6c14
 ; vmx_border_flags, as in vmx_hw.h.
 BORDER_FILL_RSB equ 1
 BORDER_VERW     equ 2
+BORDER_CLEAR_BHB equ 4
 
 ; Thirty-two calls that never return: every entry of the return stack buffer now leads into a trap of ours (Intel,
 ; "Retpoline: A Branch Target Injection Mitigation", section "RSB stuffing"). No register changes.
@@ -26,6 +27,31 @@ BORDER_VERW     equ 2
     CALL_PAST_TRAP
 %endrep
     add rsp, 32 * 8
+%endmacro
+
+; Overwrites the branch history by taken branches (Intel, "Branch History Injection and Intra-mode Branch Target
+; Injection", section "Software BHB-clearing sequence"): an outer loop of calls, an inner one of jumps. Changes RAX, RCX.
+%macro CLEAR_BHB 0
+    mov ecx, 5
+    call %%outer
+    jmp %%done
+align 64
+%%outer:
+    call %%inner
+    ret
+align 64
+%%inner:
+    mov eax, 5
+%%again:
+    jmp %%jumped
+    nop
+%%jumped:
+    dec eax
+    jnz %%again
+    dec ecx
+    jnz %%outer
+    ret
+%%done:
 %endmacro
 
 ; Offsets of general registers in struct vcpu: gpr[n] at 8n, ModRM order. Behind them, where the flight recorder's next
@@ -117,11 +143,29 @@ vmx_exit:
     mov RECORD(1), rcx
     mov RECORD(2), rdx
     mov RECORD(3), rbx
+    ; What the guest had in registers must not be an address in code that runs speculatively.
+    xor eax, eax
+    xor ecx, ecx
+    xor edx, edx
+    xor ebx, ebx
+    xor ebp, ebp
+    xor r8d, r8d
+    xor r9d, r9d
+    xor r10d, r10d
+    xor r11d, r11d
+    xor r12d, r12d
+    xor r13d, r13d
+    xor r14d, r14d
+    xor r15d, r15d
     test byte [rel vmx_border_flags], BORDER_FILL_RSB
     jz .filled
     FILL_RSB
 .filled:
-    lfence                      ; the branch above may have been mispredicted: nothing goes on before it is decided
+    test byte [rel vmx_border_flags], BORDER_CLEAR_BHB
+    jz .cleared
+    CLEAR_BHB
+.cleared:
+    lfence                      ; a branch above may have been mispredicted: nothing goes on before it is decided
     call vmx_handle_exit
     mov rdi, [rsp]
     test al, al
