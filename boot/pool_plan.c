@@ -1,5 +1,6 @@
 #include "boot/pool_plan.h"
 #include "arch/x86/layout.h"
+#include "drivers/vdev/ata.h"
 #include "hv/guest/acpi_build.h"
 #include "hv/lib/bits.h"
 #include "hv/recorder.h"
@@ -42,6 +43,8 @@ static uint64_t of_vm(const struct config_vm *vm, const struct pool_plan_in *in,
     sum += bits_count(vm->cpus) * (pages(sizeof(struct vcpu)) + VCPU_BACKEND + recorder);
     if (vm->compat == COMPAT_QEMU)
         sum += TESTDEV_RAM_SIZE;
+    if (vm->disk_count > 0)
+        sum += pages(sizeof(struct ata));
     if (vm->assigned_count > 0)
         sum += tables(vm->memory, SIZE_2M) + vm->assigned_count * PER_DEVICE;
     return sum;

@@ -20,5 +20,9 @@ def files(path):
         match = re.match(r"\s*(\w+)\s*=\s*(.*?)\s*(?:(?<=[\s=])#.*)?$", line)
         if match and match.group(1) in FILE_KEYS and match.group(2):
             name = match.group(2).split()[0] if match.group(1) == "module" else match.group(2)
-            found.setdefault(name, (name, os.path.join(base, name), number))
+        elif match and re.match(r"(disk|cdrom)\d$", match.group(1)) and re.match(r"ramdisk\s", match.group(2)):
+            name = match.group(2).split(None, 1)[1]
+        else:
+            continue
+        found.setdefault(name, (name, os.path.join(base, name), number))
     return list(found.values())
