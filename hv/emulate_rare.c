@@ -16,6 +16,11 @@ static struct exit_result general_protection(void)
     return exit_inject_error(VECTOR_GP, 0);
 }
 
+static unsigned privilege(const struct emulation *e)
+{
+    return segment_dpl(virt_get_seg_access(e->vcpu, SEG_SS));
+}
+
 /* Bytes of rSP that take part in stack accesses. */
 static unsigned stack_width(struct emulation *e)
 {
@@ -103,10 +108,8 @@ static struct exit_result load_segment(struct emulation *e, uint16_t selector)
     enum seg_name name = (enum seg_name)e->code->insn.dst.reg;
     struct seg seg = segment_real(selector, REAL_SEG_ACCESS);
     if (e->mode != GUEST_MODE_REAL) {
-        struct segment_load load = {.name = (uint8_t)name,
-                                    .cpl = (uint8_t)segment_dpl(virt_get_seg_access(vcpu, SEG_SS)),
-                                    .invalid = VECTOR_GP,
-                                    .selector = selector};
+        struct segment_load load = {
+            .name = (uint8_t)name, .cpl = (uint8_t)privilege(e), .invalid = VECTOR_GP, .selector = selector};
         if (!segment_load(e, &load, &seg))
             return e->failure;
     } else {
@@ -122,6 +125,8 @@ static struct exit_result load_segment(struct emulation *e, uint16_t selector)
                  e->mode == GUEST_MODE_LONG ? vcpu->rip + result.length
                                             : (uint32_t)(vcpu->rip + result.length));
         virt_set(vcpu, VIRT_RFLAGS, e->regs.rflags & ~RFLAGS_RF);
+        if (e->regs.rflags & RFLAGS_TF) /* the trap waits; no entry without it (SDM volume 3, 27.3.1.5) */
+            virt_set(vcpu, VIRT_PENDING_DEBUG, virt_get(vcpu, VIRT_PENDING_DEBUG) | DR6_BS);
         virt_set(vcpu, VIRT_INTR_SHADOW,
                  (virt_get(vcpu, VIRT_INTR_SHADOW) & ~(uint64_t)EVENTS_SHADOW_STI) | EVENTS_SHADOW_MOV_SS);
         return exit_retry();
@@ -159,7 +164,7 @@ static struct exit_result run_load16(struct emulation *e, gva_t operand)
     bool system = in->op == INSN_LLDT || in->op == INSN_LTR;
     if (system && e->mode == GUEST_MODE_REAL)
         return exit_inject(VECTOR_UD);
-    if (in->op != INSN_LOAD_SEG && e->user)
+    if (in->op != INSN_LOAD_SEG && privilege(e))
         return general_protection();
     if (!emulation_access(e, operand, 2, false, &value))
         return e->failure;
@@ -196,9 +201,9 @@ static struct exit_result run_table(struct emulation *e, gva_t operand)
     enum virt_reg base_reg = global ? VIRT_GDTR_BASE : VIRT_IDTR_BASE;
     enum virt_reg limit_reg = global ? VIRT_GDTR_LIMIT : VIRT_IDTR_LIMIT;
     unsigned size = insn_memory_size(in) - 2u;
-    uint64_t limit = virt_get(e->vcpu, limit_reg), base = virt_get(e->vcpu, base_reg);
+    uint64_t limit = virt_get(e->vcpu, limit_reg), base = bits_low_bytes(virt_get(e->vcpu, base_reg), size);
     gva_t base_at = guest_linear_add(e->mode, operand, 2);
-    if (!store && e->user)
+    if (!store && privilege(e))
         return general_protection();
     if (!emulation_probe(e, operand, size + 2, store) || !emulation_access(e, operand, 2, store, &limit) ||
         !emulation_access(e, base_at, size, store, &base))
@@ -243,6 +248,7 @@ static struct exit_result run_vector(struct emulation *e, gva_t operand)
     gva_t second = guest_linear_add(e->mode, operand, 8);
     if (store)
         fxsave_get(image, mmx, reg->reg, (enum insn_vector)in->detail, value);
+    value[0] = bits_low_bytes(value[0], first);
     if (!emulation_probe(e, operand, size, store) || !emulation_access(e, operand, first, store, &value[0]) ||
         (size > first && !emulation_access(e, second, size - first, store, &value[1])))
         return e->failure;
@@ -260,7 +266,10 @@ static struct exit_result run_vector(struct emulation *e, gva_t operand)
 static bool is_hidden(const struct emulation *e)
 {
     uint8_t op = e->code->insn.op;
-    return op >= INSN_SMSW && op <= INSN_STR && e->user && e->paging.cr4 & CR4_UMIP;
+    if (op < INSN_SMSW || op > INSN_STR || !(e->paging.cr4 & CR4_UMIP))
+        return false;
+    bool unknown = e->mode == GUEST_MODE_REAL && (op == INSN_SLDT || op == INSN_STR); /* #UD comes first */
+    return privilege(e) && !unknown;
 }
 
 struct exit_result emulation_run_rare(struct emulation *e, gva_t operand)

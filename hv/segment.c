@@ -4,7 +4,8 @@
 #include "hv/lib/bits.h"
 
 #define DESCRIPTOR_SIZE   8u
-#define DESCRIPTOR_TYPE   5u /* byte in the descriptor that holds type, S, DPL and P */
+#define DESCRIPTOR_TYPE   5u              /* byte in the descriptor that holds type, S, DPL and P */
+#define HIGH_TYPE         (0x1full << 40) /* in the second half of 16 bytes: must be 0 (SDM volume 3, figure 8-4) */
 #define REAL_LIMIT        0xffffu
 #define LIMIT_GRANULARITY 0xfffu
 #define SEG_ACCESS_G      (1u << 15)
@@ -52,14 +53,15 @@ static bool refuse(struct emulation *e, const struct segment_load *load, uint8_t
     return false;
 }
 
-static gva_t table_at(struct emulation *e, uint64_t linear)
-{
-    return gva(e->mode == GUEST_MODE_LONG ? linear : (uint32_t)linear);
-}
-
 static bool is_long(const struct emulation *e)
 {
     return e->paging.efer & EFER_LMA;
+}
+
+/* In compatibility mode, too, the tables lie anywhere in 64 bits (SDM volume 3, 2.1.1.1). */
+static gva_t table_at(const struct emulation *e, uint64_t linear)
+{
+    return gva(is_long(e) ? linear : (uint32_t)linear);
 }
 
 static struct seg from_descriptor(uint64_t raw, uint16_t selector)
@@ -93,6 +95,8 @@ bool segment_read(struct emulation *e, const struct segment_load *load, struct s
         return false;
     *out = from_descriptor(raw, load->selector);
     out->base |= high << 32;
+    if (high & HIGH_TYPE || bits_sign_extend(out->base, 6) != out->base)
+        return refuse(e, load, load->invalid, load->selector);
     return true;
 }
 
@@ -107,7 +111,7 @@ bool segment_mark(struct emulation *e, gva_t at, uint8_t set, uint8_t clear)
 }
 
 /* May a segment with these rights be loaded there (SDM volume 3, 5.5 to 5.8, 5.12)? Presence comes after. */
-static bool is_allowed(const struct segment_load *load, uint32_t access)
+static bool is_allowed(const struct emulation *e, const struct segment_load *load, uint32_t access)
 {
     unsigned dpl = segment_dpl(access), rpl = load->selector & SELECTOR_RPL;
     bool code = access & SEG_TYPE_CODE, conforming = code && access & SEG_TYPE_CONFORMING;
@@ -115,7 +119,7 @@ static bool is_allowed(const struct segment_load *load, uint32_t access)
         return (access & (SEG_TYPE_MASK | SEG_NOT_SYSTEM)) == SEG_TYPE_LDT;
     if (load->name == SEG_TR)
         return (access & (SEG_TYPE_MASK | SEG_NOT_SYSTEM)) == SEG_TYPE_TSS32 ||
-               (access & (SEG_TYPE_MASK | SEG_NOT_SYSTEM)) == SEG_TYPE_TSS16;
+               (!is_long(e) && (access & (SEG_TYPE_MASK | SEG_NOT_SYSTEM)) == SEG_TYPE_TSS16);
     if (!(access & SEG_NOT_SYSTEM))
         return false;
     switch (load->name) {
@@ -153,7 +157,7 @@ bool segment_load(struct emulation *e, const struct segment_load *load, struct s
         return refuse(e, load, load->invalid, load->selector);
     if (!segment_read(e, load, out, &at))
         return false;
-    if (!is_allowed(load, out->access))
+    if (!is_allowed(e, load, out->access))
         return refuse(e, load, load->invalid, load->selector);
     if (!(out->access & SEG_PRESENT)) {
         bool in_switch = load->name == SEG_LDTR && load->invalid == VECTOR_TS;
