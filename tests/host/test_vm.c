@@ -273,6 +273,99 @@ static void test_create_with_places_taken(void **state)
         assert_null(vm.vcpus[i]);
 }
 
+/* ---- disks ---- */
+
+#define DISK_HPA (INITRD_HPA + 0x80800u) /* sectors beside a page's end */
+
+static void add_disk(uint32_t index, uint8_t position, bool cdrom, uint64_t hpa, uint64_t size)
+{
+    config()->disks[index] = (struct config_disk){.position = position, .cdrom = cdrom};
+    config()->disk_count = index + 1;
+    info.disks[0][index] = (struct boot_file){hpa, size};
+}
+
+static uint64_t port(uint16_t at, unsigned size, bool write, uint64_t value)
+{
+    struct io_req req = {.addr = at, .size = (uint8_t)size, .write = write, .value = value};
+    struct vdev *dev = bus_find_port(&vm.bus, at, size);
+    assert_non_null(dev);
+    dev->ops->access(dev, &req);
+    return req.value;
+}
+
+static void disk_command(uint32_t lba, uint8_t count, uint8_t command)
+{
+    port(0x1f6, 1, true, 0xe0);
+    port(0x1f2, 1, true, count);
+    port(0x1f3, 1, true, lba);
+    port(0x1f4, 1, true, 0);
+    port(0x1f5, 1, true, 0);
+    port(0x1f7, 1, true, command);
+}
+
+/* What is written is in the file's memory, and there after the next start. */
+static void test_disks(void **state)
+{
+    for (unsigned i = 0; i < 16 * 512; i++)
+        memory[DISK_HPA + i] = (uint8_t)(i * 7 + (i >> 8));
+    add_disk(0, 0, false, DISK_HPA, 16 * 512);
+    add_disk(1, 2, true, INITRD_HPA, 4096);
+    create();
+    assert_int_equal(port(0x177, 1, false, 0), 0); /* the CD-ROM drive's signature */
+    assert_int_equal(port(0x175, 1, false, 0), 0xeb);
+    disk_command(2, 10, 0x20);
+    for (unsigned i = 0; i < 10 * 512; i += 2)
+        assert_int_equal(port(0x1f0, 2, false, 0),
+                         memory[DISK_HPA + 1024 + i] | memory[DISK_HPA + 1025 + i] << 8);
+    disk_command(15, 1, 0x30);
+    for (unsigned i = 0; i < 256; i++)
+        port(0x1f0, 2, true, 0x1234);
+    assert_int_equal(memory[DISK_HPA + 16 * 512 - 1], 0x12);
+    assert_int_equal(memory[DISK_HPA + 15 * 512 - 1], (uint8_t)((15 * 512 - 1) * 7 + 29));
+    assert_int_equal(port(0x1f7, 1, false, 0), 0x50);
+    platform_reset(&vm);
+    disk_command(15, 1, 0x20);
+    assert_int_equal(port(0x1f0, 2, false, 0), 0x1234);
+}
+
+/* The guest moves the bus-master ports by PCI configuration. */
+static void test_disk_ports_move(void **state)
+{
+    add_disk(0, 0, false, DISK_HPA, 512);
+    create();
+    port(0xcf8, 4, true, 0x80000900); /* 00:01.1 */
+    assert_int_equal(port(0xcfc, 4, false, 0), 0x70108086);
+    port(0xc004, 4, true, 0x5000);
+    port(0xcf8, 4, true, 0x80000920);
+    port(0xcfc, 4, true, 0xc420);
+    assert_null(bus_find_port(&vm.bus, 0xc004, 4));
+    assert_int_equal(port(0xc424, 4, false, 0), 0x5000);
+    port(0xcfc, 4, true, 0x1f0); /* its own legacy ports stay what they are */
+    assert_int_equal(port(0x1f7, 1, false, 0), 0x50);
+    port(0xcfc, 4, true, 0xd000);
+    assert_int_equal(port(0x1f7, 1, false, 0), 0x50);
+    assert_int_equal(port(0xd004, 4, false, 0), 0x5000);
+}
+
+static void test_disks_without_room(void **state)
+{
+    uint32_t before = core.pool.free_pages;
+    create();
+    uint32_t used = before - core.pool.free_pages;
+    setup(NULL);
+    add_disk(0, 0, false, DISK_HPA, 512);
+    make_pool(used);
+    create_fails(ERR_NO_MEMORY);
+    assert_says("Bulkhead's own memory is used up");
+    assert_null(vm.platform.ata);
+    setup(NULL);
+    static struct vdev other;
+    add_disk(0, 0, false, DISK_HPA, 512);
+    assert_int_equal(bus_add_ports(&vm.bus, 0x376, 1, &other), STATUS_OK);
+    create_fails(ERR_EXISTS);
+    assert_says("its IDE controller cannot be placed: exists");
+}
+
 /* ---- starting ---- */
 
 static void assert_pristine(void)
@@ -858,6 +951,9 @@ int main(void)
         T(test_create_without_cpus),
         T(test_create_without_backend),
         T(test_create_with_places_taken),
+        T(test_disks),
+        T(test_disk_ports_move),
+        T(test_disks_without_room),
         T(test_start),
         T(test_entry_state),
         T(test_start_with_bad_files),
