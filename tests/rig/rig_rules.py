@@ -12,10 +12,11 @@ MEMORY_MIB = 8
 # VM, its CPUs, more of its configuration, the rules it checks one after the other, and how many checks each has at least: a rule that
 # was cut short fails.
 VMS = (
-    ("cpu", 1, "", {"exceptions": 300, "debug": 100}),
-    ("pages", 1, "", {"paging": 45000}),
+    ("cpu", 1, "", {"exceptions": 300, "debug": 100, "paging": 45000, "nmi": 9, "events": 18, "tsc": 17, "msr": 2000, "syscall": 27,
+                    "pcid": 30, "features": 200, "real": 46}),
     ("lines", 1, "compat = qemu\n", {"pic": 50, "pit": 34, "hpet": 23, "ioapic": 86}),
     ("clock", 1, "", {"rtc": 34}),
+    ("apic", 2, "", {"apic": 50, "apic_modes": 550, "apic_ipi": 37}),
 )
 
 

@@ -55,3 +55,13 @@ void pic_end(void)
     out8(PIC_SLAVE_DATA, 0xff);
     apic_write(APIC_LVT_LINT0, LVT_MASKED);
 }
+
+bool apic_bit(enum apic_register first, unsigned vector)
+{
+    return apic_read((enum apic_register)((unsigned)first + vector / 32 * 0x10)) >> (vector % 32) & 1;
+}
+
+void self_ipi(unsigned vector)
+{
+    apic_send(0, ICR_SELF | ICR_ASSERT | vector);
+}

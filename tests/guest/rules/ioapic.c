@@ -19,9 +19,6 @@
 #define PENDING     (1u << 12)
 #define REMOTE_IRR  (1u << 14)
 #define MASKED      (1u << 16)
-#define ICR_SELF    (1u << 18)
-#define APIC_LDR    0xd0
-#define APIC_DFR    0xe0
 
 static volatile uint32_t *const page = (volatile uint32_t *)IOAPIC_PAGE;
 
@@ -190,23 +187,23 @@ static void destinations(void)
     set_entry(PIN, VECTOR_A, 0xff);
     pulse(PIN);
     check_equal(count(VECTOR_A), 1, "physical, all");
-    apic_write((enum apic_register)APIC_DFR, 0xffffffff);
-    apic_write((enum apic_register)APIC_LDR, 0x04000000);
+    apic_write(APIC_DFR, 0xffffffff);
+    apic_write(APIC_LDR, 0x04000000);
     set_entry(PIN, VECTOR_A | LOGICAL, 0x0c);
     pulse(PIN);
     check_equal(count(VECTOR_A), 1, "logical, flat: one of two bits");
     set_entry(PIN, VECTOR_A | LOGICAL, 0x03);
     pulse(PIN);
     check_equal(count(VECTOR_A), 0, "logical, flat: other bits");
-    apic_write((enum apic_register)APIC_DFR, 0x0fffffff);
-    apic_write((enum apic_register)APIC_LDR, 0x24000000);
+    apic_write(APIC_DFR, 0x0fffffff);
+    apic_write(APIC_LDR, 0x24000000);
     set_entry(PIN, VECTOR_A | LOGICAL, 0x2c);
     pulse(PIN);
     check_equal(count(VECTOR_A), 1, "logical, cluster");
     set_entry(PIN, VECTOR_A | LOGICAL, 0x14);
     pulse(PIN);
     check_equal(count(VECTOR_A), 0, "logical, another cluster");
-    apic_write((enum apic_register)APIC_DFR, 0xffffffff);
+    apic_write(APIC_DFR, 0xffffffff);
     set_entry(PIN, VECTOR_A | 1u << 8, 0); /* lowest priority */
     pulse(PIN);
     check_equal(count(VECTOR_A), 1, "lowest priority");

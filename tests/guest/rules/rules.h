@@ -14,7 +14,18 @@
     X(pit)                                                                                                   \
     X(rtc)                                                                                                   \
     X(hpet)                                                                                                  \
-    X(ioapic)
+    X(ioapic)                                                                                                \
+    X(apic)                                                                                                  \
+    X(apic_modes)                                                                                            \
+    X(apic_ipi)                                                                                              \
+    X(nmi)                                                                                                   \
+    X(events)                                                                                                \
+    X(tsc)                                                                                                   \
+    X(msr)                                                                                                   \
+    X(syscall)                                                                                               \
+    X(pcid)                                                                                                  \
+    X(features)                                                                                              \
+    X(real)
 
 #define DECLARE_RULE(name) void rule_##name(void);
 RULES(DECLARE_RULE)
@@ -80,3 +91,20 @@ void pic_end(void); /* masked, and not passed on */
 #define PIC_EOI         0x20u
 #define LVT_MASKED      (1u << 16)
 #define LVT_EXTINT      0x700u
+#define APIC_VERSION    ((enum apic_register)0x30)
+#define APIC_PPR        ((enum apic_register)0xa0)
+#define APIC_LDR        ((enum apic_register)0xd0)
+#define APIC_DFR        ((enum apic_register)0xe0)
+#define APIC_ISR        ((enum apic_register)0x100)
+#define APIC_IRR        ((enum apic_register)0x200)
+#define APIC_ESR        ((enum apic_register)0x280)
+#define APIC_LINT1      ((enum apic_register)0x360)
+#define APIC_LVT_ERROR  ((enum apic_register)0x370)
+#define ICR_SELF        (1u << 18)
+#define ICR_ALL         (2u << 18)
+#define ICR_OTHERS      (3u << 18)
+#define ICR_LOGICAL     (1u << 11)
+/* Is the vector's bit set in ISR or IRR? */
+bool apic_bit(enum apic_register first, unsigned vector);
+/* A fixed interrupt to this processor. */
+void self_ipi(unsigned vector);
