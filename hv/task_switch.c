@@ -199,7 +199,8 @@ static uint64_t new_flags(const struct switching *s)
     return flags;
 }
 
-/* Segment registers that name the new selectors, with nothing loaded behind them yet. */
+/* Segment registers that name the new selectors: all there is to them in virtual-8086 mode, else with nothing
+ * loaded behind them yet. A fault may lead to an entry to the guest from here on. */
 static void name_segments(struct switching *s, unsigned cpl)
 {
     struct vcpu *vcpu = s->e.vcpu;
@@ -210,6 +211,8 @@ static void name_segments(struct switching *s, unsigned cpl)
             seg.access = CODE_RIGHTS | cpl << SEG_DPL_SHIFT;
             seg.limit = CODE_LIMIT;
         }
+        if (new_flags(s) & RFLAGS_VM)
+            seg = segment_real(seg.selector, V86_RIGHTS);
         virt_set_seg(vcpu, (enum seg_name)i, &seg);
     }
     struct seg none = {.selector = new_selector(s, FIELD_SEG + seg_fields(&s->tss)),
@@ -282,13 +285,9 @@ static bool load_segments(struct switching *s)
     unsigned count = seg_fields(&s->tss), cpl = new_selector(s, FIELD_SEG + SEG_CS) & SELECTOR_RPL;
     if (!load_one(s, SEG_LDTR, new_selector(s, FIELD_SEG + count), 0))
         return false;
-    for (unsigned i = 0; i < SEG_FIELDS32; i++) {
+    for (unsigned i = 0; i < SEG_FIELDS32 && !(s->e.regs.rflags & RFLAGS_VM); i++) {
         enum seg_name name = (enum seg_name)order[i];
-        uint16_t selector = name < count ? new_selector(s, FIELD_SEG + name) : 0;
-        if (s->e.regs.rflags & RFLAGS_VM) {
-            struct seg seg = segment_real(selector, V86_RIGHTS);
-            virt_set_seg(s->e.vcpu, name, &seg);
-        } else if (!load_one(s, name, selector, cpl))
+        if (!load_one(s, name, name < count ? new_selector(s, FIELD_SEG + name) : 0, cpl))
             return false;
     }
     emulation_begin(&s->e, s->e.vcpu);

@@ -313,13 +313,14 @@ static void test_page_faults(void **state)
     static const uint64_t pages[] = {OLD, NEW, GDT};
     for (unsigned i = 0; i < ARRAY_SIZE(pages); i++) {
         setup(NULL);
-        machine_paging();
+        uint32_t pde = 0xb003; /* 32-bit paging: the first 4 MiB onto themselves */
+        machine_write(0xa000, &pde, 4);
+        for (uint32_t n = 0; n < 1024; n++) {
+            uint32_t pte = n << 12 | (n == pages[i] >> 12 ? 1 : 3);
+            machine_write(0xb000 + 4 * n, &pte, 4);
+        }
         virt_set(v, VIRT_CR0, CR0_PE | CR0_ET | CR0_NE | CR0_PG | CR0_WP);
-        virt_set(v, VIRT_CR4, CR4_PAE);
-        for (unsigned n = 0; n < 4; n++)
-            virt_set(v, (enum virt_reg)(VIRT_PDPTE0 + n), 0);
-        virt_set(v, VIRT_EFER, 0x500); /* the tables are of four levels */
-        *machine_pte(pages[i]) &= ~2ull;
+        virt_set(v, VIRT_CR3, 0xa000);
         unsigned error = 3;
         struct exit_result r = go(TASK_SWITCH_CALL, NEW_TSS);
         assert_fault(r, VECTOR_PF, error);
@@ -491,6 +492,22 @@ static void test_virtual_8086(void **state)
     assert_int_equal(cs.access, 0xf3);
     assert_int_equal(virt_get_seg(v, SEG_SS).selector, 0x2000);
     assert_int_equal(virt_get(v, VIRT_RFLAGS), 0x27202);
+    setup(NULL); /* an LDT that cannot be loaded: its fault comes in virtual-8086 mode, which is all there */
+    put(NEW, T_FLAGS, 4, 0x23202);
+    put(NEW, T_CS, 4, 0x1234);
+    put(NEW, T_LDT, 4, ABSENT_LDT);
+    assert_fault(go(TASK_SWITCH_CALL, NEW_TSS), VECTOR_TS, ABSENT_LDT);
+    assert_int_equal(virt_get(v, VIRT_RFLAGS), 0x27202);
+    for (unsigned i = SEG_ES; i <= SEG_GS; i++) {
+        struct seg seg = virt_get_seg(v, (enum seg_name)i);
+        assert_int_equal(seg.base, (uint64_t)seg.selector << 4);
+        assert_int_equal(seg.limit, 0xffff);
+        assert_int_equal(seg.access, 0xf3);
+    }
+    setup(NULL);
+    put(NEW, T_FLAGS, 4, 0x23202);
+    put(NEW, T_CS, 4, 0x1234);
+    assert_switched(go(TASK_SWITCH_CALL, NEW_TSS));
     /* back, through a gate: the selectors of virtual-8086 mode are saved as they are */
     put_task(OLD);
     v->rip = 0x100;

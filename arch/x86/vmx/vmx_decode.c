@@ -121,7 +121,6 @@ static bool decode_interrupt(const struct vmx_raw *raw, struct exit *out)
     return true;
 }
 
-/* SDM table 28-2 */
 #define TASK_SOURCE_GATE 3u /* SDM table 28-2 */
 
 static bool decode_task_switch(const struct vmx_raw *raw, struct exit *out)
