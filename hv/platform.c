@@ -240,8 +240,8 @@ enum status platform_init(struct vm *vm)
     p->fw_cfg.ram_size = vm->layout.memory;
     ioapic_connect(&p->ioapic, deliver_message, vm);
     pci_host_setup(&p->pci, GUEST_ECAM);
-    if (vm_has_firmware(vm)) /* the bus is empty, so there is room */
-        (void)i440fx_setup(&p->chipset, &p->pci, flash_changed, vm);
+    if (vm_has_firmware(vm))
+        i440fx_setup(&p->chipset, &p->pci, flash_changed, vm);
     p->pci.ecam = (struct vdev){.ops = &pci_host_ecam_ops, .env = &p->env, .deadline_ns = VDEV_NEVER};
     unsigned count = ARRAY_SIZE(rows) - OPTIONAL_ROWS + (has_compat(vm) ? 2 : vm_has_firmware(vm) ? 1 : 0);
     for (unsigned i = 0; i < count; i++)

@@ -58,7 +58,7 @@ static enum status claim(struct vm *vm)
     enum status s = STATUS_OK;
     for (unsigned i = 0; i < ARRAY_SIZE(ports) && s == STATUS_OK; i++)
         s = bus_add_ports(&vm->bus, ports[i].first, ports[i].count, &ata->dev);
-    if (s == STATUS_OK && !vm_has_firmware(vm)) /* which has the bridge anyway (drivers/vdev/i440fx.h) */
+    if (s == STATUS_OK)
         s = pci_host_add(&vm->platform.pci, &ata->isa);
     return s == STATUS_OK ? pci_host_add(&vm->platform.pci, &ata->ide) : s;
 }

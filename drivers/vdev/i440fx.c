@@ -1,34 +1,26 @@
 #include "drivers/vdev/i440fx.h"
 #include "hv/lib/bits.h"
 
-#define VENDOR_INTEL       0x8086u
-#define DEVICE_82441FX     0x1237u
-#define DEVICE_82371SB_ISA 0x7000u
-#define CLASS_HOST_BRIDGE  0x060000u
-#define CLASS_ISA_BRIDGE   0x060100u
-#define REVISION           2u
+#define VENDOR_INTEL      0x8086u
+#define DEVICE_82441FX    0x1237u
+#define CLASS_HOST_BRIDGE 0x060000u
+#define REVISION          2u
 
 /* QEMU's subsystem: a firmware made for it takes the machine for one, and asks fw_cfg. */
 #define QEMU_SUBSYSTEM 0x11001af4u
 
-#define REG_SUBSYSTEM      0x2cu
-#define REG_HEADER         0x0cu
-#define HEADER_MULTI       0x00800000u
-#define REG_PAM            0x58u /* PAM0..PAM6 are the bytes from 0x59 on */
-#define PAM0_HIGH_NIBBLE   4u    /* the low one is reserved */
-#define PAM_WRITABLE_LOW   0x33333000u
-#define PAM_WRITABLE_HIGH  0x33333333u
-#define REG_PIRQ_ROUTE     0x60u /* PIRQRC[A:D] */
-#define PIRQ_ROUTE_RESET   0x80808080u
-#define PIRQ_ROUTE_WRITES  0x8f8f8f8fu
-#define ISA_BRIDGE_COMMAND 0x0007u /* bus mastering, memory and I/O are always on */
+#define REG_SUBSYSTEM     0x2cu
+#define REG_PAM           0x58u /* PAM0..PAM6 are the bytes from 0x59 on */
+#define PAM0_HIGH_NIBBLE  4u    /* the low one is reserved */
+#define PAM_WRITABLE_LOW  0x33333000u
+#define PAM_WRITABLE_HIGH 0x33333333u
 
 static uint8_t attributes_of(const struct i440fx *chipset, unsigned segment)
 {
     /* Nibbles from bit 4 of 0x59 on: F0000 first, then C0000, C4000, ... */
     unsigned nibble = segment == I440FX_SEGMENTS - 1 ? 0 : segment + 1;
     unsigned bit = 8 + PAM0_HIGH_NIBBLE + 4 * nibble;
-    uint32_t value = pci_space_read(chipset->bridge_space, REG_PAM + bit / 32 * 4);
+    uint32_t value = pci_space_read(chipset->space, REG_PAM + bit / 32 * 4);
     return value >> bit % 32 & (I440FX_READ | I440FX_WRITE);
 }
 
@@ -46,64 +38,37 @@ static void tell_changes(struct i440fx *chipset)
 static uint32_t bridge_read(struct pci_func *func, uint32_t offset)
 {
     const struct i440fx *chipset = func->ctx;
-    return pci_space_read(chipset->bridge_space, offset);
+    return pci_space_read(chipset->space, offset);
 }
 
 static void bridge_write(struct pci_func *func, uint32_t offset, uint32_t value, uint32_t mask)
 {
     struct i440fx *chipset = func->ctx;
-    pci_space_write(chipset->bridge_space, offset, value, mask);
+    pci_space_write(chipset->space, offset, value, mask);
     tell_changes(chipset);
 }
 
 static void bridge_reset(struct pci_func *func)
 {
     struct i440fx *chipset = func->ctx;
-    chipset->bridge_space->value[REG_PAM / 4] = 0;
-    chipset->bridge_space->value[REG_PAM / 4 + 1] = 0;
+    chipset->space->value[REG_PAM / 4] = 0;
+    chipset->space->value[REG_PAM / 4 + 1] = 0;
     tell_changes(chipset);
 }
 
-static uint32_t isa_read(struct pci_func *func, uint32_t offset)
+void i440fx_setup(struct i440fx *chipset, struct pci_host *host,
+                  void (*changed)(void *ctx, unsigned segment, uint8_t attributes), void *ctx)
 {
-    return pci_space_read(func->ctx, offset);
-}
-
-static void isa_write(struct pci_func *func, uint32_t offset, uint32_t value, uint32_t mask)
-{
-    pci_space_write(func->ctx, offset, value, mask);
-}
-
-static void isa_reset(struct pci_func *func)
-{
-    struct pci_space *space = func->ctx;
-    space->value[REG_PIRQ_ROUTE / 4] = PIRQ_ROUTE_RESET;
-}
-
-enum status i440fx_setup(struct i440fx *chipset, struct pci_host *host,
-                         void (*changed)(void *ctx, unsigned segment, uint8_t attributes), void *ctx)
-{
-    struct pci_space *bridge = &host->bridge_space, *isa = &chipset->isa_space;
-    *chipset = (struct i440fx){.bridge_space = bridge, .changed = changed, .ctx = ctx};
-    pci_space_init(bridge, host->bridge_storage, PCI_SPACE_LEGACY_DWORDS, VENDOR_INTEL, DEVICE_82441FX,
+    struct pci_space *space = &host->bridge_space;
+    *chipset = (struct i440fx){.space = space, .changed = changed, .ctx = ctx};
+    pci_space_init(space, host->bridge_storage, PCI_SPACE_LEGACY_DWORDS, VENDOR_INTEL, DEVICE_82441FX,
                    CLASS_HOST_BRIDGE);
-    bridge->value[PCI_REG_CLASS / 4] |= REVISION;
-    bridge->value[REG_SUBSYSTEM / 4] = QEMU_SUBSYSTEM;
-    bridge->writable[REG_PAM / 4] = PAM_WRITABLE_LOW;
-    bridge->writable[REG_PAM / 4 + 1] = PAM_WRITABLE_HIGH;
+    space->value[PCI_REG_CLASS / 4] |= REVISION;
+    space->value[REG_SUBSYSTEM / 4] = QEMU_SUBSYSTEM;
+    space->writable[REG_PAM / 4] = PAM_WRITABLE_LOW;
+    space->writable[REG_PAM / 4 + 1] = PAM_WRITABLE_HIGH;
     host->bridge.ctx = chipset;
     host->bridge.read = bridge_read;
     host->bridge.write = bridge_write;
     host->bridge.reset = bridge_reset;
-
-    pci_space_init(isa, chipset->isa_storage, PCI_SPACE_LEGACY_DWORDS, VENDOR_INTEL, DEVICE_82371SB_ISA,
-                   CLASS_ISA_BRIDGE);
-    isa->value[PCI_REG_COMMAND / 4] = ISA_BRIDGE_COMMAND;
-    isa->value[REG_HEADER / 4] = HEADER_MULTI;
-    isa->value[REG_SUBSYSTEM / 4] = QEMU_SUBSYSTEM;
-    isa->writable[REG_PIRQ_ROUTE / 4] = PIRQ_ROUTE_WRITES;
-    chipset->isa = (struct pci_func){
-        .bdf = I440FX_ISA_BRIDGE, .ctx = isa, .read = isa_read, .write = isa_write, .reset = isa_reset};
-    isa_reset(&chipset->isa);
-    return pci_host_add(host, &chipset->isa);
 }

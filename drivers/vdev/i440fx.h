@@ -1,6 +1,6 @@
 /* What a PC's firmware looks for on bus 0: an i440FX host bridge (Intel 82441FX data sheet, 290549) with its
- * programmable attribute map (PAM), and a PIIX3 ISA bridge (82371SB, 290550) with its PCI interrupt routing
- * registers. Only for VMs with a firmware of their own; other guests see the host bridge of pci_host.h. */
+ * programmable attribute map (PAM). Only for VMs with a firmware of their own; other guests see the host
+ * bridge of pci_host.h. The PIIX3 that belongs to it is in ata.h. */
 #pragma once
 
 #include "drivers/vdev/pci_host.h"
@@ -9,14 +9,11 @@
 #define I440FX_ROM_SIZE     0x40000u
 #define I440FX_SEGMENT_SIZE 0x4000u /* of each segment, but for the last: 64 KiB */
 #define I440FX_SEGMENTS     13u
-#define I440FX_ISA_BRIDGE   PCI_BDF(0, 1, 0)
 
 enum i440fx_attribute { I440FX_READ = 1, I440FX_WRITE = 2 }; /* the access goes to RAM, and not to the ROM */
 
 struct i440fx {
-    struct pci_func isa; /* 00:01.0 */
-    struct pci_space isa_space, *bridge_space;
-    uint32_t isa_storage[3 * PCI_SPACE_LEGACY_DWORDS];
+    struct pci_space *space;             /* of 00:00.0 */
     uint8_t attributes[I440FX_SEGMENTS]; /* enum i440fx_attribute, as last told */
     /* A segment's attributes have changed. Under the device lock. */
     void (*changed)(void *ctx, unsigned segment, uint8_t attributes);
@@ -41,7 +38,7 @@ static inline unsigned i440fx_segment_of(uint32_t addr)
     return segment < I440FX_SEGMENTS ? segment : I440FX_SEGMENTS - 1;
 }
 
-/* After pci_host_setup(), once: makes the bridge at 00:00.0 this one, and adds the ISA bridge. All attributes
- * are 0 then, which changed() is not told. Errors as pci_host_add(). */
-enum status i440fx_setup(struct i440fx *chipset, struct pci_host *host,
-                         void (*changed)(void *ctx, unsigned segment, uint8_t attributes), void *ctx);
+/* After pci_host_setup(), once: makes the bridge at 00:00.0 this one. All attributes are 0 then, which
+ * changed() is not told. */
+void i440fx_setup(struct i440fx *chipset, struct pci_host *host,
+                  void (*changed)(void *ctx, unsigned segment, uint8_t attributes), void *ctx);

@@ -18,7 +18,11 @@ def files(path):
     found = {}
     for number, line in enumerate(lines, 1):
         match = re.match(r"\s*(\w+)\s*=\s*(.*?)\s*(?:(?<=[\s=])#.*)?$", line)
-        if match and match.group(1) in FILE_KEYS and match.group(2):
+        if match and re.fullmatch(r"(disk|cdrom)\d", match.group(1)):
+            words = match.group(2).split()
+            if len(words) == 2 and words[0] == "ramdisk":
+                found.setdefault(words[1], (words[1], os.path.join(base, words[1]), number))
+        elif match and match.group(1) in FILE_KEYS and match.group(2):
             name = match.group(2).split()[0] if match.group(1) == "module" else match.group(2)
         elif match and re.match(r"(disk|cdrom)\d$", match.group(1)) and re.match(r"ramdisk\s", match.group(2)):
             name = match.group(2).split(None, 1)[1]

@@ -18,6 +18,7 @@ import image
 import rig
 import rig_ata
 import rig_console
+import rig_firmware
 import rig_hostile
 import rig_life
 import rig_multiboot
@@ -273,6 +274,7 @@ def no_vmx(t):
 CASES = [
     ("hostile random instructions", rig_hostile.fuzz),
     ("witness memtest86+", rig_witness.memtest),
+    ("firmware: SeaBIOS, U-Boot", rig_firmware.firmwares),
     ("witness Xen, GNU Mach", rig_witness.kernels),
     ("hostile survivors", rig_hostile.survivors),
     ("hostile ends", rig_hostile.ends),
