@@ -103,7 +103,7 @@ static bool fetch_bytes(void *ctx, gva_t linear, void *bytes, size_t size)
     return false;
 }
 
-static void stop_with_bytes(struct emulation *e, const char *why)
+void emulation_stop(struct emulation *e, const char *why)
 {
     char text[3 * INSN_MAX_LEN + 1] = "";
     for (unsigned i = 0; i < e->code->count; i++) {
@@ -217,7 +217,7 @@ static bool fetch(struct emulation *e)
             e->failure = exit_retry();
             return false;
         }
-        stop_with_bytes(e, "not an instruction that Bulkhead emulates");
+        emulation_stop(e, "not an instruction that Bulkhead emulates");
         return false;
     }
 }
@@ -420,7 +420,7 @@ static struct exit_result run_plain(struct emulation *e, const struct exit *exit
     if (s == ERR_RANGE)
         return exit_inject(VECTOR_DE);
     if (s != STATUS_OK) {
-        stop_with_bytes(e, insn_op_name((enum insn_op)in->op));
+        emulation_stop(e, insn_op_name((enum insn_op)in->op));
         return e->failure;
     }
     if (writes) {
@@ -445,14 +445,14 @@ struct exit_result emulate_mmio(struct vcpu *vcpu, const struct exit *exit)
                                 changed code */
     if (insn_is_string(in))
         return run_string(&e, false);
+    if (in->op >= INSN_PUSH)
+        return emulation_run_rare(&e);
     gva_t linear;
     if (!insn_memory_size(in)) /* the code changed under us: let the guest run what is there now */
         return exit_retry();
     if (!emulation_linear(&e, (enum seg_name)in->segment, insn_effective_offset(in, &e.regs),
                           insn_memory_size(in), insn_writes_memory(in), &linear))
         return e.failure;
-    if (in->op >= INSN_PUSH)
-        return emulation_run_rare(&e, linear);
     return run_plain(&e, exit, linear);
 }
 

@@ -2,6 +2,7 @@
  * and branches, system registers, segment registers, vector moves. */
 #include "arch/x86/cpu.h"
 #include "arch/x86/fxsave.h"
+#include "arch/x86/msr.h"
 #include "hv/exit_table.h"
 #include "hv/lib/bits.h"
 #include "hv/segment.h"
@@ -9,6 +10,7 @@
 
 #define REAL_SEG_ACCESS 0x93u /* present, writable data, accessed */
 #define MACHINE_WORD    0xffffu
+#define ENTER_LEVELS    31u
 #define BASE_24_BITS    0xffffffu
 
 static struct exit_result general_protection(void)
@@ -41,47 +43,180 @@ static bool is_canonical(uint64_t linear)
     return bits_sign_extend(linear, 6) == linear;
 }
 
-/* PUSH m and POP m with the operand in a device. */
-static struct exit_result run_stack(struct emulation *e, gva_t operand)
+/* One step of the stack: an item of the operand size is pushed or popped; rSP moves. */
+static bool step_stack(struct emulation *e, bool push, uint64_t *value)
 {
-    const struct insn *in = &e->code->insn;
-    unsigned size = in->opsize, width = stack_width(e);
-    bool push = in->op == INSN_PUSH;
-    uint64_t old = e->regs.gpr[RSP], value = 0;
-    uint64_t moved = bits_low_bytes(push ? old - size : old + size, width);
+    unsigned size = e->code->insn.opsize, width = stack_width(e);
+    uint64_t old = e->regs.gpr[RSP], moved = bits_low_bytes(push ? old - size : old + size, width);
     gva_t stack;
     if (!emulation_linear(e, SEG_SS, push ? moved : bits_low_bytes(old, width), size, push, &stack) ||
-        !emulation_probe(e, push ? stack : operand, size, true) ||
-        !emulation_access(e, push ? operand : stack, size, false, &value) ||
-        !emulation_access(e, push ? stack : operand, size, true, &value))
-        return e->failure;
+        !emulation_access(e, stack, size, push, value))
+        return false;
     set_stack_pointer(e, moved);
+    return true;
+}
+
+/* The same without doing it: may the item be pushed? */
+static bool probe_push(struct emulation *e)
+{
+    unsigned size = e->code->insn.opsize;
+    uint64_t moved = bits_low_bytes(e->regs.gpr[RSP] - size, stack_width(e));
+    gva_t stack;
+    return emulation_linear(e, SEG_SS, moved, size, true, &stack) && emulation_probe(e, stack, size, true);
+}
+
+/* The source's value: a device's is read now. */
+static bool read_source(struct emulation *e, gva_t operand, uint64_t *value)
+{
+    const struct insn_operand *src = &e->code->insn.src;
+    if (src->kind == INSN_MEM)
+        return emulation_access(e, operand, e->code->insn.opsize, false, value);
+    *value = src->kind == INSN_REG ? insn_reg_read(src, &e->regs) : src->imm;
+    return true;
+}
+
+static struct exit_result run_push(struct emulation *e, gva_t operand)
+{
+    uint64_t value = 0;
+    if (!probe_push(e) || !read_source(e, operand, &value) || !step_stack(e, true, &value))
+        return e->failure;
     return emulation_finish(e, true);
 }
 
-/* Near CALL and JMP to where a device's register points. */
+static struct exit_result run_pop(struct emulation *e, gva_t operand)
+{
+    const struct insn_operand *dst = &e->code->insn.dst;
+    uint64_t value = 0, top = bits_low_bytes(e->regs.gpr[RSP], stack_width(e));
+    gva_t stack;
+    if (dst->kind == INSN_MEM && (!emulation_linear(e, SEG_SS, top, dst->size, false, &stack) ||
+                                  !emulation_probe(e, operand, dst->size, true)))
+        return e->failure;
+    if (!step_stack(e, false, &value))
+        return e->failure;
+    if (dst->kind != INSN_MEM)
+        insn_reg_write(dst, &e->regs, value);
+    else if (!emulation_access(e, operand, dst->size, true, &value))
+        return e->failure;
+    return emulation_finish(e, true);
+}
+
+/* rSP becomes rBP, which is popped. */
+static struct exit_result run_leave(struct emulation *e)
+{
+    struct insn_operand frame = {.kind = INSN_REG, .size = e->code->insn.opsize, .reg = RBP};
+    uint64_t value = 0;
+    set_stack_pointer(e, bits_low_bytes(e->regs.gpr[RBP], stack_width(e)));
+    if (!step_stack(e, false, &value))
+        return e->failure;
+    insn_reg_write(&frame, &e->regs, value);
+    return emulation_finish(e, true);
+}
+
+static struct exit_result run_enter(struct emulation *e)
+{
+    const struct insn *in = &e->code->insn;
+    struct insn_operand frame = {.kind = INSN_REG, .size = in->opsize, .reg = RBP};
+    unsigned width = stack_width(e);
+    uint64_t value = insn_reg_read(&frame, &e->regs);
+    if (in->third.imm & ENTER_LEVELS) {
+        emulation_stop(e, "ENTER with a nesting level");
+        return e->failure;
+    }
+    if (!step_stack(e, true, &value))
+        return e->failure;
+    insn_reg_write(&frame, &e->regs, e->regs.gpr[RSP]);
+    uint64_t room = bits_low_bytes(e->regs.gpr[RSP] - in->src.imm, width);
+    gva_t stack; /* the new end of the stack must be writable (SDM volume 2, ENTER) */
+    if (!emulation_linear(e, SEG_SS, room, in->opsize, true, &stack) ||
+        !emulation_probe(e, stack, in->opsize, true))
+        return e->failure;
+    set_stack_pointer(e, room);
+    return emulation_finish(e, true);
+}
+
+/* Continues at `target` of the code segment. */
+static struct exit_result branch(struct emulation *e, uint64_t target)
+{
+    e->vcpu->rip = target - e->code->insn.length; /* what steps over the instruction arrives there */
+    return emulation_finish(e, true);
+}
+
+static bool is_target(const struct emulation *e, const struct seg *cs, uint64_t target)
+{
+    bool is_64bit = e->paging.efer & EFER_LMA && cs->access & SEG_ACCESS_L;
+    return is_64bit ? is_canonical(target) : target <= cs->limit;
+}
+
+/* Near CALL, RET and JMP. */
 static struct exit_result run_branch(struct emulation *e, gva_t operand)
 {
     const struct insn *in = &e->code->insn;
-    unsigned size = in->opsize, width = stack_width(e);
-    uint64_t target = 0, next = bits_low_bytes(e->regs.rip + in->length, size);
-    uint64_t old = e->regs.gpr[RSP], moved = bits_low_bytes(old - size, width);
-    gva_t stack = gva(0);
+    uint64_t target = 0, next = bits_low_bytes(e->regs.rip + in->length, in->opsize);
     bool call = in->op == INSN_CALL;
-    if (call &&
-        (!emulation_linear(e, SEG_SS, moved, size, true, &stack) || !emulation_probe(e, stack, size, true)))
+    if (call && !probe_push(e))
         return e->failure;
-    if (!emulation_access(e, operand, size, false, &target))
-        return e->failure;
-    if (e->mode == GUEST_MODE_LONG ? !is_canonical(target) : target > e->cs.limit)
-        return general_protection();
-    if (call) {
-        if (!emulation_access(e, stack, size, true, &next))
+    if (in->op == INSN_RET) {
+        if (!step_stack(e, false, &target))
             return e->failure;
-        set_stack_pointer(e, moved);
+        set_stack_pointer(e, bits_low_bytes(e->regs.gpr[RSP] + in->src.imm, stack_width(e)));
+    } else if (!read_source(e, operand, &target))
+        return e->failure;
+    if (call && in->src.kind == INSN_IMM)
+        target = bits_low_bytes(target + next, in->opsize);
+    if (!is_target(e, &e->cs, target))
+        return general_protection();
+    if (call && !step_stack(e, true, &next))
+        return e->failure;
+    return branch(e, target);
+}
+
+/* A code segment for a far jump (SDM volume 3, 5.8.1). Gates and TSSs are not for here. */
+static bool load_code_segment(struct emulation *e, uint16_t selector, struct seg *cs)
+{
+    unsigned cpl = privilege(e);
+    struct segment_load load = {
+        .name = SEG_CS, .cpl = (uint8_t)cpl, .invalid = VECTOR_GP, .selector = selector};
+    uint16_t error = selector & (uint16_t)~SELECTOR_RPL;
+    gva_t at;
+    e->failure = exit_inject_error(VECTOR_GP, error);
+    if (!error || !segment_read(e, &load, cs, &at))
+        return false;
+    if (!(cs->access & SEG_NOT_SYSTEM)) {
+        emulation_stop(e, "a far jump through a gate");
+        return false;
     }
-    e->vcpu->rip = target - in->length; /* what steps over the instruction arrives there */
-    return emulation_finish(e, true);
+    bool conforming = cs->access & SEG_TYPE_CONFORMING;
+    unsigned dpl = segment_dpl(cs->access);
+    bool allowed = conforming ? dpl <= cpl : dpl == cpl && (selector & SELECTOR_RPL) <= cpl;
+    bool both = e->paging.efer & EFER_LMA && cs->access & SEG_ACCESS_L && cs->access & SEG_ACCESS_DB;
+    if (!(cs->access & SEG_TYPE_CODE) || !allowed || both)
+        return false;
+    if (!(cs->access & SEG_PRESENT)) {
+        e->failure = exit_inject_error(VECTOR_NP, error);
+        return false;
+    }
+    cs->selector = (uint16_t)(error | cpl);
+    cs->access |= SEG_TYPE_ACCESSED;
+    return segment_mark(e, at, SEG_TYPE_ACCESSED, 0);
+}
+
+static struct exit_result run_far_jump(struct emulation *e, gva_t operand)
+{
+    unsigned size = e->code->insn.opsize;
+    uint64_t target = 0, selector = 0;
+    struct seg cs = e->cs;
+    if (!emulation_access(e, operand, size, false, &target) ||
+        !emulation_access(e, guest_linear_add(e->mode, operand, size), 2, false, &selector))
+        return e->failure;
+    if (e->mode == GUEST_MODE_REAL) {
+        cs.selector = (uint16_t)selector;
+        cs.base = selector << 4;
+    } else if (!load_code_segment(e, (uint16_t)selector, &cs))
+        return e->failure;
+    if (!is_target(e, &cs, target))
+        return general_protection();
+    virt_set_seg(e->vcpu, SEG_CS, &cs);
+    return branch(e, target);
 }
 
 static struct exit_result run_cmpxchg16b(struct emulation *e, gva_t operand)
@@ -272,17 +407,31 @@ static bool is_hidden(const struct emulation *e)
     return privilege(e) && !unknown;
 }
 
-struct exit_result emulation_run_rare(struct emulation *e, gva_t operand)
+struct exit_result emulation_run_rare(struct emulation *e)
 {
+    const struct insn *in = &e->code->insn;
+    unsigned size = insn_memory_size(in);
+    gva_t operand = gva(0);
     if (is_hidden(e))
         return general_protection();
-    switch (e->code->insn.op) {
+    if (size && !emulation_linear(e, (enum seg_name)in->segment, insn_effective_offset(in, &e->regs), size,
+                                  insn_writes_memory(in), &operand))
+        return e->failure;
+    switch (in->op) {
     case INSN_PUSH:
+        return run_push(e, operand);
     case INSN_POP:
-        return run_stack(e, operand);
+        return run_pop(e, operand);
+    case INSN_ENTER:
+        return run_enter(e);
+    case INSN_LEAVE:
+        return run_leave(e);
     case INSN_CALL:
+    case INSN_RET:
     case INSN_JMP:
         return run_branch(e, operand);
+    case INSN_JMP_FAR:
+        return run_far_jump(e, operand);
     case INSN_CMPXCHG16B:
         return run_cmpxchg16b(e, operand);
     case INSN_LOAD_SEG:

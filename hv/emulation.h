@@ -35,5 +35,8 @@ bool emulation_probe(struct emulation *e, gva_t linear, unsigned size, bool writ
 /* Puts the registers back and steps over the instruction, or only puts them back. */
 struct exit_result emulation_finish(struct emulation *e, bool done);
 
-/* Completes an instruction from INSN_PUSH on, whose memory operand is at `operand` (hv/emulate_rare.c). */
-struct exit_result emulation_run_rare(struct emulation *e, gva_t operand);
+/* An instruction that cannot be completed: says so in the log, and e->failure stops the VM. */
+void emulation_stop(struct emulation *e, const char *why);
+
+/* Completes an instruction from INSN_PUSH on (hv/emulate_rare.c). */
+struct exit_result emulation_run_rare(struct emulation *e);

@@ -68,9 +68,13 @@ enum insn_op {
     INSN_CRC32,
     INSN_CMPXCHG8B,
     INSN_SET,  /* on condition `detail` */
-    INSN_PUSH, /* of a memory operand (FF /6); the first one that insn_execute() leaves to its caller */
-    INSN_CALL, /* near, through a memory operand (FF /2, FF /4) */
-    INSN_JMP,
+    INSN_PUSH, /* the first one that insn_execute() leaves to its caller */
+    INSN_CALL, /* near: to an immediate displacement, or through a memory operand */
+    INSN_RET,  /* near */
+    INSN_ENTER,
+    INSN_LEAVE,
+    INSN_JMP,     /* near, through a memory operand (FF /4) */
+    INSN_JMP_FAR, /* FF /5 */
     INSN_CMPXCHG16B,
     INSN_LOAD_SEG, /* MOV Sreg, m16 */
     INSN_LMSW,
@@ -78,7 +82,7 @@ enum insn_op {
     INSN_LIDT,
     INSN_LLDT,
     INSN_LTR,
-    INSN_POP,       /* to a memory operand (8F /0); the first one that only writes memory */
+    INSN_POP,       /* the first one that only writes a memory operand */
     INSN_STORE_SEG, /* MOV m16, Sreg */
     INSN_SMSW,
     INSN_SGDT,
@@ -124,7 +128,7 @@ struct insn {
     bool aligned;   /* INSN_VECTOR: #GP where the address is not a multiple of 16 */
     int64_t disp;
     struct insn_operand dst, src;
-    struct insn_operand third; /* SHLD, SHRD: the count; IMUL: the immediate */
+    struct insn_operand third; /* SHLD, SHRD: the count; IMUL: the immediate; ENTER: the nesting level */
 };
 
 /* Decodes from `bytes` (at most 15 are looked at). ERR_RANGE: more bytes needed than given (and < 15 given).

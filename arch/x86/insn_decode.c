@@ -81,6 +81,7 @@ static const struct insn_opcode groups[GROUP_COUNT][8] = {
                  [1] = {INSN_DEC, FORM_RM, OP_LOCKABLE},
                  [2] = {INSN_CALL, FORM_RM_SRC, OP_NEAR | OP_ELSEWHERE},
                  [4] = {INSN_JMP, FORM_RM_SRC, OP_NEAR | OP_ELSEWHERE},
+                 [5] = {INSN_JMP_FAR, FORM_FAR, OP_MEMORY},
                  [6] = {INSN_PUSH, FORM_RM_SRC, OP_STACK}},
     [GROUP_6] = {[0] = {INSN_SLDT, FORM_DST16, OP_NO_BYTE | OP_ELSEWHERE},
                  [1] = {INSN_STR, FORM_DST16, OP_NO_BYTE | OP_ELSEWHERE},
@@ -101,7 +102,14 @@ static const struct insn_opcode groups[GROUP_COUNT][8] = {
 };
 
 #define ROW_PAIR(first, op, form, flags) [first] = {op, form, flags}, [(first) + 1] = {op, form, flags}
-#define ROW_GROUP_PAIR(first, group)     ROW_PAIR(first, group, FORM_GROUP, 0)
+#define ROW_FOUR(first, op, form, flags)                                                                     \
+    ROW_PAIR(first, op, form, flags), ROW_PAIR((first) + 2, op, form, flags)
+#define ROW_EIGHT(first, op, form, flags)                                                                    \
+    ROW_FOUR(first, op, form, flags), ROW_FOUR((first) + 4, op, form, flags)
+#define ROW_SIXTEEN(first, op, form, flags)                                                                  \
+    ROW_FOUR(first, op, form, flags), ROW_FOUR((first) + 4, op, form, flags),                                \
+        ROW_FOUR((first) + 8, op, form, flags), ROW_FOUR((first) + 12, op, form, flags)
+#define ROW_GROUP_PAIR(first, group) ROW_PAIR(first, group, FORM_GROUP, 0)
 #define ROW_ARITHMETIC(first, op, flags)                                                                     \
     ROW_PAIR(first, op, FORM_RM_R, flags), ROW_PAIR((first) + 2, op, FORM_R_RM, 0),                          \
         ROW_PAIR((first) + 4, op, FORM_ACC_IMM, 0)
@@ -115,10 +123,14 @@ static const struct insn_opcode one_byte[256] = {
     ROW_ARITHMETIC(0x28, INSN_SUB, OP_LOCKABLE),
     ROW_ARITHMETIC(0x30, INSN_XOR, OP_LOCKABLE),
     ROW_ARITHMETIC(0x38, INSN_CMP, 0),
+    ROW_EIGHT(0x50, INSN_PUSH, FORM_OPCODE_SRC, OP_STACK | OP_NO_BYTE),
+    ROW_EIGHT(0x58, INSN_POP, FORM_OPCODE_DST, OP_STACK | OP_NO_BYTE),
     [0x63] = {INSN_MOVSX, FORM_R_RM_DWORD, OP_ONLY_64}, /* ARPL elsewhere */
     ROW_PAIR(0x6c, INSN_INS, FORM_INS, OP_PORT),
     ROW_PAIR(0x6e, INSN_OUTS, FORM_OUTS, OP_PORT),
+    [0x68] = {INSN_PUSH, FORM_IMM, OP_STACK | OP_NO_BYTE},
     [0x69] = {INSN_IMUL, FORM_R_RM_IMM, 0},
+    [0x6a] = {INSN_PUSH, FORM_IMM8, OP_STACK | OP_NO_BYTE},
     [0x6b] = {INSN_IMUL, FORM_R_RM_IMM8, 0},
     ROW_GROUP_PAIR(0x80, GROUP_1),
     [0x82] = {GROUP_1, FORM_GROUP, OP_NOT_64},
@@ -139,19 +151,18 @@ static const struct insn_opcode one_byte[256] = {
     ROW_PAIR(0xac, INSN_LODS, FORM_LODS, 0),
     ROW_PAIR(0xae, INSN_SCAS, FORM_SCAS, 0),
     ROW_GROUP_PAIR(0xc0, GROUP_2_IMM8),
+    [0xc2] = {INSN_RET, FORM_IMM16, OP_NEAR | OP_NO_BYTE},
+    [0xc3] = {INSN_RET, FORM_ALONE, OP_NEAR | OP_NO_BYTE},
     ROW_GROUP_PAIR(0xc6, GROUP_11),
+    [0xc8] = {INSN_ENTER, FORM_ENTER, OP_STACK | OP_NO_BYTE},
+    [0xc9] = {INSN_LEAVE, FORM_ALONE, OP_STACK | OP_NO_BYTE},
     ROW_GROUP_PAIR(0xd0, GROUP_2_ONE),
     ROW_GROUP_PAIR(0xd2, GROUP_2_CL),
+    [0xe8] = {INSN_CALL, FORM_IMM, OP_NEAR | OP_NO_BYTE},
     ROW_GROUP_PAIR(0xf6, GROUP_3),
     [0xfe] = {GROUP_4, FORM_GROUP, 0},
     [0xff] = {GROUP_5, FORM_GROUP, 0},
 };
-
-#define ROW_FOUR(first, op, form, flags)                                                                     \
-    ROW_PAIR(first, op, form, flags), ROW_PAIR((first) + 2, op, form, flags)
-#define ROW_SIXTEEN(first, op, form, flags)                                                                  \
-    ROW_FOUR(first, op, form, flags), ROW_FOUR((first) + 4, op, form, flags),                                \
-        ROW_FOUR((first) + 8, op, form, flags), ROW_FOUR((first) + 12, op, form, flags)
 
 /* 0F xx */
 static const struct insn_opcode two_byte[256] = {
@@ -373,7 +384,7 @@ static enum status read_opcode(struct insn_cursor *c, uint8_t byte, const struct
         *row = find_two_byte(c, byte);
     }
     *wide = byte & 1;
-    c->condition = byte & CONDITION;
+    c->opcode = byte;
     return STATUS_OK;
 }
 
@@ -453,7 +464,7 @@ enum status insn_decode(struct span bytes, enum insn_mode mode, struct insn *out
     if (s != STATUS_OK)
         return s;
     out->op = row->op;
-    out->detail = c.condition;
+    out->detail = c.opcode & CONDITION;
     out->opsize = operand_size(&c, row, wide);
     out->addrsize = address_size(&c);
     s = insn_read_operands(&c, row->form, wide, out);
@@ -529,6 +540,10 @@ const char *insn_op_name(enum insn_op op)
                                                      [INSN_CMPXCHG16B] = "CMPXCHG16B",
                                                      [INSN_SET] = "SET",
                                                      [INSN_CALL] = "CALL",
+                                                     [INSN_RET] = "RET",
+                                                     [INSN_ENTER] = "ENTER",
+                                                     [INSN_LEAVE] = "LEAVE",
+                                                     [INSN_JMP_FAR] = "JMP far",
                                                      [INSN_JMP] = "JMP",
                                                      [INSN_LOAD_SEG] = "MOV Sreg, m",
                                                      [INSN_STORE_SEG] = "MOV m, Sreg",

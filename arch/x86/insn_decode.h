@@ -29,18 +29,26 @@ enum insn_form {
     FORM_SRC_SREG,    /* Sw,Mw */
     FORM_DST_TABLE,   /* Ms, a limit and a base: SGDT, SIDT */
     FORM_SRC_TABLE,   /* Ms: LGDT, LIDT */
+    FORM_FAR,         /* Mp, an offset and a selector */
     FORM_VECTOR_DST,  /* an XMM or MMX register to memory, and back: struct insn_vector_row says which */
     FORM_VECTOR_SRC,
-    FORM_ACC_IMM,   /* rAX,Iz */
-    FORM_ACC_MOFFS, /* rAX,Ov */
-    FORM_MOFFS_ACC, /* Ov,rAX */
-    FORM_MOVS,      /* Yv,Xv */
-    FORM_CMPS,      /* Xv,Yv */
-    FORM_STOS,      /* Yv,rAX */
-    FORM_LODS,      /* rAX,Xv */
-    FORM_SCAS,      /* rAX,Yv */
-    FORM_INS,       /* Yv,DX */
-    FORM_OUTS,      /* DX,Xv */
+    FORM_ACC_IMM,    /* rAX,Iz */
+    FORM_OPCODE_DST, /* the register in the opcode: POP */
+    FORM_OPCODE_SRC, /* PUSH */
+    FORM_IMM,        /* Iz: PUSH, CALL */
+    FORM_IMM8,       /* Ib sign-extended */
+    FORM_ALONE,      /* RET, LEAVE */
+    FORM_IMM16,      /* Iw: RET */
+    FORM_ENTER,      /* Iw,Ib */
+    FORM_ACC_MOFFS,  /* rAX,Ov */
+    FORM_MOFFS_ACC,  /* Ov,rAX */
+    FORM_MOVS,       /* Yv,Xv */
+    FORM_CMPS,       /* Xv,Yv */
+    FORM_STOS,       /* Yv,rAX */
+    FORM_LODS,       /* rAX,Xv */
+    FORM_SCAS,       /* rAX,Yv */
+    FORM_INS,        /* Yv,DX */
+    FORM_OUTS,       /* DX,Xv */
 };
 
 #define INSN_NO_SEGMENT 0xffu /* no segment-override prefix */
@@ -70,7 +78,7 @@ struct insn_cursor {
     uint8_t repeat;                       /* 0xf2 or 0xf3, the last one given */
     bool operand_prefix, address_prefix;  /* 66, 67 */
     uint8_t mod, reg, rm;                 /* ModRM, without REX */
-    uint8_t condition;                    /* the opcode's, where it has one */
+    uint8_t opcode;                       /* its last byte */
     const struct insn_vector_row *vector; /* of a FORM_VECTOR_* */
 };
 

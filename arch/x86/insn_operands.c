@@ -279,10 +279,53 @@ static enum status read_rare(struct insn_cursor *c, enum insn_form form, struct 
         return read_rm(c, insn, &insn->dst, c->mode == INSN_MODE_64 ? 10 : 6);
     case FORM_SRC_TABLE:
         return read_rm(c, insn, &insn->src, c->mode == INSN_MODE_64 ? 10 : 6);
+    case FORM_FAR:
+        return read_rm(c, insn, &insn->src, insn->opsize + 2u);
     case FORM_VECTOR_DST:
         return read_vector(c, insn, &insn->dst, &insn->src);
     default:
         return read_vector(c, insn, &insn->src, &insn->dst);
+    }
+}
+
+/* A little-endian word, not sign-extended. */
+static enum status read_word(struct insn_cursor *c, struct insn *insn)
+{
+    uint64_t value = 0;
+    enum status s = read_signed(c, 2, &value);
+    set_imm(&insn->src, 2, (uint16_t)value);
+    return s;
+}
+
+/* PUSH, POP, CALL, RET, ENTER, LEAVE, where no ModRM names a memory operand. */
+static enum status read_stack(struct insn_cursor *c, enum insn_form form, struct insn *insn)
+{
+    enum status s;
+    unsigned number = (c->opcode & 7) | (c->rex & REX_B ? 8u : 0);
+    switch (form) {
+    case FORM_OPCODE_DST:
+        set_reg(&insn->dst, c, number, insn->opsize);
+        return STATUS_OK;
+    case FORM_OPCODE_SRC:
+        set_reg(&insn->src, c, number, insn->opsize);
+        return STATUS_OK;
+    case FORM_IMM:
+        return read_imm(c, insn, insn->opsize);
+    case FORM_IMM8:
+        return read_imm(c, insn, 1);
+    case FORM_IMM16:
+        return read_word(c, insn);
+    case FORM_ENTER:
+        s = read_word(c, insn);
+        insn->third = (struct insn_operand){.kind = INSN_IMM, .size = 1};
+        if (s == STATUS_OK) {
+            uint8_t level;
+            s = insn_next(c, &level);
+            insn->third.imm = s == STATUS_OK ? level : 0;
+        }
+        return s;
+    default: /* FORM_ALONE */
+        return STATUS_OK;
     }
 }
 
@@ -331,7 +374,8 @@ enum status insn_read_operands(struct insn_cursor *c, enum insn_form form, bool 
         set_string_operands(c, form, insn);
         return STATUS_OK;
     default:
-        return read_rare(c, form, insn);
+        return form >= FORM_RM_R_IMM8 && form <= FORM_VECTOR_SRC ? read_rare(c, form, insn)
+                                                                 : read_stack(c, form, insn);
     }
 }
 

@@ -103,6 +103,9 @@ static const struct op_map op_maps[] = {
     {ZYDIS_MNEMONIC_CRC32, INSN_CRC32},
     {ZYDIS_MNEMONIC_CMPXCHG8B, INSN_CMPXCHG8B},
     {ZYDIS_MNEMONIC_CMPXCHG16B, INSN_CMPXCHG16B},
+    {ZYDIS_MNEMONIC_RET, INSN_RET},
+    {ZYDIS_MNEMONIC_ENTER, INSN_ENTER},
+    {ZYDIS_MNEMONIC_LEAVE, INSN_LEAVE},
     {ZYDIS_MNEMONIC_CALL, INSN_CALL},
     {ZYDIS_MNEMONIC_JMP, INSN_JMP},
     {ZYDIS_MNEMONIC_LMSW, INSN_LMSW},
@@ -152,6 +155,8 @@ static int op_of(const ZydisDecodedInstruction *z)
         return INSN_STORE_SEG;
     if (z->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && z->opcode == 0x8e)
         return INSN_LOAD_SEG;
+    if (z->mnemonic == ZYDIS_MNEMONIC_JMP && z->opcode == 0xff && z->raw.modrm.reg == 5)
+        return INSN_JMP_FAR;
     if (z->mnemonic == ZYDIS_MNEMONIC_IMUL && (z->opcode == 0xf6 || z->opcode == 0xf7))
         return INSN_IMUL_WIDE;
     for (size_t i = 0; i < ARRAY_SIZE(op_maps); i++)
@@ -166,16 +171,21 @@ static bool outside_list(const ZydisDecodedInstruction *z)
 {
     uint8_t o = z->opcode;
     int op = op_of(z);
-    bool near = op == INSN_CALL || op == INSN_JMP;
-    if (near && (o != 0xff || (z->raw.modrm.reg != 2 && z->raw.modrm.reg != 4)))
-        return true;
-    if ((near || (op >= INSN_LOAD_SEG && op != INSN_POP)) && z->raw.modrm.mod == 3)
+    if (op == INSN_CALL || op == INSN_JMP) {
+        unsigned which = z->raw.modrm.reg;
+        if (o == 0xe8 && op == INSN_CALL)
+            return false;
+        return o != 0xff || (which != 2 && which != 4 && which != 5) || z->raw.modrm.mod == 3;
+    }
+    if (op == INSN_RET)
+        return o != 0xc2 && o != 0xc3;
+    if (op >= INSN_LOAD_SEG && op != INSN_POP && z->raw.modrm.mod == 3)
         return true;
     if (z->opcode_map == ZYDIS_OPCODE_MAP_0F)
         return (o >= 0x20 && o <= 0x26) || o == 0xa0 || o == 0xa1 || o == 0xa8 || o == 0xa9;
     if (z->opcode_map != ZYDIS_OPCODE_MAP_DEFAULT)
         return false;
-    if (o == 0x68 || o == 0x6a || (o >= 0x40 && o <= 0x5f))
+    if (o >= 0x40 && o <= 0x4f)
         return true;
     if ((o >= 0x90 && o <= 0x97) || (o >= 0xb0 && o <= 0xbf))
         return true;
@@ -280,6 +290,14 @@ static void check_operand(const struct insn *insn, const struct insn_operand *op
 static void check_operands(const struct insn *insn, const ZydisDecodedInstruction *zi,
                            const ZydisDecodedOperand *z)
 {
+    if (insn->op == INSN_RET || insn->op == INSN_ENTER || insn->op == INSN_LEAVE) {
+        check(zi->operand_count_visible == (insn->third.kind ? 2 : insn->src.kind ? 1 : 0), "operands");
+        if (insn->src.kind)
+            check((uint16_t)z[0].imm.value.u == insn->src.imm, "immediate word");
+        if (insn->third.kind)
+            check((uint8_t)z[1].imm.value.u == insn->third.imm, "nesting level");
+        return;
+    }
     bool only_source = (insn->op >= INSN_MUL && insn->op <= INSN_IDIV) ||
                        (insn->op >= INSN_PUSH && insn->op < INSN_POP && insn->op != INSN_CMPXCHG16B &&
                         insn->op != INSN_LOAD_SEG);
@@ -332,7 +350,8 @@ static void check_same(const struct insn *insn, const ZydisDecodedInstruction *z
         check(insn->detail == (z->opcode & 15), "condition");
     /* Zydis counts INS and OUTS with REX.W as 64 bits wide and MOVNTI in 16-bit code as 16, though it gives
      * the operands the 32 bits that they have. */
-    bool counts = insn->op < INSN_CRC32 || insn->op == INSN_CALL || insn->op == INSN_JMP;
+    bool counts =
+        insn->op < INSN_CRC32 || insn->op == INSN_CALL || insn->op == INSN_JMP || insn->op == INSN_RET;
     if (counts && insn->op != INSN_INS && insn->op != INSN_OUTS && z->mnemonic != ZYDIS_MNEMONIC_MOVNTI)
         check(insn->opsize * 8 == z->operand_width, "operand width");
 }

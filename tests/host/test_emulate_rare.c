@@ -38,7 +38,7 @@ static void dev_access(struct vdev *dev, struct io_req *req)
         writes++;
     } else {
         req->value = 0;
-        memcpy(&req->value, memory + req->addr - DEV, req->size);
+        memcpy(&req->value, memory + (req->addr - DEV), req->size);
     }
 }
 

@@ -337,6 +337,26 @@ static void system_forms(void **state)
     EXPECT64("LTR.4/8 -,ds[b7 i-1*1+0]:2 (3)", 0x0f, 0x00, 0x1f);
     EXPECT64("SLDT.4/8 ds[b7 i-1*1+0]:2,- (3)", 0x0f, 0x00, 0x07);
     EXPECT64("unsupported", 0x0f, 0x01, 0xd0); /* XGETBV */
+    EXPECT64("JMP far.8/8 -,ds[b7 i-1*1+0]:10 (3)", 0x48, 0xff, 0x2f);
+    EXPECT16("JMP far.2/2 -,ds[b3 i-1*1+0]:4 (2)", 0xff, 0x2f);
+    EXPECT64("invalid", 0xff, 0xe8);
+}
+
+/* The stack itself may lie in a device. */
+static void stack_forms(void **state)
+{
+    EXPECT64("PUSH.8/8 -,r12:8 (2)", 0x41, 0x54);
+    EXPECT64("POP.2/8 r0:2,- (2)", 0x66, 0x58);
+    EXPECT64("PUSH.8/8 -,0xffffffffffffff80 (2)", 0x6a, 0x80);
+    EXPECT32("PUSH.4/4 -,0xffffffff80000000 (5)", 0x68, 0, 0, 0, 0x80);
+    EXPECT16("PUSH.2/2 -,0x1234 (3)", 0x68, 0x34, 0x12);
+    EXPECT64("CALL.8/8 -,0xfffffffffffffffb (6)", 0x66, 0xe8, 0xfb, 0xff, 0xff, 0xff);
+    EXPECT16("CALL.2/2 -,0x10 (3)", 0xe8, 0x10, 0);
+    EXPECT64("RET.8/8 -,- (1)", 0xc3);
+    EXPECT64("RET.8/8 -,0xff00 (3)", 0xc2, 0x00, 0xff);
+    EXPECT64("ENTER.8/8 -,0x8000 (4)", 0xc8, 0x00, 0x80, 0x00);
+    EXPECT32("LEAVE.4/4 -,- (1)", 0xc9);
+    EXPECT64("invalid", 0xf0, 0x50);
 }
 
 static void vector_moves(void **state)
@@ -468,6 +488,7 @@ int main(void)
         cmocka_unit_test(refusals),
         cmocka_unit_test(rare_arithmetic),
         cmocka_unit_test(system_forms),
+        cmocka_unit_test(stack_forms),
         cmocka_unit_test(vector_moves),
         cmocka_unit_test(access_directions),
         cmocka_unit_test(effective_offsets),
