@@ -38,11 +38,7 @@ set(CORE_FAST
     arch/x86/vmx/vmx_run_hw.c
     arch/x86/vmx/vmx_state_hw.c
     drivers/vdev/acpi_pm.c     # the PM timer
-    drivers/vdev/ioapic.c
     drivers/vdev/lapic.c
-    drivers/vdev/pci_host.c
-    drivers/vdev/pic.c
-    drivers/vdev/pit.c
     drivers/vdev/uart.c
     hv/bus.c
     hv/clock.c
@@ -64,8 +60,6 @@ set(CORE_FAST
     hv/lib/near.c
     hv/lib/plain.c
     hv/msi.c
-    hv/msr_policy.c
-    hv/platform.c
     hv/sched.c
     hv/vcpu.c
     hv/xstate.c)

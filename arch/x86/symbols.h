@@ -4,7 +4,7 @@
 
 #include "hv/lib/types.h"
 
-#define SYMBOLS_ROOM  (16u * 1024u) /* bytes of the image; symbols_room.asm knows it, too */
+#define SYMBOLS_ROOM  (18u * 1024u) /* bytes of the image; symbols_room.asm knows it, too */
 #define SYMBOLS_MAGIC 0x6d797342u   /* "Bsym" */
 #define SYMBOLS_NAME  64u           /* bytes of the longest name, with its NUL */
 
