@@ -38,6 +38,15 @@ static bool readable(const struct vm *vm, unsigned segment, uint8_t attributes, 
     return (attributes & I440FX_READ) || flash_behind(vm, segment, hpa_at);
 }
 
+static bool has_copies(const struct vm *vm, uint64_t at, uint64_t size)
+{
+    const struct flash_copy *copies = vm->platform.flash.copies;
+    for (unsigned i = 0; i < FLASH_COPIES; i++)
+        if (copies[i].page && copies[i].gpa - at < size)
+            return true;
+    return false;
+}
+
 /* The nested tables for this segment; those of the first 2 MiB are there already, so nothing runs out. */
 static enum status show(struct vm *vm, unsigned segment, uint8_t attributes)
 {
@@ -55,7 +64,8 @@ static enum status show(struct vm *vm, unsigned segment, uint8_t attributes)
     }
     gmem_show(&vm->gmem, base, hpa(at), access);
     /* The same pages with other rights never leave the tables: other vCPUs may be running in them. */
-    if (ept_lookup(&vm->ept, base, &mapped, &now, &old_flags, &type) == STATUS_OK && mapped.v == at)
+    if (!has_copies(vm, base.v, size) &&
+        ept_lookup(&vm->ept, base, &mapped, &now, &old_flags, &type) == STATUS_OK && mapped.v == at)
         return ept_protect(&vm->ept, base, size, flags);
     enum status s = ept_unmap(&vm->ept, base, size);
     return s == STATUS_OK ? ept_map(&vm->ept, base, hpa(at), size, flags, EPT_WB) : s;
@@ -90,11 +100,18 @@ static bool remap_page(struct vm *vm, uint64_t at, uint64_t to, unsigned flags)
 void flash_restore(struct vm *vm)
 {
     struct flash_copy *c = vm->platform.flash.copies;
+    hpa_t now;
+    uint64_t size;
+    unsigned flags;
+    enum ept_memory_type type;
     for (; c < vm->platform.flash.copies + FLASH_COPIES; c++) {
         if (!c->page)
             continue;
-        /* Its tables are there already. The chipset's reset comes behind this. */
-        (void)remap_page(vm, c->gpa, c->rom, EPT_READ | EPT_EXEC);
+        /* Its tables are there already. Where the chipset has changed what is seen there, the copy is hidden:
+         * other vCPUs could still reach it then, so it was not freed. Now none runs. */
+        if (ept_lookup(&vm->ept, gpa(c->gpa), &now, &size, &flags, &type) == STATUS_OK &&
+            now.v == pool_hpa(&core.pool, c->page).v)
+            (void)remap_page(vm, c->gpa, c->rom, EPT_READ | EPT_EXEC);
         (void)pool_free(&core.pool, c->page);
         c->page = NULL;
     }
