@@ -111,8 +111,10 @@ static bool __attribute__((noinline)) take_rare_requests(struct vcpu *vcpu, uint
         dump_take_snapshot(vcpu);
     if (requests & VCPU_REQ_STOP)
         return false;
-    if (requests & VCPU_REQ_FLUSH)
+    if (requests & VCPU_REQ_FLUSH) {
         virt_flush_nested(vcpu);
+        vcpu->fetched.levels = 0; /* it believes that a page table's entries decide where code is */
+    }
     if (requests & VCPU_REQ_NMI)
         latch_nmi(vcpu);
     if (requests & VCPU_REQ_NMI_AGAIN)

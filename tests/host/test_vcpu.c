@@ -494,6 +494,17 @@ static void test_timer_request(void **state)
     assert_int_equal(v->deadline_tsc, fake_host.tsc + 77);
 }
 
+/* What is behind guest-physical addresses has changed: nothing that was found there is believed. */
+static void test_flush_request(void **state)
+{
+    (void)state;
+    v->fetched.levels = 4;
+    vcpu_request(v, VCPU_REQ_FLUSH);
+    run_path_enter(v);
+    assert_int_equal(fake_vcpu(v)->nested_flushes, 1);
+    assert_int_equal(v->fetched.levels, 0);
+}
+
 static void test_stop_request_wins(void **state)
 {
     (void)state;
@@ -1147,6 +1158,7 @@ int main(void)
         TEST(test_console_is_polled),
         TEST(test_request_kicks_once),
         TEST(test_timer_request),
+        TEST(test_flush_request),
         TEST(test_stop_request_wins),
         TEST(test_interrupt_is_injected),
         TEST(test_interrupts_off_open_a_window),
