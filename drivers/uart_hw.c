@@ -10,7 +10,9 @@ enum { DIVISOR_LOW = 0, DIVISOR_HIGH = 1 };
 #define LCR_8N1        0x03u
 #define LCR_DLAB       0x80u
 #define FCR_ENABLE     0x07u /* FIFOs on and cleared */
-#define MCR_DTR_RTS    0x03u
+#define IER_RX         0x01u
+#define IER_THRE       0x02u
+#define MCR_MODEM      0x0bu /* DTR, RTS, and OUT2, which on a PC lets the interrupt out */
 #define LSR_DATA_READY 0x01u
 #define LSR_THRE       0x20u
 #define LSR_TEMT       0x40u
@@ -54,7 +56,15 @@ static int rx(void)
     return cpu_in8(PORT_BASE + REG_DATA);
 }
 
-static const struct console_port com1 = {.tx_room = tx_room, .tx = tx, .tx_idle = tx_idle, .rx = rx};
+static void listen(enum console_listen what)
+{
+    static const uint8_t enables[] = {[CONSOLE_LISTEN_ROOM] = IER_THRE, [CONSOLE_LISTEN_INPUT] = IER_RX};
+    if (present)
+        cpu_out8(PORT_BASE + REG_IER, enables[what]);
+}
+
+static const struct console_port com1 = {
+    .tx_room = tx_room, .tx = tx, .tx_idle = tx_idle, .rx = rx, .listen = listen};
 
 const struct console_port *uart_hw_init(void)
 {
@@ -70,6 +80,6 @@ const struct console_port *uart_hw_init(void)
     cpu_out8(PORT_BASE + DIVISOR_HIGH, 0);
     cpu_out8(PORT_BASE + REG_LCR, LCR_8N1);
     cpu_out8(PORT_BASE + REG_FCR, FCR_ENABLE);
-    cpu_out8(PORT_BASE + REG_MCR, MCR_DTR_RTS);
+    cpu_out8(PORT_BASE + REG_MCR, MCR_MODEM);
     return &com1;
 }

@@ -19,6 +19,8 @@
 #define INPUT_PER_POLL   64u  /* bytes: four times what the wire brings in a millisecond */
 #define REFRESH_BUDGET   16u  /* characters drawn on the screen in a poll: a few microseconds */
 #define SETTLE_POLLS     256u
+#define CALM_POLLS       128u /* in which nothing moved: then the port may interrupt, and is looked at less */
+#define MISSED_MAX       8u   /* times that input was there without an interrupt */
 #define SHOW_BACKLOG     256u /* bytes that keep the wire busy until the next poll and beyond */
 #define RECALL_LINES     10u  /* that were sent before and are sent again for who comes */
 #define RECALL_BYTES     2048u
@@ -57,12 +59,20 @@ static bool at_prompt; /* atomic; changed by the CPU that polls */
 /* The CPU that polls. */
 static bool after_key;
 static uint32_t polls, input_waits; /* bit n: typed bytes wait for VM n */
+static enum {
+    LINE_POLLED, /* the port does not interrupt */
+    LINE_TRIED,  /* it has been asked to, and polled as well */
+    LINE_BUSY,   /* it could: something moves, so it is polled */
+    LINE_QUIET,  /* it interrupts when somebody types */
+} line_state;
+static uint32_t calm, missed;
 
 void console_init(const struct console_port *the_port)
 {
     port = the_port;
     at_prompt = after_key = port_stuck = false;
-    polls = input_waits = 0;
+    polls = input_waits = calm = missed = 0;
+    line_state = LINE_POLLED;
     prompt_init();
 }
 
@@ -577,14 +587,15 @@ static void take_byte(uint8_t byte)
     }
 }
 
-static void take_input(void)
+static bool take_input(void)
 {
     for (unsigned i = 0; i < INPUT_PER_POLL; i++) {
         int byte = port->rx();
         if (byte < 0)
-            return;
+            return i > 0;
         take_byte((uint8_t)byte);
     }
+    return true;
 }
 
 static void deliver_input(void)
@@ -592,6 +603,62 @@ static void deliver_input(void)
     for (uint32_t i = 0; input_waits >> i; i++)
         if (input_waits >> i & 1)
             deliver(core.vms[i]);
+}
+
+/* ---- the port's interrupt ---- */
+
+static void set_line(unsigned state, enum console_listen what)
+{
+    line_state = state;
+    calm = 0;
+    port->listen(what);
+}
+
+void console_listen(void)
+{
+    if (port->listen)
+        set_line(LINE_TRIED, CONSOLE_LISTEN_ROOM);
+}
+
+void console_interrupt(void)
+{
+    struct cpu *cpu = host_cpu();
+    if (line_state == LINE_POLLED)
+        return;
+    missed = 0;
+    set_line(LINE_BUSY, CONSOLE_LISTEN_NONE);
+    cpu->poll_tsc = 0;
+    if (cpu->vcpu)
+        cpu->vcpu->deadline_tsc = 0; /* so that the poll comes before the guest goes on */
+}
+
+/* Input that no interrupt announced: now and then it has just arrived; when it is the rule, interrupts get
+ * lost, and pasted text would too. */
+static void count_missed(void)
+{
+    if (++missed < MISSED_MAX)
+        return;
+    set_line(LINE_POLLED, CONSOLE_LISTEN_NONE);
+    log_line(LOG_WARN, "core", "the serial port's interrupts do not arrive any more: it is polled");
+}
+
+/* While something moves, interrupts would only come on top of the polls. */
+static void watch_line(bool typed, bool moves)
+{
+    if (line_state == LINE_QUIET && (typed || moves)) {
+        set_line(LINE_BUSY, CONSOLE_LISTEN_NONE);
+        if (typed)
+            count_missed();
+    } else if (line_state == LINE_BUSY) {
+        calm = typed || moves ? 0 : calm + 1;
+        if (calm == CALM_POLLS)
+            set_line(LINE_QUIET, CONSOLE_LISTEN_INPUT);
+    }
+}
+
+uint64_t console_pause(void)
+{
+    return clock_hz() / (line_state == LINE_QUIET ? CONSOLE_QUIET_PER_SECOND : CONSOLE_POLLS_PER_SECOND);
 }
 
 /* ---- the poll ---- */
@@ -623,10 +690,12 @@ static void settle_logs(void)
 
 void console_poll(void)
 {
+    bool moves = left_out || anything_waits();
     poll_output();
-    if (screen)
-        screen->refresh(screen->ctx, REFRESH_BUDGET);
-    take_input();
+    if (screen && screen->refresh(screen->ctx, REFRESH_BUDGET))
+        moves = true;
+    bool typed = take_input();
+    watch_line(typed, moves || input_waits || show_count);
     if (input_waits)
         deliver_input();
     if (!step_show() && at_prompt)

@@ -18,12 +18,20 @@
 
 struct vcpu;
 
+enum console_listen {
+    CONSOLE_LISTEN_NONE,
+    CONSOLE_LISTEN_ROOM,  /* it has room for output, which shows whether interrupts arrive at all */
+    CONSOLE_LISTEN_INPUT, /* somebody types */
+};
+
 /* The port (drivers/uart_hw.c). */
 struct console_port {
     unsigned (*tx_room)(void); /* bytes that can be written now without waiting */
     void (*tx)(uint8_t byte);
     bool (*tx_idle)(void); /* everything has left the wire */
     int (*rx)(void);       /* a received byte, or -1 */
+    /* Which interrupt it raises from now on. What it waits for may be so already. NULL: it raises none. */
+    void (*listen)(enum console_listen what);
 };
 
 /* A copy of the output for the eyes of somebody without a serial port (drivers/fb). `put` gets what the wire
@@ -31,12 +39,14 @@ struct console_port {
  * draws, from console_poll(), at most `budget` characters. */
 struct console_screen {
     void (*put)(void *ctx, uint8_t byte);
-    void (*refresh)(void *ctx, unsigned budget);
+    bool (*refresh)(void *ctx, unsigned budget); /* true: there is more to draw */
     void *ctx;
 };
 
-/* How often one CPU calls console_poll(). */
+/* How often one CPU calls console_poll(), and how often while nothing moves and the port interrupts when
+ * somebody types. */
 #define CONSOLE_POLLS_PER_SECOND 1000u
+#define CONSOLE_QUIET_PER_SECOND 100u
 
 #define CONSOLE_RING  16384u /* bytes of output kept for a VM; a power of two */
 #define CONSOLE_INPUT 1024u  /* typed bytes kept for a VM that does not take them; a power of two */
@@ -102,9 +112,16 @@ uint32_t console_digit(const struct vm *vm);
 void console_enter_prompt(void);
 void console_leave_prompt(void);
 
-/* Drains output and takes input; called about every millisecond by one CPU, always the same. Short, and waits
- * for nobody. */
+/* Drains output and takes input; called by one CPU, always the same, console_pause() after the last time.
+ * Short, and waits for nobody. */
 void console_poll(void);
+/* TSC ticks. */
+uint64_t console_pause(void);
+/* The port's interrupts have a way to the CPU that polls: they are tried, and used once one has arrived. */
+void console_listen(void);
+/* One has arrived, at the CPU that polls; any context on it but console_poll(). The port is silent from here
+ * on, and the poll is due. */
+void console_interrupt(void);
 /* Waits until all is on the wire (bounded: a few seconds at 115200 baud for full buffers). */
 void console_flush(void);
 /* The panic path: no locks. First what was still buffered, then directly to the port. */

@@ -29,6 +29,8 @@ struct cpu *host_cpu(void);
 void host_kick(const struct cpu *target);
 /* Is its local APIC, and so every other, in x2APIC mode? */
 bool host_x2apic(void);
+/* The vector of the host's serial port, at the CPU that polls the console. */
+#define HOST_VECTOR_CONSOLE 0xf2u
 /* Sleeps until a kick, or until the TSC reaches `until` (UINT64_MAX: no limit). May return early. */
 void host_idle(uint64_t until);
 /* A host interrupt or NMI arrived while a guest ran (already acknowledged): ends it at the APIC. */

@@ -11,6 +11,7 @@
 #include "drivers/uart_hw.h"
 #include "hv/clock.h"
 #include "hv/console.h"
+#include "hv/console_irq.h"
 #include "hv/core.h"
 #include "hv/devices.h"
 #include "hv/lib/log.h"
@@ -209,6 +210,7 @@ static void run_boot_cpu(void *argument)
     find_devices(tables);
     vtd_hw_env(&host_devices.iommu_env);
     devices_fence(tables);
+    console_irq_start(tables);
     devices_start_pfs();
     pmem_init(&core.pmem, core.info->regions, core.info->region_count);
     create_vms();

@@ -12,15 +12,20 @@ static struct vcpu *pick(struct cpu *cpu)
     return __atomic_exchange_n(&cpu->assigned, NULL, __ATOMIC_ACQUIRE);
 }
 
+void sched_poll(struct cpu *cpu)
+{
+    console_poll();
+    devices_poll();
+    cpu->poll_tsc = host_tsc() + console_pause();
+    if (host_devices.active && host_devices.poll_tsc < cpu->poll_tsc)
+        cpu->poll_tsc = host_devices.poll_tsc;
+}
+
 static void idle(struct cpu *cpu)
 {
-    uint64_t until = UINT64_MAX;
-    if (cpu->polls_console) {
-        console_poll();
-        devices_poll();
-        until = host_tsc() + clock_hz() / CONSOLE_POLLS_PER_SECOND;
-    }
-    host_idle(until);
+    if (cpu->polls_console)
+        sched_poll(cpu);
+    host_idle(cpu->polls_console ? cpu->poll_tsc : UINT64_MAX);
 }
 
 void sched_breathe(void)
@@ -28,8 +33,8 @@ void sched_breathe(void)
     struct cpu *cpu = host_cpu();
     if (!cpu->polls_console || host_tsc() < cpu->poll_tsc)
         return;
-    console_poll();
-    devices_poll();
+    sched_poll(cpu);
+    /* The port's interrupts wait until this CPU runs its guest or sleeps. */
     cpu->poll_tsc = host_tsc() + clock_hz() / CONSOLE_POLLS_PER_SECOND;
 }
 

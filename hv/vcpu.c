@@ -1,5 +1,6 @@
 /* What happens between an exit and the next entry. */
 #include "hv/vcpu.h"
+#include "hv/sched.h"
 #include "arch/x86/cpu.h"
 #include "arch/x86/msr.h"
 #include "arch/x86/virt.h"
@@ -84,9 +85,7 @@ static void __attribute__((noinline)) run_timers(struct vcpu *vcpu, uint64_t now
     if (vcpu->id == 0 && __atomic_load_n(&vcpu->vm->platform.next_timer_tsc, __ATOMIC_RELAXED) <= now)
         platform_run_timers(vcpu->vm);
     if (vcpu->cpu->polls_console && vcpu->cpu->poll_tsc <= now) {
-        console_poll();
-        devices_poll();
-        vcpu->cpu->poll_tsc = host_tsc() + clock_hz() / CONSOLE_POLLS_PER_SECOND;
+        sched_poll(vcpu->cpu);
     }
     vcpu_update_deadline(vcpu);
     vcpu->entry_tsc = host_tsc();

@@ -49,8 +49,10 @@ void host_handle_interrupt(uint8_t vector)
         apic_eoi();
         return;
     }
-    if (vector != HOST_VECTOR_KICK && vector != HOST_VECTOR_TIMER &&
-        !(__atomic_fetch_or(&seen[vector >> 6], bit, __ATOMIC_RELAXED) & bit))
+    if (vector == HOST_VECTOR_CONSOLE)
+        console_interrupt();
+    else if (vector != HOST_VECTOR_KICK && vector != HOST_VECTOR_TIMER &&
+             !(__atomic_fetch_or(&seen[vector >> 6], bit, __ATOMIC_RELAXED) & bit))
         log_line(LOG_WARN, "core", "CPU %u: unexpected interrupt, vector %u: ignored from now on",
                  cpu_this()->index, vector);
     apic_eoi();

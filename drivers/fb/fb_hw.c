@@ -27,14 +27,15 @@ static void put(void *ctx, uint8_t byte)
     spin_unlock(&text_lock);
 }
 
-static void refresh(void *ctx, unsigned budget)
+static bool refresh(void *ctx, unsigned budget)
 {
     (void)ctx;
     /* The CPU that polls runs a guest as well: somebody who is printing is not waited for. */
     if (!spin_trylock(&text_lock))
-        return;
-    fb_text_refresh(&text, budget);
+        return true;
+    bool more = fb_text_refresh(&text, budget);
     spin_unlock(&text_lock);
+    return more;
 }
 
 static const struct console_screen screen = {.put = put, .refresh = refresh};

@@ -380,11 +380,14 @@ static enum status add_unit(struct iommu *iommu, const struct acpi_dmar *dmar,
         log_line(LOG_WARN, "iommu", "%s, and has no device: it is left out", why);
         return STATUS_OK;
     }
-    if (status == STATUS_OK) {
-        iommu->scope_count += count;
-        iommu->unit_count++;
-    }
-    return status;
+    if (status != STATUS_OK)
+        return status;
+    if (at->segment == 0)
+        vtd_scopes_ioapics(dmar, at->scopes, (uint8_t)iommu->unit_count, iommu->scopes + iommu->scope_count,
+                           (unsigned)(SCOPES_MAX - iommu->scope_count), &count);
+    iommu->scope_count += count;
+    iommu->unit_count++;
+    return STATUS_OK;
 }
 
 /* Everything but switching on. */

@@ -125,6 +125,11 @@ enum status iommu_irq_free(struct iommu *iommu, uint16_t bdf, uint32_t handle, u
 /* From now on it goes, edge-triggered and fixed, to this CPU and vector (16..254), from no other function.
  * ERR_RANGE: vector or APIC id not possible. ERR_INVALID: no such handle. */
 enum status iommu_irq_route(struct iommu *iommu, uint32_t handle, uint32_t apic_id, uint8_t vector);
+/* The function in whose name an IOAPIC's interrupts arrive, which is their owner; id: as in the MADT. false:
+ * the DMAR table does not say. */
+bool iommu_ioapic(const struct iommu *iommu, uint8_t id, uint16_t *bdf);
+/* The index of an interrupt in its unit's table, which an IOAPIC's input must hold. */
+uint16_t iommu_irq_index(uint32_t handle);
 /* From now on it goes nowhere. */
 enum status iommu_irq_mask(struct iommu *iommu, uint32_t handle);
 /* What the function's MSI or MSI-X entry must hold to raise it. */

@@ -38,6 +38,8 @@ struct vtd_scope {
     uint16_t bdf;
     uint8_t first_bus, last_bus; /* first 0: a function only */
     uint8_t unit;
+    bool ioapic; /* that function speaks for an IOAPIC, and need not exist */
+    uint8_t ioapic_id;
 };
 
 struct iommu_reserved {
@@ -111,5 +113,8 @@ enum status vtd_context_detach(struct vtd_unit *unit, uint16_t bdf, const struct
 enum status vtd_scopes_resolve(const struct pci_config *config, const struct acpi_dmar *dmar,
                                struct acpi_dmar_scopes scopes, uint8_t unit, struct vtd_scope *out,
                                unsigned capacity, unsigned *count);
+/* Adds those that speak for IOAPICs, as many as fit. */
+void vtd_scopes_ioapics(const struct acpi_dmar *dmar, struct acpi_dmar_scopes scopes, uint8_t unit,
+                        struct vtd_scope *out, unsigned capacity, unsigned *count);
 /* The unit of a function; NULL: none. */
 struct vtd_unit *vtd_unit_of(const struct iommu *iommu, uint16_t bdf);

@@ -139,6 +139,11 @@ enum status iommu_irq_mask(struct iommu *iommu, uint32_t handle)
     return set(iommu, handle, VTD_IRTE_FPD);
 }
 
+uint16_t iommu_irq_index(uint32_t handle)
+{
+    return (uint16_t)HANDLE_INDEX(handle);
+}
+
 void iommu_irq_message(const struct iommu *iommu, uint32_t handle, uint64_t *address, uint32_t *data)
 {
     *address = VTD_MESSAGE(HANDLE_INDEX(handle));

@@ -59,6 +59,31 @@ enum status vtd_scopes_resolve(const struct pci_config *config, const struct acp
     return STATUS_OK;
 }
 
+void vtd_scopes_ioapics(const struct acpi_dmar *dmar, struct acpi_dmar_scopes scopes, uint8_t unit,
+                        struct vtd_scope *out, unsigned capacity, unsigned *count)
+{
+    for (unsigned i = 0; i < scopes.count && *count < capacity; i++) {
+        const struct acpi_dmar_scope *scope = &dmar->scopes[scopes.first + i];
+        if (scope->type == ACPI_DMAR_IOAPIC && scope->depth == 1)
+            out[(*count)++] =
+                (struct vtd_scope){.bdf = PCI_BDF(scope->bus, scope->path[0].device, scope->path[0].function),
+                                   .unit = unit,
+                                   .ioapic = true,
+                                   .ioapic_id = scope->enumeration};
+    }
+}
+
+bool iommu_ioapic(const struct iommu *iommu, uint8_t id, uint16_t *bdf)
+{
+    for (uint32_t i = 0; i < iommu->scope_count; i++) {
+        if (!iommu->scopes[i].ioapic || iommu->scopes[i].ioapic_id != id)
+            continue;
+        *bdf = iommu->scopes[i].bdf;
+        return true;
+    }
+    return false;
+}
+
 /* How closely a scope names a function: 0 not at all, else more for fewer buses. */
 static unsigned closeness(const struct vtd_scope *scope, uint16_t bdf)
 {

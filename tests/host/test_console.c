@@ -552,6 +552,7 @@ static void test_flush_of_a_flood(void **state)
 
 static char screen_text[64], screen_ctx;
 static unsigned refreshes;
+static bool screen_busy;
 
 static void screen_put(void *ctx, uint8_t byte)
 {
@@ -561,11 +562,12 @@ static void screen_put(void *ctx, uint8_t byte)
     screen_text[n + 1] = 0;
 }
 
-static void screen_refresh(void *ctx, unsigned budget)
+static bool screen_refresh(void *ctx, unsigned budget)
 {
     assert_ptr_equal(ctx, &screen_ctx);
     assert_in_range(budget, 1, 256);
     refreshes++;
+    return screen_busy;
 }
 
 static void test_screen(void **state)
@@ -577,6 +579,148 @@ static void test_screen(void **state)
     assert_string_equal(screen_text, "both\r\n");
     console_poll();
     assert_int_equal(refreshes, 1);
+}
+
+/* ---- the port's interrupt ---- */
+
+static size_t guest_reads(char *to, size_t max);
+
+static void guest_reads_all(void)
+{
+    char text[64];
+    do
+        console_poll();
+    while (guest_reads(text, sizeof(text) - 1));
+}
+
+#define MOMENT (FAKE_TSC_HZ / CONSOLE_POLLS_PER_SECOND)
+#define REST   (FAKE_TSC_HZ / CONSOLE_QUIET_PER_SECOND)
+
+static enum console_listen listens;
+
+static void wire_listen(enum console_listen what)
+{
+    listens = what;
+}
+
+static const struct console_port able = {
+    .tx_room = wire_room, .tx = wire_tx, .tx_idle = wire_idle, .rx = wire_rx, .listen = wire_listen};
+
+static void polls(unsigned n)
+{
+    while (n--)
+        console_poll();
+}
+
+/* A port whose interrupts work, and who has nothing to do. */
+static void quiet(void)
+{
+    listens = CONSOLE_LISTEN_NONE;
+    console_init(&able);
+    console_attach(&machine.vm);
+    console_listen();
+    console_interrupt();
+    polls(200);
+    assert_int_equal(listens, CONSOLE_LISTEN_INPUT);
+    assert_int_equal(console_pause(), REST);
+    clear_wire();
+}
+
+static void test_polled_without_interrupts(void **state)
+{
+    console_listen(); /* the port has none */
+    polls(1000);
+    assert_int_equal(console_pause(), MOMENT);
+    listens = CONSOLE_LISTEN_NONE;
+    console_init(&able);
+    polls(1000);
+    console_interrupt(); /* nobody asked for it */
+    assert_int_equal(console_pause(), MOMENT);
+    console_listen();
+    assert_int_equal(listens, CONSOLE_LISTEN_ROOM);
+    polls(1000); /* none arrives */
+    assert_int_equal(console_pause(), MOMENT);
+    assert_int_equal(listens, CONSOLE_LISTEN_ROOM);
+}
+
+static void test_quiet_until_typed(void **state)
+{
+    quiet();
+    polls(1000);
+    assert_int_equal(console_pause(), REST);
+    host_cpu()->vcpu = &machine.vcpus[0];
+    host_cpu()->poll_tsc = machine.vcpus[0].deadline_tsc = UINT64_MAX;
+    console_interrupt();
+    assert_int_equal(listens, CONSOLE_LISTEN_NONE);
+    assert_int_equal(host_cpu()->poll_tsc, 0); /* the poll is due at once */
+    assert_int_equal(machine.vcpus[0].deadline_tsc, 0);
+    type("x");
+    assert_int_equal(console_pause(), MOMENT);
+    polls(100);
+    assert_int_equal(console_pause(), MOMENT); /* more may follow */
+    type("y");
+    polls(100);
+    assert_int_equal(console_pause(), MOMENT);
+    guest_reads_all();
+    polls(200);
+    assert_int_equal(console_pause(), REST);
+}
+
+static void test_quiet_until_output(void **state)
+{
+    quiet();
+    put(&machine.vm, "login: ");
+    console_poll();
+    assert_sent("login: ");
+    assert_int_equal(console_pause(), MOMENT);
+    assert_int_equal(listens, CONSOLE_LISTEN_NONE);
+    polls(200);
+    assert_int_equal(console_pause(), REST);
+    room = 0; /* the wire is slow */
+    put(&machine.vm, "abc");
+    polls(1000);
+    assert_int_equal(console_pause(), MOMENT);
+    room = UINT32_MAX;
+    polls(200);
+    assert_int_equal(console_pause(), REST);
+}
+
+static void test_busy_while_drawing(void **state)
+{
+    static const struct console_screen the_screen = {screen_put, screen_refresh, &screen_ctx};
+    quiet();
+    console_set_screen(&the_screen);
+    screen_busy = true;
+    polls(1000);
+    assert_int_equal(console_pause(), MOMENT);
+    screen_busy = false;
+    polls(200);
+    assert_int_equal(console_pause(), REST);
+}
+
+static void test_lost_interrupts(void **state)
+{
+    quiet();
+    for (unsigned i = 0; i < 7; i++) { /* it came between the poll and its interrupt */
+        type("x");
+        guest_reads_all();
+        polls(200);
+        assert_int_equal(console_pause(), REST);
+    }
+    console_interrupt();
+    polls(200);
+    for (unsigned i = 0; i < 8; i++) {
+        assert_int_equal(console_pause(), REST);
+        type("x");
+        guest_reads_all();
+        polls(200);
+    }
+    assert_int_equal(console_pause(), MOMENT);
+    assert_int_equal(listens, CONSOLE_LISTEN_NONE);
+    console_interrupt();
+    polls(1000);
+    assert_int_equal(console_pause(), MOMENT);
+    assert_true(fake_host_logged("do not arrive any more"));
 }
 
 /* ---- input ---- */
@@ -850,6 +994,11 @@ int main(void)
         T(test_flush),
         T(test_flush_of_a_flood),
         T(test_screen),
+        T(test_polled_without_interrupts),
+        T(test_quiet_until_typed),
+        T(test_quiet_until_output),
+        T(test_busy_while_drawing),
+        T(test_lost_interrupts),
         T(test_input_to_the_front),
         T(test_input_with_fifo),
         T(test_input_is_kept),

@@ -382,7 +382,7 @@ static void test_scopes(void **state)
     fake_vtd_scope(&dmar, ACPI_DMAR_ENDPOINT, 0, 2, away);
     fake_vtd_scope(&dmar, ACPI_DMAR_ENDPOINT, 0, 3, dead);
     fake_vtd_scope(&dmar, ACPI_DMAR_ENDPOINT, 0, 2, leaf);
-    fake_vtd_scope(&dmar, ACPI_DMAR_IOAPIC, 0xff, 1, port);
+    dmar.scopes[fake_vtd_scope(&dmar, ACPI_DMAR_IOAPIC, 0xff, 1, port)].enumeration = 5;
     fake_vtd_scope(&dmar, ACPI_DMAR_BRIDGE, 0, 2, up);
     dmar.units[0].scopes.count = 7;
     dmar.units[1].scopes.first = fake_vtd_scope(&dmar, ACPI_DMAR_BRIDGE, 0, 1, port);
@@ -396,6 +396,12 @@ static void test_scopes(void **state)
     assert_int_equal(vtd_unit_of(&iommu, DISK)->index, 0);
     assert_int_equal(vtd_unit_of(&iommu, OTHER)->index, 2);
     assert_int_equal(vtd_unit_of(&iommu, PCI_BDF(0, 0, 0))->index, 2);
+    /* An IOAPIC, which PCI does not list. */
+    uint16_t bdf;
+    assert_true(iommu_ioapic(&iommu, 5, &bdf));
+    assert_int_equal(bdf, PCI_BDF(0xff, 3, 0));
+    assert_int_equal(vtd_unit_of(&iommu, bdf)->index, 0);
+    assert_false(iommu_ioapic(&iommu, 0, &bdf));
     /* A VF that no scope reaches is behind its PF's unit. */
     struct iommu_domain d;
     create(&d);
