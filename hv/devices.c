@@ -7,6 +7,7 @@
 #include "hv/vm_assign.h"
 
 #define FAULT_POLL_NS  10000000u /* 100 times a second */
+#define POLL_SLACK_NS  1000000u
 #define FAULTS_AT_ONCE 8u
 #define NS_PER_US      1000u
 
@@ -464,8 +465,9 @@ static void poll_faults(void)
 
 void devices_poll_now(void)
 {
-    uint64_t now = host_tsc();
-    if (now >= host_devices.faults_tsc) {
+    /* What is due soon is done at once: each look takes a CPU from its guest. */
+    uint64_t now = host_tsc(), due = now + clock_ns_to_ticks(POLL_SLACK_NS);
+    if (due >= host_devices.faults_tsc) {
         poll_faults();
         host_devices.faults_tsc = now + clock_ns_to_ticks(FAULT_POLL_NS);
     }
@@ -474,7 +476,7 @@ void devices_poll_now(void)
         struct devices_pf *p = &host_devices.pfs[i];
         if (p->kind != ASSIGN_NET_VF || p->vfs == 0)
             continue;
-        if (now >= p->poll_tsc) {
+        if (due >= p->poll_tsc) {
             p->pf.ops->poll(&p->pf);
             p->poll_tsc = now + clock_ns_to_ticks((uint64_t)p->pf.ops->poll_us * NS_PER_US);
         }
