@@ -266,7 +266,8 @@ static void access_physical(struct emulation *e, gpa_t at, unsigned size, bool w
     bool in_hole = at.v - GUEST_PCI_HOLE < GUEST_FOUR_GIB - GUEST_PCI_HOLE; /* never RAM */
     if (!in_hole && (write ? gmem_write(g, at, value, size) : gmem_read(g, at, value, size)) == STATUS_OK)
         return;
-    struct io_req req = {.addr = at.v, .size = (uint8_t)size, .write = write, .value = *value};
+    struct io_req req = {
+        .addr = at.v, .size = (uint8_t)size, .write = write, .value = bits_low_bytes(*value, size)};
     emulate_mmio_access(e->vcpu, &req);
     if (!write)
         *value = bits_low_bytes(req.value, size);

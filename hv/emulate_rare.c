@@ -196,8 +196,9 @@ static bool load_code_segment(struct emulation *e, uint16_t selector, struct seg
         return false;
     }
     cs->selector = (uint16_t)(error | cpl);
+    bool marked = cs->access & SEG_TYPE_ACCESSED; /* then it may lie where nobody can write */
     cs->access |= SEG_TYPE_ACCESSED;
-    return segment_mark(e, at, SEG_TYPE_ACCESSED, 0);
+    return marked || segment_mark(e, at, SEG_TYPE_ACCESSED, 0);
 }
 
 static struct exit_result run_far_jump(struct emulation *e, gva_t operand)
@@ -336,7 +337,7 @@ static struct exit_result run_table(struct emulation *e, gva_t operand)
     enum virt_reg base_reg = global ? VIRT_GDTR_BASE : VIRT_IDTR_BASE;
     enum virt_reg limit_reg = global ? VIRT_GDTR_LIMIT : VIRT_IDTR_LIMIT;
     unsigned size = insn_memory_size(in) - 2u;
-    uint64_t limit = virt_get(e->vcpu, limit_reg), base = bits_low_bytes(virt_get(e->vcpu, base_reg), size);
+    uint64_t limit = virt_get(e->vcpu, limit_reg), base = virt_get(e->vcpu, base_reg);
     gva_t base_at = guest_linear_add(e->mode, operand, 2);
     if (!store && privilege(e))
         return general_protection();
@@ -383,7 +384,6 @@ static struct exit_result run_vector(struct emulation *e, gva_t operand)
     gva_t second = guest_linear_add(e->mode, operand, 8);
     if (store)
         fxsave_get(image, mmx, reg->reg, (enum insn_vector)in->detail, value);
-    value[0] = bits_low_bytes(value[0], first);
     if (!emulation_probe(e, operand, size, store) || !emulation_access(e, operand, first, store, &value[0]) ||
         (size > first && !emulation_access(e, second, size - first, store, &value[1])))
         return e->failure;

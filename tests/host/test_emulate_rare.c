@@ -260,6 +260,21 @@ static void test_long_mode_system(void **state)
     assert_int_equal(virt_get_seg(v, SEG_TR).access, 0x83);
 }
 
+/* Linux has its descriptor table where nobody can write: what is accessed already is not written. */
+static void test_far_jump_read_only_table(void **state)
+{
+    uint64_t code = 0x00af9b000000ffffull;
+    describe(0x10, code, 0);
+    uint32_t offset = 0x2000;
+    memcpy(memory, &offset, sizeof(offset));
+    memcpy(memory + 4, "\x10\0", 2);
+    *machine_pte(GDT) &= ~2ull;
+    assert_done(RUN(0xff, 0x2b));
+    assert_int_equal(virt_get_seg(v, SEG_CS).selector, 0x10);
+    describe(0x10, code & ~(1ull << 40), 0);
+    assert_fault(RUN(0xff, 0x2b), VECTOR_PF, 3);
+}
+
 /* The next instruction loads the stack pointer; a single-step trap waits until then. */
 static void test_stack_segment(void **state)
 {
@@ -293,15 +308,24 @@ static void test_narrow_stores(void **state)
     virt_set(v, VIRT_GDTR_BASE, 0xffff800000030000ull);
     assert_done(RUN(SGDT));
     assert_int_equal(written, 0x30000);
+    virt_set(v, VIRT_RSP, DEV + 0x100);
+    assert_done(RUN(0x6a, 0xff)); /* PUSH -1 */
+    assert_int_equal(written, 0xffffffff);
 }
 
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_privileged),    T(test_umip),          T(test_data_segment),
-        T(test_accessed),      T(test_table_place),   T(test_long_mode_system),
-        T(test_stack_segment), T(test_narrow_stores),
+        T(test_privileged),
+        T(test_umip),
+        T(test_data_segment),
+        T(test_accessed),
+        T(test_table_place),
+        T(test_long_mode_system),
+        T(test_far_jump_read_only_table),
+        T(test_stack_segment),
+        T(test_narrow_stores),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
