@@ -11,6 +11,8 @@
 /* Elements of a string instruction done per exit; then the guest re-enters, so that interrupts get their
  * turn. */
 #define STRING_BATCH 1024u
+/* Bytes of a string instruction's port accesses that are done as one: a disk's sector. */
+#define PORT_RUN 512u
 
 /* An instruction that is not known stops the VM when it is refused for this time in a row ... */
 #define REFUSALS 8u
@@ -259,12 +261,18 @@ void emulate_mmio_access(struct vcpu *vcpu, struct io_req *req)
                  req->write ? "write" : "read", req->size, (unsigned long long)req->addr);
 }
 
+/* What is never RAM to a guest. */
+static bool is_in_hole(gpa_t at)
+{
+    return at.v - GUEST_PCI_HOLE < GUEST_FOUR_GIB - GUEST_PCI_HOLE;
+}
+
 /* Data between the instruction and one place in guest-physical memory: RAM or a device. */
 static void access_physical(struct emulation *e, gpa_t at, unsigned size, bool write, uint64_t *value)
 {
     const struct gmem *g = &e->vcpu->vm->gmem;
-    bool in_hole = at.v - GUEST_PCI_HOLE < GUEST_FOUR_GIB - GUEST_PCI_HOLE; /* never RAM */
-    if (!in_hole && (write ? gmem_write(g, at, value, size) : gmem_read(g, at, value, size)) == STATUS_OK)
+    if (!is_in_hole(at) &&
+        (write ? gmem_write(g, at, value, size) : gmem_read(g, at, value, size)) == STATUS_OK)
         return;
     struct io_req req = {
         .addr = at.v, .size = (uint8_t)size, .write = write, .value = bits_low_bytes(*value, size)};
@@ -376,6 +384,40 @@ static bool port_element(struct emulation *e, uint16_t port)
     return emulation_access(e, linear, req.size, true, &req.value);
 }
 
+/* Elements that lie upwards in one page of RAM, at once: how a BIOS reads its disks. Answers how many; 0: the
+ * next one is to be done alone, and says itself what is wrong. */
+static unsigned port_run(struct emulation *e, uint16_t port, unsigned most)
+{
+    const struct insn *in = &e->code->insn;
+    bool out = in->op == INSN_OUTS;
+    unsigned size = in->opsize > 4 ? 4 : in->opsize;
+    enum seg_name name = out ? (enum seg_name)in->segment : SEG_ES;
+    uint64_t offset = out ? insn_effective_offset(in, &e->regs) : insn_string_di(in, &e->regs);
+    uint64_t count = insn_string_count(in, &e->regs);
+    uint8_t bytes[PORT_RUN];
+    gva_t linear;
+    gpa_t at;
+    if ((e->regs.rflags & RFLAGS_DF) || !emulation_linear(e, name, offset, size, !out, &linear))
+        return 0;
+    uint64_t room = PAGE_SIZE - (linear.v & PAGE_MASK);
+    room = room < sizeof(bytes) ? room : sizeof(bytes);
+    count = count < room / size ? count : room / size;
+    count = count < most ? count : most;
+    size_t all = (size_t)count * size;
+    if (count < 2 || bits_low_bytes(offset + all, in->addrsize) < offset ||
+        !emulation_linear(e, name, offset, (unsigned)all, !out, &linear) ||
+        !translate(e, linear, out ? WALK_READ : WALK_WRITE, &at) || is_in_hole(at) ||
+        gmem_check(&e->vcpu->vm->gmem, at, all) != STATUS_OK)
+        return 0;
+    if (out)
+        (void)gmem_read(&e->vcpu->vm->gmem, at, bytes, all);
+    emulate_port_run(e->vcpu, &(struct io_req){.addr = port, .size = (uint8_t)size, .write = out}, bytes,
+                     (unsigned)count);
+    if (!out)
+        (void)gmem_write(&e->vcpu->vm->gmem, at, bytes, all);
+    return (unsigned)count;
+}
+
 /* Runs a string instruction for a batch. What was done before a fault stays done, as on the CPU. */
 static struct exit_result run_string(struct emulation *e, bool io)
 {
@@ -383,13 +425,15 @@ static struct exit_result run_string(struct emulation *e, bool io)
     uint16_t port = (uint16_t)e->regs.gpr[RDX];
     if (insn_string_count(in, &e->regs) == 0)
         return emulation_finish(e, true);
-    for (unsigned i = 0; i < STRING_BATCH; i++) {
-        if (!(io ? port_element(e, port) : string_element(e))) {
+    for (unsigned i = 0, n; i < STRING_BATCH; i += n) {
+        n = io ? port_run(e, port, STRING_BATCH - i) : 0;
+        if (!n && !(io ? port_element(e, port) : string_element(e))) {
             struct exit_result failure = e->failure;
             emulation_finish(e, false);
             return failure;
         }
-        insn_string_advance(in, &e->regs, 1);
+        n = n ? n : 1;
+        insn_string_advance(in, &e->regs, n);
         if (!insn_string_continues(in, &e->regs))
             return emulation_finish(e, true);
     }

@@ -4,6 +4,7 @@
 #include "hv/exit_table.h"
 #include "hv/lib/bits.h"
 #include "hv/lib/log.h"
+#include "hv/lib/string.h"
 #include "hv/vm.h"
 
 #define DR_ADDRESSES   4u
@@ -27,6 +28,27 @@ void emulate_port_access(struct vcpu *vcpu, struct io_req *req)
     if (__builtin_expect(!found, 0) && bus_port_first(&vm->bus, (uint16_t)req->addr))
         log_vcpu(LOG_DEBUG, vcpu, "%s of %u bytes at port 0x%x: nothing there", req->write ? "write" : "read",
                  req->size, (unsigned)req->addr);
+}
+
+void emulate_port_run(struct vcpu *vcpu, const struct io_req *req, uint8_t *bytes, unsigned count)
+{
+    struct vm *vm = vcpu->vm;
+    struct vdev *dev = bus_find_port(&vm->bus, (uint16_t)req->addr, req->size);
+    if (dev)
+        vm_lock_devices(vm);
+    for (unsigned i = 0; i < count; i++, bytes += req->size) {
+        struct io_req one = *req;
+        if (req->write)
+            memcpy(&one.value, bytes, req->size); /* both little-endian */
+        if (dev)
+            dev->ops->access(dev, &one);
+        else
+            emulate_port_access(vcpu, &one);
+        if (!req->write)
+            memcpy(bytes, &one.value, req->size);
+    }
+    if (dev)
+        spin_unlock(&vm->devices);
 }
 
 /* I/O breakpoints of what exits are the hypervisor's to find: a trap behind the instruction (SDM volume

@@ -682,6 +682,72 @@ static void test_ins(void **state)
     assert_fault(STRING_IO(0x6d), VECTOR_GP, 0);
 }
 
+/* A port that counts what is read, and what is written to it. */
+#define FIFO_PORT 0x5000u
+static uint16_t fifo;
+
+static void fifo_access(struct vdev *self, struct io_req *req)
+{
+    if (req->write)
+        assert_int_equal(req->value, fifo);
+    req->value = fifo++;
+}
+
+static const struct vdev_ops fifo_ops = {
+    .name = "fifo", .init = dev_none, .reset = dev_none, .access = fifo_access};
+
+/* Many elements, which may be done as one: over pages that are not neighbours, up to one that is missing,
+ * down, around the end of 16 bits, and to a device. */
+static void test_string_io_runs(void **state)
+{
+    static struct vdev fifo_dev = {.ops = &fifo_ops, .deadline_ns = VDEV_NEVER};
+    assert_int_equal(bus_add_ports(&machine.vm.bus, FIFO_PORT, 2, &fifo_dev), STATUS_OK);
+    const uint64_t first = 0x40000, second = 0x30000;
+    map_page(0x50000, first);
+    map_page(0x51000, second);
+    *machine_pte(0x52000) = 0;
+    v->gpr[RDX] = FIFO_PORT;
+    fifo = 0;
+    string(0, 0x50f01, 700);
+    assert_advanced(STRING_IO(0x66, 0xf3, 0x6d), 3); /* one element crosses */
+    assert_string(0, 0x50f01 + 1400, 0);
+    for (unsigned i = 0; i < 1400; i++) {
+        uint64_t at = 0xf01 + i < 0x1000 ? first + 0xf01 + i : second + 0xf01 + i - 0x1000;
+        if (*(uint8_t *)machine_ram(at) != (uint8_t)(i / 2 >> (i % 2 ? 8 : 0)))
+            fail_msg("byte %u", i);
+    }
+    fifo = 0;
+    string(0x50f01, 0, 700);
+    assert_advanced(STRING_IO(0x66, 0xf3, 0x6f), 3); /* and back */
+    assert_int_equal(fifo, 700);
+    fifo = 7;
+    string(0, 0x51ff0, 300);
+    assert_page_fault(STRING_IO(0x66, 0xf3, 0x6d), 0x52000, 2);
+    assert_string(0, 0x52000, 292);
+    assert_int_equal(fifo, 7 + 8);
+    fifo = 0;
+    virt_set(v, VIRT_RFLAGS, virt_get(v, VIRT_RFLAGS) | RFLAGS_DF);
+    string(0, 0x50100, 50);
+    assert_advanced(STRING_IO(0x66, 0xf3, 0x6d), 3);
+    assert_string(0, 0x50100 - 100, 0);
+    assert_int_equal(*(uint16_t *)machine_ram(first + 0x100 - 98), 49);
+    virt_set(v, VIRT_RFLAGS, virt_get(v, VIRT_RFLAGS) & ~(uint64_t)RFLAGS_DF);
+    count = 0;
+    fifo = 0x21;
+    string(0, DEV, 3); /* INSW to device registers */
+    assert_advanced(STRING_IO(0x66, 0xf3, 0x6d), 3);
+    assert_access(2, true, DEV + 4, 2, 0x23);
+    machine_real_mode(v);
+    fifo = 0;
+    string(0, 0xfff0, 16);
+    struct exit exit = io_exit(FIFO_PORT, 2, false);
+    machine_code(v, (const uint8_t[]){0xf3, 0x6d}, 2);
+    assert_advanced(handle_io(v, &exit), 2);
+    assert_string(0, 0x10, 0);
+    assert_int_equal(*(uint16_t *)machine_ram(0xfffe), 7);
+    assert_int_equal(*(uint16_t *)machine_ram(0xe), 15);
+}
+
 /* Another vCPU may change the code between the exit and our look at it. The CPU checked the port rights of
  * the instruction that exited; another one has to exit for itself. */
 static void test_changed_string_io(void **state)
@@ -1231,6 +1297,7 @@ int main(void)
         T(test_16_bit_string_wraps),
         T(test_outs),
         T(test_ins),
+        T(test_string_io_runs),
         T(test_changed_string_io),
         T(test_push),
         T(test_pop),
