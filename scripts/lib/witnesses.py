@@ -14,6 +14,8 @@ FILES = {
     "xen": ("xen-hypervisor-4.17-amd64", "4.17.", "boot/xen-4.17-amd64.gz"),
     "gnumach": ("gnumach-image-1.8-486", "2:1.8+git2022", "boot/gnumach-1.8-486.gz"),
     "memtest": ("memtest86+", "6.", "boot/memtest86+x64.bin"),
+    "grub": ("grub-rescue-pc", "2.06-13", "usr/lib/grub-rescue/grub-rescue-cdrom.iso"),
+    "ipxe": ("ipxe", "1.0.0+git-2019", "usr/lib/ipxe/ipxe.iso"),
     "seabios": ("seabios", "1.16.", "usr/share/seabios/bios-256k.bin"),
     "uboot-x86_64": ("u-boot-qemu", "2023.01", "usr/lib/u-boot/qemu-x86_64/u-boot.rom"),
     "uboot-x86": ("u-boot-qemu", "2023.01", "usr/lib/u-boot/qemu-x86/u-boot.rom"),

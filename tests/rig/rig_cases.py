@@ -276,6 +276,7 @@ CASES = [
     ("witness memtest86+", rig_witness.memtest),
     ("firmware: SeaBIOS, U-Boot", rig_firmware.firmwares),
     ("witness Xen, GNU Mach", rig_witness.kernels),
+    ("witness GRUB, iPXE", rig_witness.bios),
     ("hostile survivors", rig_hostile.survivors),
     ("hostile ends", rig_hostile.ends),
     ("PVH vmlinux 6.12-cloud", lambda t: linux_pvh(t, "6.12-cloud")),

@@ -128,3 +128,88 @@ def memtest(t):
         t.check(match.group(1) == "0" and set(tests) >= {0, *range(3, 10)} and 10 not in tests,
                 "witness memtest86+: a pass over 32 MiB without errors",
                 "tests %s, %.0f s" % (tests, boot.seconds()))
+
+
+# ---- what a BIOS boots: GRUB from a disk, iPXE from a CD ----
+
+BIOS = """[vm grub]
+cpus = 0
+memory = 256M
+firmware = seabios
+disk0 = ramdisk grub.img
+disk1 = ramdisk debian.img
+
+[vm ipxe]
+cpus = 1
+memory = 64M
+firmware = seabios
+cdrom0 = ramdisk ipxe.iso
+"""
+MENU_ENTRY = "Debian from the second disk"
+MENU = """set timeout=-1
+set root=(hd1,gpt1)
+menuentry '%s' {
+    linux /vmlinuz console=ttyS0,115200 quiet
+    initrd /initrd.img
+}
+""" % MENU_ENTRY
+BIOS_KEYS = 8  # a BIOS keeps 15 keys that nobody has read yet, and drops what follows
+
+
+def _type_line(boot, line):
+    """To a program that echoes, and reads its keys from a BIOS."""
+    for at in range(0, len(line), BIOS_KEYS):
+        piece = line[at:at + BIOS_KEYS]
+        _type(boot, piece)
+        boot.expect(re.escape(piece), 60)
+    _type(boot, "\r")
+
+
+def _debian_disk():
+    """A disk with a kernel, and a menu for GRUB."""
+    where = rig.directory("witness-debian")
+    menu = os.path.join(where, "grub.cfg")
+    with open(menu, "w", encoding="ascii") as file:
+        file.write(MENU)
+    disk = os.path.join(where, "debian.img")
+    image.write(disk, [("vmlinuz", guests.kernel("6.1")), ("initrd.img", rig.initramfs()), ("grub.cfg", menu)])
+    return disk
+
+
+def _grub(t, boot):
+    boot.expect(r"GNU GRUB  version 2\.06", 120)
+    boot.expect(r"GNU/Linux +[^*]*Memtest86\+", 60)
+    t.check(True, "witness GRUB: from its boot sector on a disk to its menu", "%.0f s" % boot.seconds())
+    _type(boot, "c")
+    boot.expect(r"grub> ", 60)
+    _type_line(boot, "ls")
+    match = boot.expect(r"\(hd0\).*\(hd1,gpt1\)", 60)
+    t.check(True, "witness GRUB: both disks", match.group(0))
+    _type_line(boot, "configfile (hd1,gpt1)/grub.cfg")
+    boot.expect(r"\*" + MENU_ENTRY, 60)
+    _type(boot, "\r")
+    boot.ready(400)
+    boot.expect(PROMPT, 60)
+    t.check("BOOT_IMAGE=/vmlinuz" in boot.output("cat /proc/cmdline"), "witness GRUB: Debian's 6.1 from a disk to its shell",
+            "%.0f s" % boot.seconds())
+    boot.send("poweroff")
+    boot.expect(r"grub: stopped: the guest powered off", 120)
+
+
+def _ipxe(t, boot):
+    boot.expect(r"iPXE 1\.0\.0.* Open Source Network Boot Firmware", 200)
+    t.check(True, "witness iPXE: from a CD, by ISOLINUX, to its banner", "%.0f s" % boot.seconds())
+    # Its BIOS begins again after a minute when nothing could be booted: this is one of its lives.
+    boot.expect(r"No more network devices", 200)
+    t.check(True, "witness iPXE: sees that there is no network card")
+
+
+def bios(t):
+    """GRUB and iPXE, under SeaBIOS, from disks in memory."""
+    disk = _disk("bios", BIOS, [("seabios", witnesses.path("seabios")), ("grub.img", witnesses.path("grub")),
+                                ("debian.img", _debian_disk()), ("ipxe.iso", witnesses.path("ipxe"))])
+    with rig.Boot("witness-bios", disk, cpus=2, memory=704) as boot:
+        _grub(t, boot)
+        _type(boot, KEY + "2")
+        boot.expect(r"--- ipxe \(2\)", 30)
+        _ipxe(t, boot)
