@@ -163,6 +163,67 @@ static void test_cmpxchg(void **state)
     assert_int_equal(gmem_cmpxchg(&g, gpa(0x5000), 8, 0, 0, &old), ERR_RANGE);
 }
 
+static void test_rom_and_nothing(void **state)
+{
+    uint64_t old, left;
+    uint8_t buf[4] = {1, 2, 3, 4};
+    hpa_t h;
+    gmem_show(&g, gpa(0x3000), hpa(0x2000), GMEM_ROM);
+    assert_int_equal(gmem_check(&g, gpa(0x2fff), 2), STATUS_OK);
+    assert_int_equal(gmem_check_write(&g, gpa(0x2fff), 2), ERR_RANGE);
+    assert_int_equal(gmem_check_write(&g, gpa(0x2ffe), 2), STATUS_OK);
+    assert_int_equal(gmem_write(&g, gpa(0x2fff), buf, 2), ERR_RANGE);
+    assert_int_equal(gmem_set(&g, gpa(0x3000), 0, 1), ERR_RANGE);
+    assert_int_equal(gmem_cmpxchg(&g, gpa(0x3008), 8, 0x4242424242424242, 1, &old), ERR_RANGE);
+    assert_int_equal(gmem_read(&g, gpa(0x2fff), buf, 2), STATUS_OK);
+    assert_int_equal(buf[1], 0x42);
+    assert_int_equal(gmem_translate(&g, gpa(0x3010), &h, &left), STATUS_OK);
+    assert_int_equal(h.v, 0x2010);
+    const uint8_t *seen = gmem_window(&g, gpa(0x3010), 8);
+    assert_non_null(seen);
+    assert_int_equal(seen[0], 0x42);
+    gmem_show(&g, gpa(0x3000), hpa(0), GMEM_NOTHING);
+    assert_int_equal(gmem_check(&g, gpa(0x3000), 1), ERR_RANGE);
+    assert_int_equal(gmem_read(&g, gpa(0x3000), buf, 1), ERR_RANGE);
+    assert_int_equal(gmem_translate(&g, gpa(0x3000), &h, &left), ERR_RANGE);
+    assert_null(gmem_window(&g, gpa(0x3010), 8));
+    gmem_show(&g, gpa(0x3001), hpa(0x2000), GMEM_RAM); /* no extent begins there */
+    assert_int_equal(gmem_check(&g, gpa(0x3000), 1), ERR_RANGE);
+    gmem_show(&g, gpa(0x3000), hpa(0xc000), GMEM_RAM);
+    assert_int_equal(gmem_write(&g, gpa(0x3000), buf, 1), STATUS_OK);
+    unmap();
+    assert_int_equal(host[0xc][0], buf[0]);
+}
+
+static void test_split(void **state)
+{
+    uint64_t left;
+    hpa_t h;
+    assert_int_equal(gmem_split(&g, gpa(0x3000), 0x2000), STATUS_OK); /* as it is */
+    assert_int_equal(g.count, 3);
+    assert_int_equal(gmem_split(&g, gpa(0x4000), 0x1000), STATUS_OK);
+    assert_int_equal(g.count, 4);
+    assert_int_equal(gmem_translate(&g, gpa(0x4010), &h, &left), STATUS_OK);
+    assert_int_equal(h.v, 0x3010);
+    assert_int_equal(left, 0xff0);
+    assert_int_equal(gmem_split(&g, gpa(0x3800), 0x1000), ERR_RANGE);
+    assert_int_equal(gmem_split(&g, gpa(0x3000), 0), ERR_RANGE);
+    assert_int_equal(gmem_split(&g, gpa(0x3000), 0x2000), ERR_RANGE); /* two extents now */
+    assert_int_equal(gmem_split(&g, gpa(0x5000), 0x1000), ERR_RANGE); /* a hole */
+    assert_int_equal(gmem_split(&g, gpa(0x100000000), 0x1000), ERR_RANGE);
+    assert_int_equal(gmem_add(&g, gpa(0x100000), hpa(0x40000), 0x100000), STATUS_OK);
+    for (uint64_t at = 0x101000; g.count < GMEM_MAX_EXTENTS - 1; at += 0x2000)
+        assert_int_equal(gmem_split(&g, gpa(at), 0x1000), STATUS_OK);
+    uint64_t last = g.extents[g.count - 1].gpa;
+    assert_int_equal(gmem_split(&g, gpa(last + 0x1000), 0x1000), ERR_NO_MEMORY);
+    assert_int_equal(gmem_split(&g, gpa(last), 0x1000), STATUS_OK);
+    assert_int_equal(gmem_split(&g, gpa(last + 0x1000), 0x1000), ERR_NO_MEMORY);
+    for (uint64_t at = 0x100000; at < 0x200000; at += 0x1000) {
+        assert_int_equal(gmem_translate(&g, gpa(at), &h, &left), STATUS_OK);
+        assert_int_equal(h.v, at - 0x100000 + 0x40000);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -171,6 +232,8 @@ int main(void)
         cmocka_unit_test_setup(test_reads_and_writes_cross_borders, setup),
         cmocka_unit_test_setup(test_all_or_nothing, setup),
         cmocka_unit_test_setup(test_cmpxchg, setup),
+        cmocka_unit_test_setup(test_rom_and_nothing, setup),
+        cmocka_unit_test_setup(test_split, setup),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

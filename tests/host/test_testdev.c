@@ -52,6 +52,27 @@ static void test_exit(void **state)
     assert_int_equal(left, 3);
 }
 
+static void test_firmware_messages(void **state)
+{
+    assert_int_equal(fake_in(dev, 0x402), 0xe9);
+    for (const char *c = "Hello"; *c; c++)
+        fake_out(dev, 0x402, (uint8_t)*c);
+    fake_out(dev, 0xe9, '-'); /* another one's output does not wait */
+    assert_int_equal(fake.console_size, 1);
+    fake_out(dev, 0x402, '\n');
+    assert_int_equal(fake.console_size, 7);
+    assert_memory_equal(fake.console, "-Hello\n", 7);
+    for (unsigned i = 0; i < 128; i++) { /* a line of any length */
+        assert_int_equal(fake.console_size, 7);
+        fake_out(dev, 0x402, 'x');
+    }
+    assert_int_equal(fake.console_size, 7 + 128);
+    fake_out(dev, 0x402, 'y');
+    dev->ops->reset(dev); /* forgets what was begun */
+    fake_out(dev, 0x402, '\n');
+    assert_int_equal(fake.console_size, 7 + 129);
+}
+
 static void test_debug_port(void **state)
 {
     assert_int_equal(fake_in(dev, 0xe9), 0xe9);
@@ -147,7 +168,7 @@ int main(void)
         cmocka_unit_test_setup(test_exit, setup),  cmocka_unit_test_setup(test_debug_port, setup),
         cmocka_unit_test_setup(test_echo, setup),  cmocka_unit_test_setup(test_flush, setup),
         cmocka_unit_test_setup(test_lines, setup), cmocka_unit_test_setup(test_ram, setup),
-        cmocka_unit_test_setup(test_reset, setup),
+        cmocka_unit_test_setup(test_reset, setup), cmocka_unit_test_setup(test_firmware_messages, setup),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
