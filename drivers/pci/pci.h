@@ -51,11 +51,16 @@ struct pci_device {
     /* Offsets of capabilities; 0: absent. */
     uint8_t pcie, msix, msi, pm, af;
     uint16_t sriov_cap, acs, ari, ats, pri, pasid;
-    uint16_t devctl; /* Device Control as the scan found it: payload sizes that the path to memory takes */
+    /* As the scan found them, ACS Control as pci_acs_enable() left it: what a reset gives back. */
+    uint16_t devctl; /* payload sizes that the path to memory takes */
+    uint16_t link;   /* Link Control */
+    uint16_t devctl2;
+    uint16_t acs_control;
 
-    uint8_t exp_type;    /* enum pci_exp_type; meaningful when pcie != 0 */
-    bool has_flr;        /* PCIe function level reset or AF's; every VF */
-    uint16_t acs_caps;   /* PCI_ACS_* that it can switch on; what it lacks is hard-wired to redirect */
+    uint8_t exp_type;  /* enum pci_exp_type; meaningful when pcie != 0 */
+    bool has_flr;      /* PCIe function level reset or AF's; every VF */
+    uint16_t acs_caps; /* PCI_ACS_* that it can switch on; what it lacks is hard-wired to redirect */
+    bool has_devctl2;
     bool acs_refused;    /* they did not stick */
     uint16_t msix_count; /* entries; 0: no usable MSI-X */
     uint8_t msix_bar, msix_pba_bar;

@@ -12,8 +12,6 @@
 #define ANSWER_POLLS  1000u      /* 10 s: a drive may put off its first answer for as long as it recovers */
 #define GONE          0xffffu
 
-#define DEVCTL_LINK 0x10u /* Link Control, from the capability on */
-
 static uint32_t read16(const struct pci_config *cfg, const struct pci_device *dev, uint32_t offset)
 {
     return cfg->read(cfg->ctx, dev->bdf, offset, 2);
@@ -125,11 +123,10 @@ static void reset_bus(const struct pci_config *cfg, const struct dev_env *env, c
     write16(cfg, port, PCI_REG_BRIDGE_CONTROL, control);
 }
 
-/* What firmware set and a reset takes: without the link's parameters a device may no longer understand its
- * port. */
+/* What firmware set and a reset takes. Without the link's parameters a device may no longer understand its
+ * port: they are kept from the scan (struct pci_device), for the reason that place_bars() gives. */
 struct saved {
     uint32_t header[PCI_HEADER_SIZE / 4];
-    uint16_t link, devctl2, acs;
 };
 
 /* Not what the function says now: its last owner may have had a way of its own to its configuration space (a
@@ -147,23 +144,11 @@ static void place_bars(const struct pci_device *dev, uint32_t header[])
     }
 }
 
-static bool has_devctl2(const struct pci_config *cfg, const struct pci_device *dev)
-{
-    return (read16(cfg, dev, dev->pcie + PCI_EXP_FLAGS) & PCI_EXP_FLAGS_VERSION) >= 2 &&
-           dev->pcie + PCI_EXP_DEVCTL2 + 2u <= PCI_LEGACY_SIZE;
-}
-
 static void save(const struct pci_config *cfg, const struct pci_device *dev, struct saved *s)
 {
     for (unsigned i = 0; i < ARRAY_SIZE(s->header); i++)
         s->header[i] = cfg->read(cfg->ctx, dev->bdf, i * 4, 4);
     place_bars(dev, s->header);
-    if (dev->pcie) {
-        s->link = (uint16_t)read16(cfg, dev, dev->pcie + DEVCTL_LINK);
-        s->devctl2 = has_devctl2(cfg, dev) ? (uint16_t)read16(cfg, dev, dev->pcie + PCI_EXP_DEVCTL2) : 0;
-    }
-    if (dev->acs)
-        s->acs = (uint16_t)read16(cfg, dev, dev->acs + PCI_ACS_CONTROL);
 }
 
 static void restore(const struct pci_config *cfg, const struct pci_device *dev, const struct saved *s)
@@ -171,12 +156,12 @@ static void restore(const struct pci_config *cfg, const struct pci_device *dev, 
     if (dev->pcie && !dev->is_vf) {
         write16(cfg, dev, dev->pcie + PCI_EXP_DEVCTL, dev->devctl & ~PCI_EXP_DEVCTL_FLR);
         if (dev->exp_type != PCI_EXP_RC_ENDPOINT)
-            write16(cfg, dev, dev->pcie + DEVCTL_LINK, s->link);
-        if (has_devctl2(cfg, dev))
-            write16(cfg, dev, dev->pcie + PCI_EXP_DEVCTL2, s->devctl2);
+            write16(cfg, dev, dev->pcie + PCI_EXP_LNKCTL, dev->link);
+        if (dev->has_devctl2)
+            write16(cfg, dev, dev->pcie + PCI_EXP_DEVCTL2, dev->devctl2);
     }
     if (dev->acs)
-        write16(cfg, dev, dev->acs + PCI_ACS_CONTROL, s->acs);
+        write16(cfg, dev, dev->acs + PCI_ACS_CONTROL, dev->acs_control);
     if (!dev->is_vf) { /* a VF has none of these */
         for (uint32_t at = PCI_REG_BAR0; at < PCI_REG_BAR0 + 4 * PCI_BARS; at += 4)
             cfg->write(cfg->ctx, dev->bdf, at, 4, s->header[at / 4]);

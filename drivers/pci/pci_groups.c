@@ -102,7 +102,8 @@ void pci_acs_enable(struct pci_inventory *inv, const struct pci_config *cfg)
         uint32_t control = cfg->read(cfg->ctx, dev->bdf, at, 2);
         if ((control & want) != want)
             cfg->write(cfg->ctx, dev->bdf, at, 2, control | want);
-        dev->acs_refused = (cfg->read(cfg->ctx, dev->bdf, at, 2) & want) != want;
+        dev->acs_control = (uint16_t)cfg->read(cfg->ctx, dev->bdf, at, 2);
+        dev->acs_refused = (dev->acs_control & want) != want;
     }
     pci_group(inv);
 }

@@ -88,6 +88,7 @@ enum {
     PCI_EXP_DEVCAP = 0x04,
     PCI_EXP_DEVCTL = 0x08,  /* 16 bits */
     PCI_EXP_DEVSTA = 0x0a,  /* 16 bits */
+    PCI_EXP_LNKCTL = 0x10,  /* 16 bits */
     PCI_EXP_DEVCAP2 = 0x24, /* version 2 on */
     PCI_EXP_DEVCTL2 = 0x28, /* 16 bits */
 };

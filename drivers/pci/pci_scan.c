@@ -188,6 +188,11 @@ void pci_read_caps(const struct pci_config *cfg, struct pci_device *dev)
         uint32_t flags = read(cfg, dev->bdf, dev->pcie + PCI_EXP_FLAGS, 2);
         dev->devctl = (uint16_t)read(cfg, dev->bdf, dev->pcie + PCI_EXP_DEVCTL, 2);
         dev->exp_type = (uint8_t)PCI_EXP_FLAGS_TYPE(flags);
+        dev->link = (uint16_t)read(cfg, dev->bdf, dev->pcie + PCI_EXP_LNKCTL, 2);
+        dev->has_devctl2 =
+            (flags & PCI_EXP_FLAGS_VERSION) >= 2 && dev->pcie + PCI_EXP_DEVCTL2 + 2u <= PCI_LEGACY_SIZE;
+        if (dev->has_devctl2)
+            dev->devctl2 = (uint16_t)read(cfg, dev->bdf, dev->pcie + PCI_EXP_DEVCTL2, 2);
         dev->has_flr = read(cfg, dev->bdf, dev->pcie + PCI_EXP_DEVCAP, 4) & PCI_EXP_DEVCAP_FLR;
         read_ext_caps(cfg, dev);
     }
@@ -195,8 +200,10 @@ void pci_read_caps(const struct pci_config *cfg, struct pci_device *dev)
         uint32_t want = PCI_AF_CAPS_TP | PCI_AF_CAPS_FLR;
         dev->has_flr |= (read(cfg, dev->bdf, dev->af + PCI_AF_CAPS, 1) & want) == want;
     }
-    if (dev->acs)
+    if (dev->acs) {
         dev->acs_caps = (uint16_t)read(cfg, dev->bdf, dev->acs + PCI_ACS_CAPS, 2);
+        dev->acs_control = (uint16_t)read(cfg, dev->bdf, dev->acs + PCI_ACS_CONTROL, 2);
+    }
     if (dev->msix)
         read_msix(cfg, dev);
 }

@@ -716,11 +716,14 @@ static void test_flr_pf(void **state)
     struct fake_pci_function *f = fake_pci_find(&pci, pf->bdf);
     f->space[PCI_REG_HEADER] = 0x10;
     fake_pci_put(f, pf->pcie + PCI_EXP_DEVCTL, 2, 0x2830);
-    fake_pci_put(f, pf->pcie + 0x10, 2, 0x40);
+    fake_pci_put(f, pf->pcie + PCI_EXP_LNKCTL, 2, 0x40);
+    fake_pci_put(f, pf->pcie + PCI_EXP_DEVCTL2, 2, 0x06);
     pci_read_caps(&pci.cfg, pf);
     memcpy(before, f->space, sizeof(before));
     fake_pci_put(f, pf->pcie + PCI_EXP_DEVCTL, 2,
-                 0x28b0); /* its last owner: payloads that the port rejects */
+                 0x28b0);                                /* its last owner: payloads that the port rejects, */
+    fake_pci_put(f, pf->pcie + PCI_EXP_LNKCTL, 2, 0x50); /* a link that is off, */
+    fake_pci_put(f, pf->pcie + PCI_EXP_DEVCTL2, 2, 0x1f); /* no time for completions */
     f->pending_us = 300 * MS;
     f->reset_us = 700 * MS;
     uint64_t begin = pci.now_us;
