@@ -746,6 +746,14 @@ static void test_string_io_runs(void **state)
     assert_string(0, 0x10, 0);
     assert_int_equal(*(uint16_t *)machine_ram(0xfffe), 7);
     assert_int_equal(*(uint16_t *)machine_ram(0xe), 15);
+    struct seg es = virt_get_seg(v, SEG_ES); /* no limit will stop it at the end of 16 bits */
+    es.limit = UINT32_MAX;
+    es.base = 0x20100;
+    virt_set_seg(v, SEG_ES, &es);
+    fifo = 0x30;
+    string(0, 0xfff0, 16);
+    assert_advanced(handle_io(v, &exit), 2);
+    assert_int_equal(*(uint16_t *)machine_ram(es.base + 0xe), 0x3f);
 }
 
 /* Another vCPU may change the code between the exit and our look at it. The CPU checked the port rights of

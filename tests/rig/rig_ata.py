@@ -12,7 +12,7 @@ import rig
 KERNEL = "6.1"
 MODULES = ("ata-piix", "sd-mod", "sr-mod", "isofs", "crc32c-generic", "ext4")
 LOAD_MODULES = "for m in /modules/*.ko; do insmod $m || echo $m: cannot be loaded; done"
-DISK_MIB = 24
+DISK_MIB = 8
 CD_FILE = bytes(n * n >> 7 & 255 for n in range(150000))
 
 CONFIG = """[machine]
@@ -22,7 +22,7 @@ cpus = 0
 memory = 256M
 kernel = vmlinuz
 initrd = vm.img
-cmdline = console=ttyS0,115200
+cmdline = console=ttyS0,115200 quiet
 disk0 = ramdisk disk.img
 cdrom0 = ramdisk cd.iso
 """
@@ -88,7 +88,7 @@ def session(t):
         t.check("ata1.00: ATA-6: Bulkhead RAM disk, 1.0, max MWDMA2" in log, "ata: libata drives the disk by DMA", log)
         t.check("ATAPI: Bulkhead RAM CD-ROM" in log, "ata: and the CD-ROM drive")
         boot.run("mkdir -p /mnt /cd && mke2fs /dev/sda && mount /dev/sda /mnt", 120)
-        boot.run("dd if=/dev/urandom of=/mnt/file bs=64k count=64 && umount /mnt && mount /dev/sda /mnt", 120)
+        boot.run("dd if=/dev/urandom of=/mnt/file bs=64k count=16 && umount /mnt && mount /dev/sda /mnt", 120)
         first = boot.output("md5sum < /mnt/file", 120)
         boot.run("umount /mnt")
         boot.run("mount -t iso9660 /dev/sr0 /cd", 60)
