@@ -394,6 +394,7 @@ static unsigned port_run(struct emulation *e, uint16_t port, unsigned most)
     enum seg_name name = out ? (enum seg_name)in->segment : SEG_ES;
     uint64_t offset = out ? insn_effective_offset(in, &e->regs) : insn_string_di(in, &e->regs);
     uint64_t count = insn_string_count(in, &e->regs);
+    const struct gmem *g = &e->vcpu->vm->gmem;
     uint8_t bytes[PORT_RUN];
     gva_t linear;
     gpa_t at;
@@ -407,18 +408,17 @@ static unsigned port_run(struct emulation *e, uint16_t port, unsigned most)
     if (count < 2 || bits_low_bytes(offset + all, in->addrsize) < offset ||
         !emulation_linear(e, name, offset, (unsigned)all, !out, &linear) ||
         !translate(e, linear, out ? WALK_READ : WALK_WRITE, &at) || is_in_hole(at) ||
-        gmem_check(&e->vcpu->vm->gmem, at, all) != STATUS_OK)
+        (out ? gmem_read(g, at, bytes, all) : gmem_check_write(g, at, all)) != STATUS_OK)
         return 0;
-    if (out)
-        (void)gmem_read(&e->vcpu->vm->gmem, at, bytes, all);
-    emulate_port_run(e->vcpu, &(struct io_req){.addr = port, .size = (uint8_t)size, .write = out}, bytes,
-                     (unsigned)count);
-    if (!out)
-        (void)gmem_write(&e->vcpu->vm->gmem, at, bytes, all);
-    return (unsigned)count;
+    unsigned done = emulate_port_run(
+        e->vcpu, &(struct io_req){.addr = port, .size = (uint8_t)size, .write = out}, bytes, (unsigned)count);
+    if (!out) /* fails only when another vCPU made ROM of it meanwhile, which ignores writes */
+        (void)gmem_write(g, at, bytes, (uint64_t)done * size);
+    return done;
 }
 
-/* Runs a string instruction for a batch. What was done before a fault stays done, as on the CPU. */
+/* Runs a string instruction for a batch, or until somebody wants something of the vCPU: an element may be the
+ * reset of a device. What was done before a fault stays done, as on the CPU. */
 static struct exit_result run_string(struct emulation *e, bool io)
 {
     const struct insn *in = &e->code->insn;
@@ -436,6 +436,8 @@ static struct exit_result run_string(struct emulation *e, bool io)
         insn_string_advance(in, &e->regs, n);
         if (!insn_string_continues(in, &e->regs))
             return emulation_finish(e, true);
+        if (vcpu_is_wanted(e->vcpu))
+            break;
     }
     return emulation_finish(e, false);
 }

@@ -15,8 +15,9 @@ struct exit_result emulate_string_io(struct vcpu *vcpu, const struct exit_io *io
 void emulate_mmio_access(struct vcpu *vcpu, struct io_req *req);
 /* The same for a port (hv/handle_io.c). */
 void emulate_port_access(struct vcpu *vcpu, struct io_req *req);
-/* `count` such accesses, one after the other, with `bytes` as their data (count * req->size). */
-void emulate_port_run(struct vcpu *vcpu, const struct io_req *req, uint8_t *bytes, unsigned count);
+/* `count` such accesses, one after the other, with `bytes` as their data (count * req->size). Answers how
+ * many were made: at least one, and no more once somebody wants something of the vCPU. */
+unsigned emulate_port_run(struct vcpu *vcpu, const struct io_req *req, uint8_t *bytes, unsigned count);
 
 /* Copies the code bytes at RIP for a report, leaving no trace in the guest. Returns how many could be read.
  */

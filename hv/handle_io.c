@@ -30,13 +30,14 @@ void emulate_port_access(struct vcpu *vcpu, struct io_req *req)
                  req->size, (unsigned)req->addr);
 }
 
-void emulate_port_run(struct vcpu *vcpu, const struct io_req *req, uint8_t *bytes, unsigned count)
+unsigned emulate_port_run(struct vcpu *vcpu, const struct io_req *req, uint8_t *bytes, unsigned count)
 {
+    unsigned done = 0;
     struct vm *vm = vcpu->vm;
     struct vdev *dev = bus_find_port(&vm->bus, (uint16_t)req->addr, req->size);
     if (dev)
         vm_lock_devices(vm);
-    for (unsigned i = 0; i < count; i++, bytes += req->size) {
+    do {
         struct io_req one = *req;
         if (req->write)
             memcpy(&one.value, bytes, req->size); /* both little-endian */
@@ -46,9 +47,11 @@ void emulate_port_run(struct vcpu *vcpu, const struct io_req *req, uint8_t *byte
             emulate_port_access(vcpu, &one);
         if (!req->write)
             memcpy(bytes, &one.value, req->size);
-    }
+        bytes += req->size;
+    } while (++done < count && !vcpu_is_wanted(vcpu));
     if (dev)
         spin_unlock(&vm->devices);
+    return done;
 }
 
 /* I/O breakpoints of what exits are the hypervisor's to find: a trap behind the instruction (SDM volume

@@ -83,6 +83,12 @@ bool vcpu_prepare_entry(struct vcpu *vcpu);
 /* Asks `vcpu` for `request` from any CPU, waking it when it runs or sleeps elsewhere. */
 void vcpu_request(struct vcpu *vcpu, enum vcpu_request what);
 
+/* Does somebody wait for something of it? Work that takes long is broken off then. */
+static inline bool vcpu_is_wanted(const struct vcpu *vcpu)
+{
+    return __atomic_load_n(&vcpu->requests, __ATOMIC_RELAXED) != 0;
+}
+
 /* An NMI for `vcpu`, from any CPU. As on a processor two may be under way, one being delivered and one
  * latched; a third is lost. */
 void vcpu_request_nmi(struct vcpu *vcpu);

@@ -686,8 +686,12 @@ static void test_ins(void **state)
 #define FIFO_PORT 0x5000u
 static uint16_t fifo;
 
+static uint16_t fifo_asks_at; /* then somebody wants something of the vCPU; 0: never */
+
 static void fifo_access(struct vdev *self, struct io_req *req)
 {
+    if (fifo == fifo_asks_at && fifo)
+        v->requests = VCPU_REQ_EVENT;
     if (req->write)
         assert_int_equal(req->value, fifo);
     req->value = fifo++;
@@ -754,6 +758,52 @@ static void test_string_io_runs(void **state)
     string(0, 0xfff0, 16);
     assert_advanced(handle_io(v, &exit), 2);
     assert_int_equal(*(uint16_t *)machine_ram(es.base + 0xe), 0x3f);
+}
+
+/* An element may take long: nobody waits for more than one. */
+static void test_string_io_is_broken_off(void **state)
+{
+    static struct vdev fifo_dev = {.ops = &fifo_ops, .deadline_ns = VDEV_NEVER};
+    assert_int_equal(bus_add_ports(&machine.vm.bus, FIFO_PORT, 2, &fifo_dev), STATUS_OK);
+    v->gpr[RDX] = FIFO_PORT;
+    fifo = 1;
+    fifo_asks_at = 10;
+    string(0, 0x40000, 200);
+    struct exit_result r = STRING_IO(0x66, 0xf3, 0x6d);
+    assert_int_equal(r.action, ACTION_RETRY);
+    assert_string(0, 0x40014, 190);
+    assert_int_equal(*(uint16_t *)machine_ram(0x40012), 10);
+    assert_int_equal(*(uint16_t *)machine_ram(0x40014), 0);
+    r = STRING_IO(0x66, 0xf3, 0x6d); /* it was not heard yet: still, the guest goes on */
+    assert_string(0, 0x40016, 189);
+    v->requests = 0;
+    fifo_asks_at = 0;
+    string(0, 0x40000, 2);
+    v->requests = VCPU_REQ_EVENT; /* the last element is the end all the same */
+    fifo = 1;
+    STRING_IO(0x66, 0xf3, 0x6d);
+    assert_advanced(STRING_IO(0x66, 0xf3, 0x6d), 3);
+    v->requests = 0;
+}
+
+/* Memory that can only be read: what is written goes to the device behind it, which knows better. */
+static void test_string_io_to_rom(void **state)
+{
+    static struct vdev fifo_dev = {.ops = &fifo_ops, .deadline_ns = VDEV_NEVER};
+    hpa_t at;
+    uint64_t size;
+    assert_int_equal(bus_add_ports(&machine.vm.bus, FIFO_PORT, 2, &fifo_dev), STATUS_OK);
+    assert_int_equal(bus_add_mmio(&machine.vm.bus, 0x40000, 0x1000, &dev), STATUS_OK);
+    assert_int_equal(gmem_translate(&machine.vm.gmem, gpa(0x40000), &at, &size), STATUS_OK);
+    assert_int_equal(gmem_split(&machine.vm.gmem, gpa(0x40000), 0x1000), STATUS_OK);
+    gmem_show(&machine.vm.gmem, gpa(0x40000), at, GMEM_ROM);
+    v->gpr[RDX] = FIFO_PORT;
+    fifo = 5;
+    string(0, 0x40000, 4);
+    assert_advanced(STRING_IO(0x66, 0xf3, 0x6d), 3);
+    assert_int_equal(count, 4);
+    assert_access(3, true, 0x40006, 2, 8);
+    assert_int_equal(*(uint16_t *)machine_ram(0x40000), 0);
 }
 
 /* Another vCPU may change the code between the exit and our look at it. The CPU checked the port rights of
@@ -1306,6 +1356,8 @@ int main(void)
         T(test_outs),
         T(test_ins),
         T(test_string_io_runs),
+        T(test_string_io_is_broken_off),
+        T(test_string_io_to_rom),
         T(test_changed_string_io),
         T(test_push),
         T(test_pop),
