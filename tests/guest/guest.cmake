@@ -67,6 +67,9 @@ add_multiboot_guest32(multiboot_hello ${MULTIBOOT_HELLO}/hello.ld ${MULTIBOOT_HE
     ${MULTIBOOT_HELLO}/hello.c)
 add_multiboot_guest32(multiboot2_hello ${MULTIBOOT_HELLO}/hello.ld ${CMAKE_SOURCE_DIR}/tests/guest/multiboot2_hello/start.asm)
 
+add_multiboot_guest32(tasks ${MULTIBOOT_HELLO}/hello.ld ${MULTIBOOT_HELLO}/start.asm
+    ${CMAKE_SOURCE_DIR}/tests/guest/tasks/tasks.c)
+
 # A raw real-mode image.
 add_custom_command(OUTPUT ${CMAKE_BINARY_DIR}/guest/raw.bin DEPENDS ${CMAKE_SOURCE_DIR}/tests/guest/raw/raw.asm
     COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_BINARY_DIR}/guest

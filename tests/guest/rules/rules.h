@@ -25,7 +25,8 @@
     X(syscall)                                                                                               \
     X(pcid)                                                                                                  \
     X(features)                                                                                              \
-    X(real)
+    X(real)                                                                                                  \
+    X(mmio)
 
 #define DECLARE_RULE(name) void rule_##name(void);
 RULES(DECLARE_RULE)
