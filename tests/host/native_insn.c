@@ -17,7 +17,8 @@ static __attribute__((used)) uint64_t native_code;
 void native_enter(void);
 extern const char native_return[];
 
-__asm__(".text\n"
+/* GCC does not know which section this leaves behind: it must be the one before. */
+__asm__(".pushsection .text\n"
         "native_enter:\n"
         "    push %rbx\n    push %rbp\n    push %r12\n    push %r13\n    push %r14\n    push %r15\n"
         "    push native_regs+128(%rip)\n    popfq\n"
@@ -41,7 +42,8 @@ __asm__(".text\n"
         "    mov %r15, native_regs+120(%rip)\n"
         "    pushfq\n    pop native_regs+128(%rip)\n    cld\n"
         "    pop %r15\n    pop %r14\n    pop %r13\n    pop %r12\n    pop %rbp\n    pop %rbx\n"
-        "    ret\n");
+        "    ret\n"
+        "    .popsection\n");
 
 static sigjmp_buf divide_error;
 
