@@ -517,6 +517,8 @@ static void keep_input(struct vm *vm, uint8_t byte)
 {
     struct console_vm *c = &vm->console;
     tell_stopped(vm);
+    if (!life_is_live(__atomic_load_n(&vm->state, __ATOMIC_ACQUIRE)))
+        return;
     if (c->input_head - c->input_tail == CONSOLE_INPUT) {
         console_write("\a"); /* as terminals do */
         return;
@@ -531,6 +533,11 @@ static void deliver(struct vm *vm)
 {
     uint8_t bytes[UART_FIFO_SIZE];
     struct console_vm *c = &vm->console;
+    if (!life_is_live(__atomic_load_n(&vm->state, __ATOMIC_ACQUIRE))) {
+        c->input_tail = c->input_head; /* typed for a life that is over, and not for the next one */
+        input_waits &= ~(1u << vm->id);
+        return;
+    }
     if (!is_running(vm) || !spin_trylock(&vm->devices))
         return;
     c->told_stopped = false;

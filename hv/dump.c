@@ -13,9 +13,19 @@
 #define SNAPSHOT_TRIES 3u
 #define REGS_PER_LINE  4u
 #define CONTENT_MAX    200u /* with DUMP_TAG, the longest name and a number it stays below LINES_MAX */
+#define COPY_SLICE     128u /* exits that are copied in one call: some microseconds */
 #define APIC_WORDS     8u   /* IRR and ISR: 256 bits */
 
-enum phase { PHASE_BEGIN, PHASE_VCPU, PHASE_WAIT, PHASE_STATE, PHASE_EXITS, PHASE_END, PHASE_OVER };
+enum phase {
+    PHASE_BEGIN,
+    PHASE_VCPU,
+    PHASE_WAIT,
+    PHASE_COPY,
+    PHASE_STATE,
+    PHASE_EXITS,
+    PHASE_END,
+    PHASE_OVER
+};
 
 /* The dump being made. */
 static struct {
@@ -27,7 +37,8 @@ static struct {
     uint32_t item;      /* next of PHASE_STATE's lines */
     bool continued;     /* PHASE_EXITS: the second line of exit `next` is due */
     uint64_t deadline;  /* PHASE_WAIT: host TSC */
-    uint64_t next, end; /* PHASE_EXITS: exits by number, [next, end) */
+    uint64_t next, end; /* exits by number, [next, end) are copied */
+    uint64_t oldest;    /* PHASE_COPY: the last one to copy */
     uint64_t lines, checksum;
     bool has_snapshot;
     struct vcpu_snapshot snapshot;
@@ -276,7 +287,7 @@ static bool in_loop(const struct vcpu *vcpu)
 }
 
 /* The vCPU's exits as they are now: while they are printed it may make thousands more. */
-static void copy_exits(const struct vcpu *vcpu)
+static void begin_copy(const struct vcpu *vcpu)
 {
     const struct recorder *r = &vcpu->recorder;
     uint64_t count = recorder_count(r), kept = recorder_kept(r);
@@ -286,20 +297,33 @@ static void copy_exits(const struct vcpu *vcpu)
     }
     if (!job.entries)
         kept = 0;
-    job.end = count;
-    job.next = count > kept ? count - kept : 0;
-    for (uint64_t n = job.next; n < job.end; n++) {
-        /* Overtaken while it was copied: then all up to here are gone. */
-        if (!recorder_copy(r, n, &job.entries[n % kept]))
-            job.next = n + 1;
+    job.end = job.next = count;
+    job.oldest = count > kept ? count - kept : 0;
+    job.phase = PHASE_COPY;
+}
+
+/* The next slice, newest first: a vCPU that goes on overtakes the oldest. True: that was the last one. */
+static bool copy_exits(const struct vcpu *vcpu)
+{
+    const struct recorder *r = &vcpu->recorder;
+    uint64_t kept = recorder_kept(r);
+    for (unsigned i = 0; i < COPY_SLICE && job.next > job.oldest; i++) {
+        if (!recorder_copy(r, job.next - 1, &job.entries[(job.next - 1) % kept]))
+            return true; /* overtaken, and with it all before it */
+        job.next--;
     }
+    return job.next == job.oldest;
 }
 
 /* The vCPU was asked, or stands still: what there is of it. */
-static void begin_vcpu(const struct vm *vm, const struct vcpu *vcpu, char *line, size_t size)
+static void begin_vcpu(const struct vcpu *vcpu)
 {
     job.has_snapshot = (!in_loop(vcpu) || answered(vcpu)) && read_snapshot(vcpu, &job.snapshot);
-    copy_exits(vcpu);
+    begin_copy(vcpu);
+}
+
+static void vcpu_line(const struct vm *vm, const struct vcpu *vcpu, char *line, size_t size)
+{
     put(vm, line, size, "vcpu %u cpu %u exits %llu kept %llu", vcpu->id, vcpu->cpu->index, LL(job.end),
         LL(job.end - job.next));
     job.item = 0;
@@ -321,13 +345,19 @@ static void ask(struct vcpu *vcpu, uint64_t now)
         vcpu_request(vcpu, VCPU_REQ_SNAPSHOT);
 }
 
+static const char *why_no_snapshot(const struct vcpu *vcpu)
+{
+    if (in_loop(vcpu))
+        return "its CPU did not answer in time";
+    return recorder_count(&vcpu->recorder) == 0 ? "it has not run yet" : "it was just starting or stopping";
+}
+
 static void next_state(const struct vm *vm, const struct vcpu *vcpu, char *line, size_t size)
 {
     if (job.has_snapshot) {
         state_line(vm, job.item++, line, size);
     } else {
-        put(vm, line, size, "nosnapshot %s",
-            in_loop(vcpu) ? "its CPU did not answer in time" : "it has not run yet");
+        put(vm, line, size, "nosnapshot %s", why_no_snapshot(vcpu));
         job.item = STATE_LINES;
     }
     if (job.item >= STATE_LINES)
@@ -380,7 +410,11 @@ static bool advance(struct vm *vm, uint64_t now, char *line, size_t size)
         return true;
     case PHASE_WAIT:
         if (!in_loop(vcpu) || answered(vcpu) || now >= job.deadline)
-            begin_vcpu(vm, vcpu, line, size);
+            begin_vcpu(vcpu);
+        return true;
+    case PHASE_COPY:
+        if (copy_exits(vcpu))
+            vcpu_line(vm, vcpu, line, size);
         return true;
     case PHASE_STATE:
         next_state(vm, vcpu, line, size);

@@ -125,6 +125,10 @@ static void find_power_controls(const struct acpi_tables *tables)
         host_set_power(NULL); /* tables, but not the one that describes the machine, are as good as none */
     else
         log_line(LOG_WARN, "core", "power-off may not work: %s", status_name(s));
+    if (fadt.reset_fault)
+        log_line(LOG_WARN, "core",
+                 "the machine's reset register (FADT) is left alone: %s; reboots go by port CF9",
+                 fadt.reset_fault);
 }
 
 /* Which PCI functions there are. None of them masters the bus from here on: a device that still writes to the

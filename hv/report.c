@@ -1,5 +1,6 @@
 #include "hv/report.h"
 #include "arch/x86/virt.h"
+#include "hv/clock.h"
 #include "hv/emulate.h"
 #include "hv/lib/fmt.h"
 #include "hv/lib/log.h"
@@ -7,6 +8,9 @@
 
 #define EXITS_SHOWN 16u
 #define CODE_SHOWN  16u
+
+#define REPORTS_MAX       3u             /* full ones, of a VM */
+#define REPORTS_PERIOD_NS 60000000000ull /* within this time */
 
 #define LL(v)    ((unsigned long long)(v))
 #define SAY(...) log_vcpu(LOG_ERROR, vcpu, __VA_ARGS__)
@@ -45,8 +49,28 @@ static void print_code(struct vcpu *vcpu)
     SAY("  code at rip: %s", count ? text : "not readable");
 }
 
+/* A VM that crashes and starts again and again must not keep the console busy. */
+static bool is_due(struct vm *vm)
+{
+    uint64_t now = host_tsc();
+    spin_lock(&vm->life);
+    if (vm->reports == 0 || now - vm->reports_since > clock_ns_to_ticks(REPORTS_PERIOD_NS)) {
+        vm->reports_since = now;
+        vm->reports = 0;
+    }
+    bool due = vm->reports < REPORTS_MAX;
+    vm->reports += due;
+    spin_unlock(&vm->life);
+    return due;
+}
+
 void report_vcpu(struct vcpu *vcpu)
 {
+    if (!is_due(vcpu->vm)) {
+        SAY("%s at rip %llx; no report: there were %u within a minute (`trace` and `dump` have it)",
+            stop_reason_name(vcpu->stop), LL(vcpu->rip), REPORTS_MAX);
+        return;
+    }
     SAY("%s", stop_reason_name(vcpu->stop));
     print_registers(vcpu);
     print_code(vcpu);

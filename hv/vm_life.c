@@ -49,7 +49,8 @@ static bool all_zeroed(const struct vm *vm)
  * reboots finds its memory as it was, but for what is loaded, as after a reset of a real machine.) */
 static void power_up(struct vm *vm)
 {
-    if (all_zeroed(vm)) /* else no guest has had the memory yet, and what is zero stays so */
+    vm->platform.init_only = false; /* a reset of the processors that an order to stop overtook */
+    if (all_zeroed(vm))             /* else no guest has had the memory yet, and what is zero stays so */
         vm->zeroed = 0;
 }
 

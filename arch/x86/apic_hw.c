@@ -35,6 +35,7 @@ enum apic_reg {
 #define ICR_ASSERT           (1u << 14)
 #define ICR_PENDING          (1u << 12)
 #define ICR_ALL_BUT_SELF     (3u << 18)
+#define ICR_TRIES            100000u /* pauses: a millisecond and more */
 #define SVR_ENABLE           (1u << 8)
 #define CPUID_1_ECX_X2APIC   (1u << 21)
 #define CPUID_1_ECX_DEADLINE (1u << 24)
@@ -64,7 +65,9 @@ static void icr_write(uint32_t apic_id, uint32_t low)
         cpu_wrmsr(X2APIC_MSR_BASE + APIC_ICR_LOW / 16, ((uint64_t)apic_id << 32) | low);
         return;
     }
-    while (mmio[APIC_ICR_LOW / 4] & ICR_PENDING)
+    /* A message leaves within microseconds. One that has not left by now never will, and waiting for it would
+     * take this CPU with it; the next one replaces it. */
+    for (unsigned tries = ICR_TRIES; (mmio[APIC_ICR_LOW / 4] & ICR_PENDING) && tries > 0; tries--)
         cpu_pause();
     mmio[APIC_ICR_HIGH / 4] = apic_id << 24;
     mmio[APIC_ICR_LOW / 4] = low;

@@ -161,6 +161,9 @@ enum status host_read_physical(void *ctx, hpa_t addr, void *buf, size_t size)
 /* The ways to end a machine, from the most civil on. */
 #define EMULATOR_SHUTDOWN_PORT 0x8900u /* Bochs: the word "Shutdown", byte by byte */
 #define RESET_CONTROL_PORT     0xcf9u
+#define PCI_ADDRESS_PORT       0xcf8u
+#define PCI_DATA_PORT          0xcfcu
+#define PCI_ADDRESS_ENABLE     (1u << 31)
 #define KBD_PORT               0x64u
 #define PM1_SLP_EN             (1u << 13)
 #define PM1_SLP_TYP_SHIFT      10
@@ -206,13 +209,27 @@ void host_poweroff(void)
     halt_for_ever();
 }
 
+/* acpi_read_fadt() has checked the address. Configuration space by ports: no lock, no mapping, and bus 0 has
+ * them. */
+static void write_reset_register(void)
+{
+    uint64_t addr = power.reset.addr;
+    uint16_t port = (uint16_t)addr;
+    if (power.reset.space == ACPI_SPACE_PCI) {
+        cpu_out32(PCI_ADDRESS_PORT, PCI_ADDRESS_ENABLE | ACPI_PCI_DEVICE(addr) << 11 |
+                                        ACPI_PCI_FUNCTION(addr) << 8 | (ACPI_PCI_OFFSET(addr) & 0xfc));
+        port = (uint16_t)(PCI_DATA_PORT + (addr & 3));
+    }
+    cpu_out8(port, power.reset_value);
+}
+
 void host_reboot(void)
 {
     if (!traps_panicking())
         console_flush();
     virt_cpu_stop(cpu_this());
-    if (power.has_reset && power.reset.space == ACPI_SPACE_IO)
-        cpu_out8((uint16_t)power.reset.addr, power.reset_value);
+    if (power.has_reset)
+        write_reset_register();
     cpu_out8(RESET_CONTROL_PORT, 0x02);
     cpu_out8(RESET_CONTROL_PORT, 0x06); /* full reset */
     cpu_out8(KBD_PORT, 0xfe);           /* the keyboard controller's pulse, where there is no 0xCF9 */

@@ -295,6 +295,28 @@ static void find_s5(const struct acpi_tables *t, const struct acpi_table *dsdt, 
     }
 }
 
+/* ACPI 6.5, 4.8.3.6: eight bits from bit 0 on, in I/O space, memory or the configuration space of bus 0. What
+ * is in memory would have to be mapped for as long as the machine runs; no PC has it there. NULL: it can be
+ * used. */
+static const char *check_reset(const struct acpi_gas *reset, uint8_t first_bit)
+{
+    if (reset->bits != 8 || first_bit != 0)
+        return "it is not one byte";
+    switch (reset->space) {
+    case ACPI_SPACE_IO:
+        return reset->addr > 0xffff ? "its I/O port is above ffff" : NULL;
+    case ACPI_SPACE_PCI:
+        return ACPI_PCI_DEVICE(reset->addr) > 31 || ACPI_PCI_FUNCTION(reset->addr) > 7 ||
+                       ACPI_PCI_OFFSET(reset->addr) > 255 || reset->addr >> 48
+                   ? "there is no such place in configuration space"
+                   : NULL;
+    case ACPI_SPACE_MEMORY:
+        return "it lies in memory";
+    default:
+        return "it lies in an address space that is not known";
+    }
+}
+
 enum status acpi_read_fadt(const struct acpi_tables *t, struct acpi_fadt *out)
 {
     uint8_t f[FADT_MAX_SIZE] = {0};
@@ -318,7 +340,9 @@ enum status acpi_read_fadt(const struct acpi_tables *t, struct acpi_fadt *out)
     out->hw_reduced = flags & FADT_HW_REDUCED;
     out->reset = (struct acpi_gas){.space = f[116], .bits = f[117], .addr = bytes_get64(f + 120)};
     out->reset_value = f[128];
-    out->has_reset = (flags & FADT_RESET_REG_SUP) && out->reset.addr != 0;
+    if ((flags & FADT_RESET_REG_SUP) && out->reset.addr != 0)
+        out->reset_fault = check_reset(&out->reset, f[118]);
+    out->has_reset = (flags & FADT_RESET_REG_SUP) && out->reset.addr != 0 && !out->reset_fault;
     out->dsdt = hpa(bytes_get64(f + 140) ? bytes_get64(f + 140) : bytes_get32(f + 40));
     struct acpi_table dsdt;
     if (read_table(t, out->dsdt.v, &dsdt) == STATUS_OK && memcmp(dsdt.signature, "DSDT", 4) == 0)

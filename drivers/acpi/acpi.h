@@ -80,10 +80,16 @@ struct acpi_gas {
     uint8_t space; /* enum acpi_space */
     uint8_t bits;
 };
+/* An address in configuration space (ACPI 6.5, 5.2.3.2). */
+#define ACPI_PCI_DEVICE(addr)   ((unsigned)((addr) >> 32 & 0xffff))
+#define ACPI_PCI_FUNCTION(addr) ((unsigned)((addr) >> 16 & 0xffff))
+#define ACPI_PCI_OFFSET(addr)   ((unsigned)((addr)&0xffff))
 struct acpi_fadt {
     struct acpi_gas pm1a_cnt, pm1b_cnt, pm_timer, reset;
     uint8_t reset_value;
-    bool has_reset, pm_timer_32bit, hw_reduced;
+    bool has_reset; /* and it can be used: 8 bits in I/O space, or in the configuration space of bus 0 */
+    const char *reset_fault; /* why a register that is there cannot be used; NULL: there is none, or it can */
+    bool pm_timer_32bit, hw_reduced;
     uint16_t sci;
     uint32_t smi_cmd;
     uint8_t acpi_enable;

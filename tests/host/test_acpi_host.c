@@ -309,6 +309,44 @@ static void test_mcfg(void **state)
     assert_int_equal(acpi_read_mcfg(&t, &c), ERR_INVALID);
 }
 
+/* Where the reset register may be: a byte in I/O space, or in the configuration space of bus 0. */
+static void test_reset_register(void **state)
+{
+    (void)state;
+    static const struct {
+        uint8_t space, bits, first;
+        uint64_t addr;
+        const char *fault;
+    } rows[] = {
+        {ACPI_SPACE_IO, 8, 0, 0xffff, NULL},
+        {ACPI_SPACE_IO, 8, 0, 0x10cf9, "above ffff"}, /* its low half would be a port */
+        {ACPI_SPACE_IO, 16, 0, 0xcf9, "not one byte"},
+        {ACPI_SPACE_IO, 8, 1, 0xcf9, "not one byte"},
+        {ACPI_SPACE_PCI, 8, 0, 31ull << 32 | 7u << 16 | 0xff, NULL},
+        {ACPI_SPACE_PCI, 8, 0, 32ull << 32, "no such place"},
+        {ACPI_SPACE_PCI, 8, 0, 8u << 16, "no such place"},
+        {ACPI_SPACE_PCI, 8, 0, 0x100, "no such place"},
+        {ACPI_SPACE_PCI, 8, 0, 1ull << 48 | 4, "no such place"},
+        {ACPI_SPACE_MEMORY, 8, 0, 0xfed00000, "in memory"},
+        {4, 8, 0, 0x10, "not known"},
+    };
+    for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct acpi_fadt f;
+        w(FADT + 116, rows[i].space | rows[i].bits << 8 | rows[i].first << 16, 4);
+        w(FADT + 120, rows[i].addr, 8);
+        table(FADT, "FACP", 244);
+        expect_open(STATUS_OK);
+        assert_int_equal(acpi_read_fadt(&t, &f), STATUS_OK);
+        assert_int_equal(f.has_reset, rows[i].fault == NULL);
+        assert_int_equal(f.reset_fault != NULL, rows[i].fault != NULL);
+        if (rows[i].fault && !strstr(f.reset_fault, rows[i].fault))
+            fail_msg("%u: %s", i, f.reset_fault);
+    }
+    assert_int_equal(ACPI_PCI_DEVICE(rows[4].addr), 31);
+    assert_int_equal(ACPI_PCI_FUNCTION(rows[4].addr), 7);
+    assert_int_equal(ACPI_PCI_OFFSET(rows[4].addr), 255);
+}
+
 static void test_fadt(void **state)
 {
     (void)state;
@@ -406,6 +444,7 @@ int main(void)
         cmocka_unit_test_setup(test_madt_overflows, setup),
         cmocka_unit_test_setup(test_mcfg, setup),
         cmocka_unit_test_setup(test_fadt, setup),
+        cmocka_unit_test_setup(test_reset_register, setup),
         cmocka_unit_test_setup(test_s5, setup),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -793,9 +793,8 @@ static void test_input_is_kept(void **state)
 {
     enable_fifo();
     attach(&machine.vm);
-    machine.vm.state = VM_STOPPED;
+    machine.vm.state = VM_STARTING;
     type("ab");
-    assert_sent("--- test does not run: Ctrl-A h, then `start test` ---\r\n"); /* once */
     assert_guest_reads("");
     type("\001"
          "2cd");
@@ -807,6 +806,25 @@ static void test_input_is_kept(void **state)
     type("\001"
          "1x");
     assert_non_null(strstr((char *)wire, "does not run"));
+}
+
+/* What was typed for a VM that has stopped does not reach its next life. */
+static void test_input_for_a_stopped_vm(void **state)
+{
+    enable_fifo();
+    attach(&machine.vm);
+    machine.vm.state = VM_STOPPING;
+    type("rm");
+    machine.vm.state = VM_STOPPED;
+    console_poll();
+    type("ab");
+    assert_sent("--- test does not run: Ctrl-A h, then `start test` ---\r\n"); /* once */
+    machine.vm.state = VM_STARTING;
+    console_poll();
+    type("ls");
+    machine.vm.state = VM_RUNNING;
+    console_poll();
+    assert_guest_reads("ls");
 }
 
 static void test_input_is_bounded(void **state)
@@ -1002,6 +1020,7 @@ int main(void)
         T(test_input_to_the_front),
         T(test_input_with_fifo),
         T(test_input_is_kept),
+        T(test_input_for_a_stopped_vm),
         T(test_input_is_bounded),
         T(test_poll_is_bounded),
         T(test_idle_poll),

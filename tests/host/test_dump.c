@@ -135,6 +135,33 @@ static void test_exits(void **state)
     assert_int_equal(pool_pages_free(&core.pool), before);
 }
 
+/* The copy is made in slices, between which the vCPU goes on: the newest exits are kept. */
+static void test_overtaken_while_copied(void **state)
+{
+    struct lines lines = {.vm = &machine.vm};
+    record(VCPU(0), RECORDER_KEEPS, 1000);
+    text_size = 0;
+    assert_false(collect(&lines, 5)); /* begun, asked, waited, and two slices */
+    assert_null(strstr(text, "vcpu 0"));
+    record(VCPU(0), 300, 5000);
+    assert_true(collect(&lines, 100000));
+    assert_int_equal(look(), DUMP_WHOLE);
+    assert_int_equal(dump.vcpus[0].exits, RECORDER_KEEPS);
+    assert_in_range(dump.vcpus[0].count, RECORDER_KEEPS - 301, RECORDER_KEEPS - 300);
+    assert_int_equal(dump.vcpus[0].kept[dump.vcpus[0].count - 1].entry.tsc, 1000 + RECORDER_KEEPS - 1);
+    assert_int_equal(dump.vcpus[0].kept[0].entry.tsc, 1000 + RECORDER_KEEPS - dump.vcpus[0].count);
+}
+
+/* "It has not run yet" is said only of a vCPU that has not. */
+static void test_without_snapshot(void **state)
+{
+    record(VCPU(0), 3, 1000);
+    make_dump();
+    assert_int_equal(look(), DUMP_WHOLE);
+    assert_string_equal(dump.vcpus[0].why_not, "it was just starting or stopping");
+    assert_string_equal(dump.vcpus[1].why_not, "it has not run yet");
+}
+
 static void test_no_memory_for_exits(void **state)
 {
     memset(&core.pool, 0, sizeof(core.pool));
@@ -404,6 +431,8 @@ int main(void)
         T(test_never_run),
         T(test_exits),
         T(test_no_memory_for_exits),
+        T(test_overtaken_while_copied),
+        T(test_without_snapshot),
         T(test_registers_of_a_stopped_vcpu),
         T(test_asks_the_vcpus_cpu),
         T(test_own_cpu_answers_at_once),

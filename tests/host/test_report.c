@@ -92,6 +92,22 @@ static unsigned exits_shown(void)
     return lines;
 }
 
+static void test_crash_loop(void **state)
+{
+    for (unsigned i = 0; i < 3; i++)
+        report_vcpu(v);
+    memset(fake_host.log, 0, sizeof(fake_host.log));
+    fake_host.log_size = 0;
+    v->rip = 0x4711;
+    report_vcpu(v);
+    assert_logged("at rip 4711; no report: there were 3 within a minute");
+    assert_false(fake_host_logged("cr3"));
+    assert_int_equal(v->vm->life.next, v->vm->life.serving);
+    fake_host.tsc += 61ull * FAKE_TSC_HZ;
+    report_vcpu(v);
+    assert_logged("cr3");
+}
+
 static void test_exits(void **state)
 {
     report_vcpu(v);
@@ -118,6 +134,6 @@ static void test_exits(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {T(test_registers), T(test_code), T(test_exits)};
+    const struct CMUnitTest tests[] = {T(test_registers), T(test_code), T(test_crash_loop), T(test_exits)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

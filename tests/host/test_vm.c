@@ -549,6 +549,21 @@ static void leave(unsigned count)
         vm_vcpu_left(vm.vcpus[i]);
 }
 
+/* A reset of the processors only, which an order to stop overtakes: the next start is from power-up. */
+static void test_stop_overtakes_init(void **state)
+{
+    start();
+    assert_true(order(VM_ORDER_STOP));
+    vm.platform.legacy_env.power(vm.platform.legacy_env.ctx, VDEV_INIT);
+    vm.platform.sysctl.port_a = 0;
+    leave(3);
+    assert_int_equal(vm.state, VM_STOPPED);
+    assert_true(order(VM_ORDER_START));
+    prepare();
+    assert_int_equal(vm.state, VM_RUNNING);
+    assert_int_equal(vm.platform.sysctl.port_a, 2); /* as a BIOS leaves it */
+}
+
 /* All leave, and what is to be done then is done. */
 static void end_life(void)
 {
@@ -957,6 +972,7 @@ int main(void)
         T(test_start),
         T(test_entry_state),
         T(test_start_with_bad_files),
+        T(test_stop_overtakes_init),
         T(test_memory_is_zeroed),
         T(test_stop_during_start),
         T(test_lapic_environment),
