@@ -131,6 +131,7 @@ static void raise_again(struct cpu *cpu, unsigned vector)
     if (++nested == 1) {
         set_line(PIN, false);
         set_line(PIN, true);
+        check(!apic_bit(APIC_IRR, VECTOR_A), "a level is not sent again before its end of interrupt");
     } else {
         set_line(PIN, false);
     }
