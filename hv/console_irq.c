@@ -45,7 +45,7 @@ static const char *open_input(const struct acpi_tables *tables)
 {
     struct irqchip_input input;
     struct mmio chip;
-    uint64_t message;
+    uint64_t message = 0;
     const char *why = tables ? find_input(tables, &input) : "the machine has no ACPI tables";
     if (!why)
         why = find_message(&input, &message);
