@@ -171,15 +171,14 @@ static struct exit_result run_branch(struct emulation *e, gva_t operand)
 }
 
 /* A code segment for a far jump (SDM volume 3, 5.8.1). Gates and TSSs are not for here. */
-static bool load_code_segment(struct emulation *e, uint16_t selector, struct seg *cs)
+static bool read_code_segment(struct emulation *e, uint16_t selector, struct seg *cs, gva_t *at)
 {
     unsigned cpl = privilege(e);
     struct segment_load load = {
         .name = SEG_CS, .cpl = (uint8_t)cpl, .invalid = VECTOR_GP, .selector = selector};
     uint16_t error = selector & (uint16_t)~SELECTOR_RPL;
-    gva_t at;
     e->failure = exit_inject_error(VECTOR_GP, error);
-    if (!error || !segment_read(e, &load, cs, &at))
+    if (!error || !segment_read(e, &load, cs, at))
         return false;
     if (!(cs->access & SEG_NOT_SYSTEM)) {
         emulation_stop(e, "a far jump through a gate");
@@ -196,26 +195,29 @@ static bool load_code_segment(struct emulation *e, uint16_t selector, struct seg
         return false;
     }
     cs->selector = (uint16_t)(error | cpl);
-    bool marked = cs->access & SEG_TYPE_ACCESSED; /* then it may lie where nobody can write */
-    cs->access |= SEG_TYPE_ACCESSED;
-    return marked || segment_mark(e, at, SEG_TYPE_ACCESSED, 0);
+    return true;
 }
 
 static struct exit_result run_far_jump(struct emulation *e, gva_t operand)
 {
     unsigned size = e->code->insn.opsize;
     uint64_t target = 0, selector = 0;
-    struct seg cs = e->cs;
+    struct seg cs = e->cs; /* accessed, in real-address mode too */
+    gva_t at = gva(0);
     if (!emulation_access(e, operand, size, false, &target) ||
         !emulation_access(e, guest_linear_add(e->mode, operand, size), 2, false, &selector))
         return e->failure;
     if (e->mode == GUEST_MODE_REAL) {
         cs.selector = (uint16_t)selector;
         cs.base = selector << 4;
-    } else if (!load_code_segment(e, (uint16_t)selector, &cs))
+    } else if (!read_code_segment(e, (uint16_t)selector, &cs, &at))
         return e->failure;
     if (!is_target(e, &cs, target))
         return general_protection();
+    /* A descriptor that is marked as accessed may lie where nobody can write. */
+    if (!(cs.access & SEG_TYPE_ACCESSED) && !segment_mark(e, at, SEG_TYPE_ACCESSED, 0))
+        return e->failure;
+    cs.access |= SEG_TYPE_ACCESSED;
     virt_set_seg(e->vcpu, SEG_CS, &cs);
     return branch(e, target);
 }

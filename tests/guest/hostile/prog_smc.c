@@ -34,8 +34,8 @@ static const uint32_t known[] = {
 
 static const uint32_t unknown[] = {
     0xc390038b, /* mov eax, [rbx] */
-    0xc303280f, /* movaps xmm0, [rbx]: not emulated */
-    0xc3036f0f, /* movq mm0, [rbx] */
+    0xc303580f, /* addps xmm0, [rbx]: not emulated */
+    0xc303ef0f, /* pxor mm0, [rbx] */
 };
 
 static void change(void *argument)
