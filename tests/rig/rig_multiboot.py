@@ -135,7 +135,7 @@ def raw(t):
     with rig.Boot("multiboot-raw", image_path, memory=256) as boot:
         off = boot.wait_off(120)
         text = boot.text
-    for line in ("began at 0000:7c00", "a vector works", "resumed after a warm reset", "rebooted, memory kept"):
+    for line in ("began at 0000:7c00", "the timer interrupts", "a vector works", "resumed after a warm reset", "rebooted, memory kept"):
         t.check("raw: " + line in text, "raw image: " + line)
     t.check(off and "raw: FAILED" not in text, "raw image: powers off, and then the machine")
 

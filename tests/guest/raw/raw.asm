@@ -37,6 +37,12 @@ failed: mov si, bad
 
 first:  mov si, began
         call print
+        sti                                 ; the BIOS's timer, and a handler that ends its interrupt: twice
+        hlt
+        hlt
+        cli
+        mov si, ticked
+        call print
         mov word [0x80 * 4], handler        ; an interrupt through the vector table
         mov word [0x80 * 4 + 2], cs
         int 0x80
@@ -93,6 +99,7 @@ print:  lodsb
 drive:    db 0
 stack:    dw 0
 began:    db 'raw: began at 0000:7c00', 13, 10, 0
+ticked:   db 'raw: the timer interrupts', 13, 10, 0
 vector:   db 'raw: a vector works', 13, 10, 0
 again:    db 'raw: resumed after a warm reset', 13, 10, 0
 rebooted: db 'raw: rebooted, memory kept', 13, 10, 0
