@@ -1,7 +1,16 @@
 # The core: all pure code and the hardware files, freestanding, linked in the high half.
 set(CORE_FLAGS ${BULKHEAD_WARNINGS} -Oz -g -ffreestanding -fno-pic -mno-red-zone -mgeneral-regs-only -mcmodel=kernel
     -fno-stack-protector -fno-asynchronous-unwind-tables -fno-strict-aliasing -fcf-protection=none
-    -fno-jump-tables -fomit-frame-pointer -falign-functions=16 -I${CMAKE_SOURCE_DIR})
+    -fno-jump-tables -fomit-frame-pointer -I${CMAKE_SOURCE_DIR})
+# How the files of CORE_FAST are compiled; and bytes of the image for the symbols that a panic prints, of which Clang makes more.
+# The budgets of exits are those of GCC's build. Clang's has no link-time optimisation and is large without it.
+if(CMAKE_C_COMPILER_ID MATCHES Clang)
+  set(CORE_FAST_FLAGS -Os)
+  set(CORE_SYMBOLS_ROOM 19456)
+else()
+  set(CORE_FAST_FLAGS -O2)
+  set(CORE_SYMBOLS_ROOM 14336)
+endif()
 # Retpolines: no indirect branch of the host can be steered by a guest's predictions.
 if(CMAKE_C_COMPILER_ID MATCHES Clang)
   list(APPEND CORE_FLAGS -mretpoline -ffunction-sections -fdata-sections)
@@ -10,7 +19,7 @@ else()
 endif()
 # The exit path crosses rooms; link-time optimisation makes it one. (Clang would need its own linker for that.)
 if(CMAKE_C_COMPILER_ID STREQUAL GNU)
-  list(APPEND CORE_FLAGS -flto=2)
+  list(APPEND CORE_FLAGS -flto=2 -flto-partition=one)
   set(CORE_LINK_FLAGS ${CORE_FLAGS} -no-pie)
 endif()
 # Which build a panic comes from: the commit, and whether something was changed. Looked up again after each commit.
@@ -67,11 +76,12 @@ foreach(source ${CORE_FAST})
   if(NOT EXISTS ${CMAKE_SOURCE_DIR}/${source})
     message(FATAL_ERROR "CORE_FAST in arch/core.cmake names ${source}, which does not exist")
   endif()
-  set_property(SOURCE ${CMAKE_SOURCE_DIR}/${source} APPEND PROPERTY COMPILE_OPTIONS -O2)
+  set_property(SOURCE ${CMAKE_SOURCE_DIR}/${source} APPEND PROPERTY COMPILE_OPTIONS ${CORE_FAST_FLAGS} -falign-functions=16)
 endforeach()
 add_executable(core ${PURE_SOURCES} ${HW_SOURCES} ${CMAKE_SOURCE_DIR}/boot/boot_info.c ${CORE_ASM})
 target_compile_options(core PRIVATE $<$<COMPILE_LANGUAGE:C>:${CORE_FLAGS}>
                                     $<$<COMPILE_LANGUAGE:ASM_NASM>:-I${CMAKE_SOURCE_DIR}/ -g -F dwarf -w+all>)
+target_compile_definitions(core PRIVATE SYMBOLS_ROOM=${CORE_SYMBOLS_ROOM})
 target_link_options(core PRIVATE ${CORE_LINK_FLAGS} -nostdlib -static
                                  -Wl,-T,${CMAKE_SOURCE_DIR}/linker.ld -Wl,--build-id=none
                                  -Wl,-z,max-page-size=4096 -Wl,-z,noexecstack -Wl,--gc-sections -Wl,--no-warn-rwx-segments)

@@ -4,9 +4,11 @@
 
 #include "hv/lib/types.h"
 
-#define SYMBOLS_ROOM  (18u * 1024u) /* bytes of the image; symbols_room.asm knows it, too */
-#define SYMBOLS_MAGIC 0x6d797342u   /* "Bsym" */
-#define SYMBOLS_NAME  64u           /* bytes of the longest name, with its NUL */
+#ifndef SYMBOLS_ROOM /* bytes of the image: core.cmake says it to the core */
+#define SYMBOLS_ROOM 4096u
+#endif
+#define SYMBOLS_MAGIC 0x6d797342u /* "Bsym" */
+#define SYMBOLS_NAME  64u         /* bytes of the longest name, with its NUL */
 
 /* Then, for each of `count` functions, ascending, what differs from the one before (the first: from an empty
  * name at the core's first byte): its distance, 7 bits in a byte, the lowest first, bit 7 where more follow;

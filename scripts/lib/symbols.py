@@ -10,12 +10,15 @@ import ui
 
 MAGIC = 0x6D797342
 NAME = 64  # SYMBOLS_NAME
-HEADER = os.path.join(ui.ROOT, "arch", "x86", "symbols.h")
 
 
-def room():
-    with open(HEADER, encoding="utf-8") as file:
-        return int(re.search(r"#define SYMBOLS_ROOM\s+\((\d+)u \* 1024u\)", file.read()).group(1)) * 1024
+def room(elf):
+    """(address, bytes) of what the core has for the table."""
+    lines = subprocess.run(["nm", "-S", elf], check=True, capture_output=True, text=True).stdout
+    match = re.search(r"^([0-9a-f]+) ([0-9a-f]+) \S symbols_core$", lines, re.M)
+    if not match:
+        raise ui.Failure("%s has no room for its symbols (arch/x86/symbols_room.asm)" % elf)
+    return int(match.group(1), 16), int(match.group(2), 16)
 
 
 def functions(elf):
@@ -49,19 +52,16 @@ def table(elf):
         common = len(os.path.commonprefix([previous, name]))
         content += bytes([distance, common]) + name[common:] + b"\0"
         last, previous = address, name
-    if len(content) > room():
-        raise ui.Failure("the core's symbols need %d bytes, SYMBOLS_ROOM in arch/x86/symbols.h is %d"
-                         % (len(content), room()))
-    return content + bytes(room() - len(content))
+    _, size = room(elf)
+    if len(content) > size:
+        raise ui.Failure("the core's symbols need %d bytes, CORE_SYMBOLS_ROOM in arch/core.cmake is %d"
+                         % (len(content), size))
+    return content + bytes(size - len(content))
 
 
 def place(elf):
     """Where the table lies in the file."""
-    lines = subprocess.run(["nm", "-S", elf], check=True, capture_output=True, text=True).stdout
-    match = re.search(r"^([0-9a-f]+) ([0-9a-f]+) \S symbols_core$", lines, re.M)
-    if not match or int(match.group(2), 16) != room():
-        raise ui.Failure("%s has no room for its symbols (arch/x86/symbols_room.asm)" % elf)
-    address = int(match.group(1), 16)
+    address, _ = room(elf)
     headers = subprocess.run(["readelf", "-lW", elf], check=True, capture_output=True, text=True).stdout
     for offset, start, size in re.findall(r"^\s+LOAD\s+0x([0-9a-f]+)\s+0x([0-9a-f]+)\s+0x[0-9a-f]+\s+0x([0-9a-f]+)",
                                           headers, re.M):
@@ -75,7 +75,7 @@ def written(elf):
     at = place(elf)
     with open(elf, "rb") as file:
         file.seek(at)
-        return file.read(room())
+        return file.read(room(elf)[1])
 
 
 def main(arguments):
