@@ -17,6 +17,8 @@
 #define PER_DEVICE                                                                                           \
     (4 * PAGE_SIZE) /* of a VM: its description, its emulated registers, tables for its BARs                 \
                      */
+/* Tables for the pages of a firmware's flash, and for the ROM area; copies of pages that are written to. */
+#define FIRMWARE_PAGES ((FIRMWARE_MAX / SIZE_2M + 2 + FLASH_COPIES) * PAGE_SIZE)
 
 static uint64_t pages(uint64_t bytes)
 {
@@ -43,8 +45,10 @@ static uint64_t of_vm(const struct config_vm *vm, const struct pool_plan_in *in,
     sum += bits_count(vm->cpus) * (pages(sizeof(struct vcpu)) + VCPU_BACKEND + recorder);
     if (vm->compat == COMPAT_QEMU)
         sum += TESTDEV_RAM_SIZE;
-    if (vm->disk_count > 0)
+    if (vm->disk_count > 0 || vm->firmware)
         sum += pages(sizeof(struct ata));
+    if (vm->firmware)
+        sum += FIRMWARE_PAGES;
     if (vm->assigned_count > 0)
         sum += tables(vm->memory, SIZE_2M) + vm->assigned_count * PER_DEVICE;
     return sum;

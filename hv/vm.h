@@ -74,8 +74,8 @@ struct vm {
     struct console_vm console;      /* has its own lock */
 
     struct spinlock life;
-    uint64_t reports_since; /* L. when the first of these full reports of crashes was made, host TSC */
-    uint32_t reports;       /* L */
+    uint64_t reports_since; /* life. when the first of these full reports of crashes was made, host TSC */
+    uint32_t reports;       /* life */
     enum vm_state state;    /* life */
     enum stop_reason stop;  /* life. why it is stopping: the first reason wins */
     uint32_t exit_code;     /* life. with STOP_LEFT: what the guest gave */

@@ -10,6 +10,8 @@
 #include "arch/x86/ept.h"
 #include "arch/x86/layout.h"
 #include "boot/pool_plan.h"
+#include "drivers/vdev/ata.h"
+#include "hv/flash.h"
 #include "hv/lib/bits.h"
 #include "hv/pool.h"
 
@@ -75,12 +77,34 @@ static void test_many_vcpus(void **state)
     assert_in_range(mib(64, false), without, without + 1);
 }
 
+/* What a firmware takes is less than the plan's steps: seen over machines that differ by their CPUs' share.
+ */
+static void test_firmware(void **state)
+{
+    const unsigned per_cpu = 16 * 4096, steps = MIB / per_cpu;
+    uint64_t more = 0;
+    for (unsigned i = 0; i < CONFIG_MAX_VMS; i++)
+        vm(GIB, 3ull << (2 * i))->compat = COMPAT_QEMU;
+    for (unsigned cpus = 1; cpus <= steps; cpus++) {
+        for (unsigned i = 0; i < CONFIG_MAX_VMS; i++)
+            config.vms[i].firmware = false;
+        uint64_t without = mib(64 + cpus, false);
+        for (unsigned i = 0; i < CONFIG_MAX_VMS; i++)
+            config.vms[i].firmware = true;
+        more += (mib(64 + cpus, false) - without) * per_cpu;
+    }
+    uint64_t each =
+        sizeof(struct ata) + (8 + 2 + FLASH_COPIES) * 4096; /* tables for 16 MiB and the ROM area */
+    assert_in_range(more, CONFIG_MAX_VMS * each - per_cpu, CONFIG_MAX_VMS * (each + 4096) + per_cpu);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_usual_machines, setup),
         cmocka_unit_test_setup(test_large_vms, setup),
         cmocka_unit_test_setup(test_many_vcpus, setup),
+        cmocka_unit_test_setup(test_firmware, setup),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
