@@ -97,8 +97,8 @@ enum status virt_vcpu_create(struct vcpu *vcpu)
     return STATUS_OK;
 }
 
-/* TSC ticks between two PAUSEs of one loop at most, and how long it may go on without an exit (SDM volume
- * 3, 25.1.3): rare enough to cost nothing. */
+/* TSC ticks between two PAUSEs of one loop at most, and how long it may go on without an exit (SDM volume 3,
+ * "Instructions That Cause VM Exits Conditionally"): rare enough to cost nothing. */
 #define PAUSE_LOOP_GAP    128u
 #define PAUSE_LOOP_WINDOW 4096u
 
