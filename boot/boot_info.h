@@ -6,7 +6,7 @@
 #include "hv/lib/addr.h"
 
 #define BOOT_INFO_MAGIC   0x4248495f31303030ull /* "000_IHB" */
-#define BOOT_INFO_VERSION 5u
+#define BOOT_INFO_VERSION 6u
 #define BOOT_MAX_REGIONS  512
 #define BOOT_MAX_CPUS     64
 
@@ -66,7 +66,6 @@ struct boot_info {
     uint64_t tsc_hz;
     uint32_t tsc_source; /* enum boot_tsc_source */
     uint32_t region_count, cpu_count;
-    uint32_t has_dmar;
     uint64_t pci_roots[4]; /* bit b%64 of word b/64: b is a root bus. All 0: the firmware did not say */
     struct boot_wall_clock wall;
     struct boot_framebuffer framebuffer;

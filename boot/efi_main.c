@@ -99,7 +99,6 @@ static void look_at_machine(void)
     in->cpus_found = loader.info.cpu_count;
     in->cpus_needed = cpus_needed();
     in->memory_needed = memory_needed();
-    loader.info.has_dmar = in->has_dmar;
     const struct pool_plan_in plan = {
         .config = &loader.config, .cpus = in->cpus_found, .small_pages = preflight_small_pages(in)};
     loader.pool_size = pool_plan(&plan);
@@ -213,7 +212,6 @@ static EFI_STATUS fill_info(void)
     info->trampoline_hpa = loader.info.trampoline_hpa;
     info->blackbox_hpa = loader.info.blackbox_hpa;
     info->rsdp_hpa = efi_acpi_tables() ? efi_find_rsdp() : 0;
-    info->has_dmar = loader.info.has_dmar;
     memcpy(info->pci_roots, efi_pci_scan()->roots, sizeof(info->pci_roots));
     info->cpu_count = loader.info.cpu_count;
     memcpy(info->cpus, loader.info.cpus, sizeof(info->cpus));
