@@ -212,8 +212,8 @@ def busybox():
     raise ui.Failure("there is no busybox: run scripts/setup (package busybox-static)")
 
 
-def _helper(work, name):
-    """Compiles one of our own small programs: static, without a C library."""
+def helper(work, name):
+    """Compiles one of our own small programs, in the directory `work`: static, without a C library. Answers its bytes."""
     binary = os.path.join(work, name)
     ui.command(["gcc", "-std=gnu17", "-Os", "-Wall", "-Wextra", "-Werror", "-ffreestanding", "-nostdlib", "-static",
                 "-fno-pie", "-no-pie", "-fno-stack-protector", "-Wl,--build-id=none,-z,noexecstack", "-s", "-o",
@@ -235,7 +235,7 @@ def initramfs(out):
     with tempfile.TemporaryDirectory(prefix="bulkhead-initramfs-") as work:
         for entry in sorted(os.listdir(SOURCE)):
             if entry.endswith(".c"):
-                own["bin/" + entry[:-2]] = _helper(work, entry[:-2])
+                own["bin/" + entry[:-2]] = helper(work, entry[:-2])
             elif not entry.startswith("."):
                 with open(os.path.join(SOURCE, entry), "rb") as file:
                     own["init" if entry == "init" else "sbin/" + entry] = file.read()

@@ -25,7 +25,7 @@ def _nested(results, options):
     sys.path.insert(0, os.path.join(ui.ROOT, "tests", "rig"))
     import rig_nested  # pylint: disable=import-outside-toplevel
     build.loader()
-    rig_nested.run(results, options.only)
+    rig_nested.run(results, options.only, options.jobs)
 
 
 def main(arguments):

@@ -1,9 +1,13 @@
 """Devices of the machine in VMs, on the nested rig: two Linux VMs, each with a virtual function of the igb and the stock
 igbvf driver, one of them with a virtual NVMe controller as its disk, and a small VM that is restarted beside them."""
+import base64
+import gzip
 import os
 import re
 import time
 
+import build
+import guests
 import nested
 import rig
 import rig_multiboot
@@ -15,9 +19,13 @@ SMALL_MAC = "52:54:00:aa:00:03"
 DISK = "/dev/nvme0n1"
 DISK_BLOCKS = 8192               # of 1 KiB
 BOOT_SECONDS = 900               # two kernels at once, on one emulated processor
-COPY_MIB = int(os.environ.get("VF_COPY_MIB", "2"))    # in each direction; 64 takes a quarter of an hour in an emulator
-COPY_SECONDS = 600
+COPY_MIB = int(os.environ.get("VF_COPY_MIB", "64"))   # in each direction
+COPY_SECONDS = 900
+STILL_SECONDS = 6                # without a packet: a copy has ended
+MTU = 9000                       # in an emulator packets cost, and bytes do not
+COALESCE_US = 10000              # the longest that igbvf takes: fewer interrupts, each of which is many exits down there
 FEWEST_PACKETS = 16              # of a MiB: the card cuts segments of 64 KiB itself
+OUTSIDE_STREAM = "/tmp/stream"   # on the carrier
 RESTARTS = 50
 EXITS_PER_INTERRUPT = 4          # by EPT violation: a Linux that uses the APIC by memory ends interrupts so, and sets its timer
 
@@ -28,7 +36,7 @@ def _config():
         disk = ["disk0 = nvme-vf pf=%s namespace=1" % NVME] if name == "web" else []
         text += rig_nested.vm(name, str(cpu), "160M", "kernel = " + kernel, "initrd = %s.img" % kernel,
                               "cmdline = console=ttyS0,115200 quiet", "net0 = vf pf=%s mac=%s" % (PF, mac), *disk)
-    return text + rig_nested.vm("small", "2", "16M", "kernel = hello.elf", "net0 = vf pf=%s mac=%s" % (PF, SMALL_MAC))
+    return text + rig_nested.vm("small", "2", "8M", "kernel = busy.elf", "cmdline = seed=1 test=vf_busy", "net0 = vf pf=%s mac=%s" % (PF, SMALL_MAC))
 
 
 class World:
@@ -46,11 +54,12 @@ class World:
         return self.boot.output(command, timeout)
 
     def operator(self, command, timeout=60):
-        """What a command at Bulkhead's prompt prints."""
+        """What a command at Bulkhead's prompt prints. The prompt is drawn anew when somebody's line came between, so only
+        one with this command begins the answer."""
         self.boot.type(rig_nested.KEY + "h")
         self.boot.expect(rig_nested.OPERATOR, timeout)
         self.boot.type(command + "\r")
-        return self.boot.expect(r"(?s)(.*?)^bulkhead> ", timeout).group(1)
+        return self.boot.expect(r"(?s)^bulkhead> %s\n(.*?)^bulkhead> " % re.escape(command), timeout).group(1)
 
     def check(self, good, what, detail=""):
         self.t.check(good, "nested: " + what, detail)
@@ -60,7 +69,8 @@ def _up(world, name):
     """Loads the drivers and gives the card its address."""
     _, _, address, mac = VMS[name]
     world.boot.run("true", BOOT_SECONDS)
-    world.boot.run(rig_nested.LOAD_MODULES + "; ip addr add %s/%d dev eth0; ip link set eth0 up" % (address, nested.PREFIX), 120)
+    world.boot.run(rig_nested.LOAD_MODULES + "; ip addr add %s/%d dev eth0; ip link set eth0 mtu %d up; stream coalesce eth0 %d"
+                   % (address, nested.PREFIX, MTU, COALESCE_US), 120)
     up = world.boot.output("for i in $(seq 60); do grep -q 1 /sys/class/net/eth0/carrier && break; sleep 1; done; "
                            "cat /sys/class/net/eth0/carrier /sys/class/net/eth0/address", 120).split()
     driver = world.boot.output("readlink /sys/class/net/eth0/device/driver")
@@ -94,27 +104,30 @@ def _run(world, who, command, timeout=60):
     return world.run(who, command, timeout) if who else world.carrier.output(command, timeout)
 
 
+def _stream(who):
+    return "stream" if who else OUTSIDE_STREAM
+
+
 def _copy(world, source, target):
     """COPY_MIB through TCP from one to the other, checked by their sums. Answers {VM: (exits by kind, packets)} of it: the
     consoles are silent meanwhile."""
-    give = "(for i in $(seq %d); do cat /tmp/mib; done)" % COPY_MIB
-    _run(world, source, "test -s /tmp/mib || dd if=/dev/urandom of=/tmp/mib bs=1M count=1 2>/dev/null", 120)
-    sent = _run(world, source, give + " | md5sum", COPY_SECONDS)
-    # Its input stays open: at its end the server would say so, and the client stop sending.
-    _run(world, target, "rm -f /tmp/sum; (sleep %d | nc -l -p 5001 | md5sum > /tmp/sum) > /dev/null 2>&1 & true" % COPY_SECONDS)
-    _run(world, source, "(sleep 5; %s | nc %s 5001) > /dev/null 2>&1 & true" % (give, VMS[target][2] if target else nested.OUTSIDE))
+    _run(world, target, "%s receive 5001 > /tmp/got 2>&1 & true" % _stream(target))
+    _run(world, source, "(sleep 2; %s send %s 5001 %d > /tmp/sent 2>&1) & true"
+         % (_stream(source), VMS[target][2] if target else nested.OUTSIDE, COPY_MIB))
     start, first, before = time.monotonic(), _packets(world), {name: _exits(world, name) for name in VMS}
     last, still = first, 0
     while still < 2 and time.monotonic() - start < COPY_SECONDS:
-        time.sleep(5)
+        time.sleep(STILL_SECONDS)
         now = _packets(world)
         moved = sum(now.values()) - sum(first.values())
         still = still + 1 if now == last and moved >= COPY_MIB * FEWEST_PACKETS else 0
         last = now
+    seconds = time.monotonic() - start - 2 * STILL_SECONDS
     after = {name: _exits(world, name) for name in VMS}
-    got = _run(world, target, "cat /tmp/sum", 120)
-    world.check(bool(got) and sent.split()[0] == got.split()[0], "%d MiB by TCP from %s to %s, the same checksum"
-                % (COPY_MIB, source or "outside", target or "outside"), "%.0f s" % (time.monotonic() - start))
+    sent, got = (_run(world, who, "cat /tmp/%s" % what, 120).split() for who, what in ((source, "sent"), (target, "got")))
+    world.check(len(sent) == 2 and sent == got and int(sent[1]) == COPY_MIB << 20, "%d MiB by TCP from %s to %s, the same checksum"
+                % (COPY_MIB, source or "outside", target or "outside"), "%s, %s; %.0f s, %d KiB/s"
+                % (" ".join(sent), " ".join(got), seconds, COPY_MIB * 1024 / seconds))
     return {name: ({kind: after[name][kind] - before[name].get(kind, 0) for kind in after[name]}, last[name] - first[name])
             for name in VMS}
 
@@ -124,10 +137,14 @@ def _table(world, name, exits, packets):
     detail = ", ".join("%s %.1f" % (kind, count * 1000 / packets)
                        for kind, count in sorted(exits.items(), key=lambda row: -row[1]) if count)
     quiet = exits.get("port access", 0) * 100 < packets and exits.get("EPT violation", 0) <= EXITS_PER_INTERRUPT * exits["injected"]
-    world.check(packets > 500 * COPY_MIB and quiet, "%s: no exits but for interrupts and time; per 1,000 packets" % name, detail)
+    world.check(packets > FEWEST_PACKETS * COPY_MIB and quiet, "%s: no exits but for interrupts and time; per 1,000 packets" % name, detail)
 
 
 def _traffic(world):
+    """The world outside takes large packets as well, and has the same program."""
+    packed = base64.b64encode(gzip.compress(guests.helper(rig.WORK, "stream"), 9)).decode()
+    world.carrier.output("echo %s | base64 -d | gunzip > %s; chmod +x %s; for i in tap0 br0; do ip link set $i mtu %d; done"
+                         % (packed, OUTSIDE_STREAM, OUTSIDE_STREAM, MTU))
     for source, target in (("web", "db"), ("db", "web"), ("web", None), (None, "web")):
         measured = _copy(world, source, target)
         if (source, target) == ("web", "db"):
@@ -154,11 +171,25 @@ def _books(world):
     return counts.groups() if counts else None
 
 
+def _wait_for_small(world):
+    """Until the small VM's card sends; how many packets it had when that was seen."""
+    start, first = time.monotonic(), _packets(world).get("small", 0)
+    while time.monotonic() - start < BOOT_SECONDS:
+        now = _packets(world).get("small", 0)
+        if now > first:
+            return now
+        first = min(first, now)      # a new life may count anew
+    raise rig.Timeout("small does not send")
+
+
 def _restarts(world):
-    """The small VM is killed and started again and again, beside a ping that loses nothing."""
+    """The small VM, whose VF sends without end and takes what comes, is killed and started again and again, beside a ping
+    that loses nothing."""
+    world.operator("start small")
+    _wait_for_small(world)
     before = _books(world)
     world.front("web")
-    world.boot.send("ping -q -c 600 -i 0.2 %s > /tmp/ping 2>&1 &" % VMS["db"][2])
+    world.boot.send("ping -q -i 0.2 %s > /tmp/ping 2>&1 &" % VMS["db"][2])
     start = time.monotonic()
     for _ in range(RESTARTS):
         shown = len(world.boot.text)
@@ -167,22 +198,26 @@ def _restarts(world):
             if time.monotonic() - start > BOOT_SECONDS:
                 raise rig.Timeout("small does not come back")
             world.boot.listen()
+        _wait_for_small(world)
     seconds = time.monotonic() - start
     world.front("web")
     world.boot.run("kill -INT $(pidof ping); sleep 1")
     out = world.boot.output("tail -3 /tmp/ping")
-    world.check(" 0% packet loss" in out, "%d restarts of a VM with a VF beside it: no ping is lost" % RESTARTS, out.splitlines()[0] if out else "")
+    world.check(" 0% packet loss" in out, "%d restarts of a VM whose VF was sending: no ping beside it is lost" % RESTARTS, out.splitlines()[0] if out else "")
     after = _books(world)
     world.check(before is not None and before == after, "and no domain, interrupt or table page", "%s, %s; %.0f s" % (before, after, seconds))
 
 
 def functions(t, carrier):
     """Everything about VFs on one boot."""
-    out = rig_nested.disk("vf", _config(), {"k61": "6.1", "k612": "6.12", "hello.elf": rig_multiboot.guest("multiboot_hello.elf")},
+    build.ninja(["hostile_guests"], what="building the hostile guests")
+    out = rig_nested.disk("vf", _config(), {"k61": "6.1", "k612": "6.12", "busy.elf": rig_multiboot.guest("hostile.elf")},
                           modules=("igbvf", "nvme", "crc32c-generic", "ext4"))
     with rig_nested.Boot(carrier, "vf", out, cpus=3, memory=512) as boot:
         world = World(t, boot, carrier)
         boot.ready(BOOT_SECONDS)
+        world.operator("stop small")  # until it is wanted: it never rests
+        world.front("web")
         _up(world, "web")
         world.front("db")
         _up(world, "db")

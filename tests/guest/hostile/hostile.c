@@ -15,7 +15,8 @@ static const struct program programs[] = {
     ROW(hypercall, 1, false), ROW(flood, 1, false),      ROW(halt, 1, false),    ROW(debug, 1, false),
     ROW(monitor, 1, false),   ROW(rep, 1, false),        ROW(fuzz, 1, false),    ROW(vf_dma, 1, false),
     ROW(vf_storm, 1, false),  ROW(vf_msi, 1, false),     ROW(vf_mail, 1, false), ROW(vf_config, 1, false),
-    ROW(vf_bars, 1, false),   ROW(vf_msix, 1, false),    ROW(vf_flr, 1, false),
+    ROW(vf_bars, 1, false),   ROW(vf_msix, 1, false),    ROW(vf_flr, 1, false),  ROW(vf_busy, 1, false),
+    ROW(vf_spoof, 1, false),
 };
 
 static const struct program *find(const char *name)

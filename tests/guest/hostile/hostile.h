@@ -49,5 +49,7 @@ PROGRAM(vf_config);
 PROGRAM(vf_bars);
 PROGRAM(vf_msix);
 PROGRAM(vf_flr);
+PROGRAM(vf_busy);
+PROGRAM(vf_spoof);
 PROGRAM(fuzz);
 #undef PROGRAM

@@ -3,29 +3,35 @@
  * is lost) the victim watches; here each step says what this VM saw. */
 #include "vf.h"
 
-#define GIB            (1ull << 30)
-#define PAUSE_US       30000u /* between accesses that are blocked: fewer than what makes a storm */
-#define STORM_ACCESSES 3000u
-#define MAILS          600u
-#define MAIL_WAIT_US   15000u /* a PF looks every 10 ms */
-#define MAIL_REST_MS   1500u  /* then what was used up has come back */
-#define CHECK_EVERY    10u
-#define TABLE_WRITES   4000u
-#define RESETS         30u
-#define MSI_ADDRESS    0xfee00000ull
-#define MSI_REMAPPABLE 0x10ull
-#define HANDLES        64u
-#define MSIX_CONTROL   2u
-#define VECTORS        3u /* of a VF */
-#define FIRST_VECTOR   0x50u
-#define MSIX_WAIT_US   20000u
-#define MSIX_ENABLE    0x8000u
-#define RX_DESCRIPTORS 8u
-#define RX_BUFFER_2K   2u
-#define RX_ADVANCED    (1u << 25)
-#define RX_DROP        (1u << 31)
-#define RX_ENABLE      (1u << 25)
-#define PATTERN_BYTES  0x10000u
+#define GIB             (1ull << 30)
+#define PAUSE_US        30000u /* between accesses that are blocked: fewer than what makes a storm */
+#define STORM_ACCESSES  3000u
+#define MAILS           600u
+#define MAIL_WAIT_US    15000u /* a PF looks every 10 ms */
+#define MAIL_MAC        2u
+#define MAIL_PROMISC    6u
+#define PROMISC_UNICAST (1u << 16)
+#define SURE_US         1000000u
+#define MAIL_REST_MS    1500u /* then what was used up has come back */
+#define CHECK_EVERY     10u
+#define TABLE_WRITES    4000u
+#define RESETS          30u
+#define MSI_ADDRESS     0xfee00000ull
+#define MSI_REMAPPABLE  0x10ull
+#define HANDLES         64u
+#define MSIX_CONTROL    2u
+#define VECTORS         3u /* of a VF */
+#define FIRST_VECTOR    0x50u
+#define MSIX_WAIT_US    20000u
+#define MSIX_ENABLE     0x8000u
+#define RX_DESCRIPTORS  8u
+#define RX_BUFFER_2K    2u
+#define RX_ADVANCED     (1u << 25)
+#define RX_DROP         (1u << 31)
+#define RX_ENABLE       (1u << 25)
+#define PATTERN_BYTES   0x10000u
+#define BUSY_FRAMES     12u
+#define BUSY_REST_MS    20u /* others live on the same emulated processor */
 
 static uint8_t pattern[PATTERN_BYTES] __attribute__((aligned(4096)));
 
@@ -69,7 +75,7 @@ static void attack(uint64_t at)
 }
 
 /* Receive buffers there, for whatever comes in. */
-static void attack_receive(uint64_t at)
+static void receive_at(uint64_t at)
 {
     static uint64_t ring[RX_DESCRIPTORS][2] __attribute__((aligned(4096)));
     for (unsigned i = 0; i < RX_DESCRIPTORS; i++) {
@@ -83,6 +89,11 @@ static void attack_receive(uint64_t at)
     vf_write(VF_SRRCTL, RX_BUFFER_2K | RX_ADVANCED | RX_DROP);
     vf_write(VF_RXDCTL, RX_ENABLE);
     vf_write(VF_RDT, RX_DESCRIPTORS - 1);
+}
+
+static void attack_receive(uint64_t at)
+{
+    receive_at(at);
     sleep_ms(300);
     vf_write(VF_RXDCTL, 0);
     tried++;
@@ -170,6 +181,29 @@ void program_vf_msi(unsigned step)
 }
 
 /* ---- the PF ---- */
+
+/* To be somebody else, and to see what is somebody else's: the PF must say no. That the card stops frames
+ * from another's address is for real cards, and their model in the unit tests: QEMU's does not look. */
+void program_vf_spoof(unsigned step)
+{
+    static const uint32_t wishes[][3] = {
+        {MAIL_MAC, 0x82005452, 0x6057}, /* the PF's own address, 52:54:00:82:57:60 */
+        {MAIL_MAC, 0xaa005452, 0x0200}, /* a neighbour's, 52:54:00:aa:00:02 */
+        {MAIL_PROMISC | PROMISC_UNICAST, 0, 0},
+    };
+    unsigned refused = 0, count = sizeof(wishes) / sizeof(wishes[0]);
+    (void)step;
+    if (!vf_open("vf_spoof"))
+        return;
+    for (unsigned i = 0; i < count; i++) {
+        uint32_t words[3];
+        memcpy(words, wishes[i], sizeof(words));
+        refused += vf_mail(words, 3, SURE_US) & MAIL_NACK ? 1 : 0;
+    }
+    bool again = vf_reopen() && vf_arrives();
+    verdict("vf_spoof", refused == count && again,
+            "%u of %u wishes refused: others' addresses, others' frames", (uint64_t)refused, (uint64_t)count);
+}
 
 void program_vf_mail(unsigned step)
 {
@@ -344,4 +378,28 @@ void program_vf_flr(unsigned step)
     bool again = vf_reopen() && vf_arrives();
     verdict("vf_flr", back == RESETS && again, "%u of %u resets in %u ms; then it %s", back, (uint64_t)RESETS,
             ms, again ? "works" : "does NOT work");
+}
+
+/* ---- no attack, but work that does not end: for who ends the VM ---- */
+
+/* Frames go out by the dozen, and what comes in is written to this VM's memory. */
+void program_vf_busy(unsigned step)
+{
+    uint32_t value;
+    (void)step;
+    if (!vf_open("vf_busy"))
+        return;
+    receive_at((uintptr_t)pattern);
+    memset(own, 0, sizeof(own));
+    own[0] = 2; /* to nobody, from us, local experimental */
+    memcpy(own + 6, vf.mac, 6);
+    own[12] = 0x88;
+    own[13] = 0xb5;
+    for (uint64_t sent = 0, failed = 0;; sent++) {
+        failed += !vf_dma((uintptr_t)own, (uintptr_t)pattern, &value);
+        if (sent == BUSY_FRAMES)
+            verdict("vf_busy", failed == 0, "at work, %u frames were not sent", failed);
+        if (sent % BUSY_FRAMES == 0)
+            sleep_ms(BUSY_REST_MS);
+    }
 }
