@@ -55,8 +55,7 @@ static void test_skylake(void **state)
                                         PROC_MWAIT_EXITING | PROC_MONITOR_EXITING | PROC_RDPMC_EXITING);
     assert_int_equal(controls.proc2, PROC2_ENABLE_EPT | PROC2_ENABLE_VPID | PROC2_UNRESTRICTED_GUEST |
                                          PROC2_WBINVD_EXITING | PROC2_ENABLE_RDTSCP | PROC2_ENABLE_INVPCID |
-                                         PROC2_ENABLE_XSAVES | PROC2_ENCLS_EXITING |
-                                         PROC2_PAUSE_LOOP_EXITING);
+                                         PROC2_ENABLE_XSAVES | PROC2_ENCLS_EXITING);
     assert_int_equal(controls.exit, 0x00036dff | EXIT_CTL_HOST_64BIT | EXIT_CTL_ACK_INTERRUPT |
                                         EXIT_CTL_SAVE_PAT | EXIT_CTL_LOAD_PAT | EXIT_CTL_SAVE_EFER |
                                         EXIT_CTL_LOAD_EFER);

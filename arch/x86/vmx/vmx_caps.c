@@ -66,8 +66,6 @@ static const struct control_row control_rows[] = {
     {VMX_SET_PROC2, WANT_OPTIONAL, PROC2_ENABLE_INVPCID, "enable INVPCID", "guests are not offered INVPCID"},
     {VMX_SET_PROC2, WANT_OPTIONAL, PROC2_ENABLE_XSAVES, "enable XSAVES/XRSTORS",
      "guests are not offered XSAVES"},
-    {VMX_SET_PROC2, WANT_OPTIONAL, PROC2_PAUSE_LOOP_EXITING, "PAUSE-loop exiting",
-     "a firmware's CPUs may wait long for each other"},
     {VMX_SET_PROC2, WANT_OPTIONAL, PROC2_ENCLS_EXITING, "ENCLS exiting", "the processor has no SGX to hide"},
     {VMX_SET_PROC2, WANT_OPTIONAL, PROC2_ENCLV_EXITING, "ENCLV exiting", "the processor has no SGX to hide"},
     {VMX_SET_PROC2, WANT_OPTIONAL, PROC2_BUS_LOCK_DETECTION, "VMM bus-lock detection",

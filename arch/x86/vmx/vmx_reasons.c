@@ -79,8 +79,8 @@
     ROW(MONITOR_TRAP_FLAG, 0, UNEXPECTED, PLAIN, "Cannot occur: the monitor trap flag is never set.")        \
     ROW(MONITOR, VMX_NEED_INSN_LEN, MONITOR, INSN, "#UD: guests are not offered MONITOR/MWAIT.")             \
     ROW(PAUSE, VMX_NEED_INSN_LEN, PAUSE, INSN,                                                               \
-        "Only in a long loop of PAUSEs (PAUSE-loop exiting) of a VM with a firmware of its own: "            \
-        "the guest goes on after it.")                                                                       \
+        "Does not occur with PAUSE exiting and PAUSE-loop exiting off; if it did, the guest "                \
+        "goes on after it.")                                                                                 \
     ROW(ENTRY_FAILURE_MACHINE_CHECK, VMX_NEED_QUALIFICATION, ENTRY_FAILURE, ENTRY_FAILURE,                   \
         "A machine check during VM entry: the VM stops with a report.")                                      \
     ROW(TPR_BELOW_THRESHOLD, 0, TPR_BELOW, PLAIN,                                                            \

@@ -97,11 +97,6 @@ enum status virt_vcpu_create(struct vcpu *vcpu)
     return STATUS_OK;
 }
 
-/* TSC ticks between two PAUSEs of one loop at most, and how long it may go on without an exit (SDM volume 3,
- * "Instructions That Cause VM Exits Conditionally"): rare enough to cost nothing. */
-#define PAUSE_LOOP_GAP    128u
-#define PAUSE_LOOP_WINDOW 4096u
-
 void vmx_setup_controls(struct vcpu *vcpu)
 {
     const struct vmx_controls *c = &vmx_host.controls;
@@ -109,10 +104,6 @@ void vmx_setup_controls(struct vcpu *vcpu)
     uint32_t proc2 = c->proc2;
     if (!vcpu->vm->cpuid.has_xsaves)
         proc2 &= ~PROC2_ENABLE_XSAVES;
-    /* SeaBIOS hands its lock on by one PAUSE between releasing and taking it: where CPUs take turns at
-     * branches only, as in an emulator, an exit there is what lets the others in. */
-    if (!vm_has_firmware(vcpu->vm))
-        proc2 &= ~PROC2_PAUSE_LOOP_EXITING;
     vmcs_write(VMCS_PIN_CONTROLS, c->pin);
     vmcs_write(VMCS_PROC_CONTROLS, v->proc); /* with the windows that were asked for */
     vmcs_write(VMCS_PROC2_CONTROLS, proc2);
@@ -120,10 +111,6 @@ void vmx_setup_controls(struct vcpu *vcpu)
         vmcs_write(VMCS_PROC3_CONTROLS, c->proc3);
     vmcs_write(VMCS_EXIT_CONTROLS, c->exit);
     vmcs_write(VMCS_ENTRY_CONTROLS, v->entry); /* as the guest's EFER wants them */
-    if (proc2 & PROC2_PAUSE_LOOP_EXITING) {
-        vmcs_write(VMCS_PLE_GAP, PAUSE_LOOP_GAP);
-        vmcs_write(VMCS_PLE_WINDOW, PAUSE_LOOP_WINDOW);
-    }
     if (proc2 & PROC2_ENCLS_EXITING)
         vmcs_write(VMCS_ENCLS_EXITING_BITMAP, UINT64_MAX);
     if (proc2 & PROC2_ENCLV_EXITING)
