@@ -54,12 +54,12 @@ class World:
         return self.boot.output(command, timeout)
 
     def operator(self, command, timeout=60):
-        """What a command at Bulkhead's prompt prints. The prompt is drawn anew when somebody's line came between, so only
-        one with this command begins the answer."""
+        """What a command at Bulkhead's prompt prints. The prompt is drawn anew when somebody's line came between, so
+        the answer begins behind the command itself."""
         self.boot.type(rig_nested.KEY + "h")
         self.boot.expect(rig_nested.OPERATOR, timeout)
         self.boot.type(command + "\r")
-        return self.boot.expect(r"(?s)^bulkhead> %s\n(.*?)^bulkhead> " % re.escape(command), timeout).group(1)
+        return self.boot.expect(r"(?s)%s\n(.*?)^bulkhead> " % re.escape(command), timeout).group(1)
 
     def check(self, good, what, detail=""):
         self.t.check(good, "nested: " + what, detail)
