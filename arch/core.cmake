@@ -49,26 +49,26 @@ set(CORE_FAST
     drivers/vdev/acpi_pm.c     # the PM timer
     drivers/vdev/lapic.c
     drivers/vdev/uart.c
-    hv/bus.c
+    hv/pc/bus.c
     hv/clock.c
-    hv/cpuid_policy.c
-    hv/emulate.c
+    hv/policy/cpuid_policy.c
+    hv/exits/emulate.c
     hv/events.c
-    hv/exit_table.c
-    hv/fetch_memo.c
+    hv/exits/exit_table.c
+    hv/exits/fetch_memo.c
     hv/gmem.c
-    hv/handle_apic.c
-    hv/handle_cpu.c
-    hv/handle_cr.c
-    hv/handle_event.c
-    hv/handle_io.c
-    hv/handle_memory.c
-    hv/handle_msr.c
-    hv/irq.c
+    hv/exits/handle_apic.c
+    hv/exits/handle_cpu.c
+    hv/exits/handle_cr.c
+    hv/exits/handle_event.c
+    hv/exits/handle_io.c
+    hv/exits/handle_memory.c
+    hv/exits/handle_msr.c
+    hv/pc/irq.c
     hv/lib/mem.c
     hv/lib/near.c
     hv/lib/plain.c
-    hv/msi.c
+    hv/assign/msi.c
     hv/sched.c
     hv/vcpu.c
     hv/xstate.c)

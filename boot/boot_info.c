@@ -1,6 +1,6 @@
 #include "boot/boot_info.h"
 #include "arch/x86/layout.h"
-#include "hv/blackbox.h"
+#include "hv/record/blackbox.h"
 
 #define LOW_MEMORY_END ((uint64_t)1 << 20)
 #define FOUR_GIB       ((uint64_t)1 << 32)

@@ -2,7 +2,7 @@
  * it, and boot_info_check() (pure) checks it again on the core's side. */
 #pragma once
 
-#include "hv/config.h"
+#include "hv/config/config.h"
 #include "hv/lib/addr.h"
 
 #define BOOT_INFO_MAGIC   0x4248495f31303030ull /* "000_IHB" */

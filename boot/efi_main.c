@@ -5,7 +5,7 @@
 #include "boot/handover.h"
 #include "boot/memmap.h"
 #include "boot/pool_plan.h"
-#include "hv/blackbox.h"
+#include "hv/record/blackbox.h"
 #include "hv/lib/bits.h"
 #include "hv/lib/string.h"
 #include "hv/pmem.h"

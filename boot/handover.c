@@ -1,7 +1,7 @@
 #include "boot/handover.h"
 #include "arch/x86/hostpt.h"
 #include "arch/x86/layout.h"
-#include "hv/blackbox.h"
+#include "hv/record/blackbox.h"
 #include "hv/lib/string.h"
 
 /* Takes pages from the pool's start, one after the other; nothing is given back. */

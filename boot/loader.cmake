@@ -12,7 +12,7 @@ set(LOADER_FLAGS ${BULKHEAD_WARNINGS} -O2 -ffreestanding -fpic -fshort-wchar -fv
 
 file(GLOB LOADER_EFI CONFIGURE_DEPENDS boot/efi_*.c)
 set(LOADER_PURE ${PURE_SOURCES})
-list(FILTER LOADER_PURE INCLUDE REGEX "/(hv/lib/[^/]*|hv/blackbox|hv/config|hv/config_assign|hv/gmem|hv/pmem|hv/guest/[^/]*|drivers/acpi/[^/]*|drivers/pci/[^/]*|arch/x86/hostpt|arch/x86/vmx/vmx_mitigate)\\.c$")
+list(FILTER LOADER_PURE INCLUDE REGEX "/(hv/lib/[^/]*|hv/record/blackbox|hv/config/[^/]*|hv/gmem|hv/pmem|hv/guest/[^/]*|drivers/acpi/[^/]*|drivers/pci/[^/]*|arch/x86/hostpt|arch/x86/vmx/vmx_mitigate)\\.c$")
 add_library(loader_pure STATIC ${LOADER_PURE} ${BOOT_PURE})
 target_compile_options(loader_pure PRIVATE ${LOADER_FLAGS})
 

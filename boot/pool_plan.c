@@ -3,7 +3,7 @@
 #include "drivers/vdev/ata.h"
 #include "hv/guest/acpi_build.h"
 #include "hv/lib/bits.h"
-#include "hv/recorder.h"
+#include "hv/record/recorder.h"
 #include "hv/vm.h"
 
 #define MIB            ((uint64_t)1 << 20)

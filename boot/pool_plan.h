@@ -2,7 +2,7 @@
  * The loader takes it before anything starts, so that nothing can run out of it later. Pure. */
 #pragma once
 
-#include "hv/config.h"
+#include "hv/config/config.h"
 
 struct pool_plan_in {
     const struct config *config; /* no VMs: it is not valid */

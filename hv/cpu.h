@@ -17,7 +17,7 @@ struct cpu {
     uint64_t windows_changed; /* windows of this CPU that were moved, ever. This CPU only */
     uint32_t online;          /* set when the CPU is in VMX root operation. Atomic */
     uint32_t nmis;            /* host NMIs seen. Atomic */
-    struct msi_cpu *msi;      /* vectors of devices (hv/msi.h); NULL: none. Constant once VMs run */
+    struct msi_cpu *msi;      /* vectors of devices (hv/assign/msi.h); NULL: none. Constant once VMs run */
     void *hw; /* arch/x86's part: descriptor tables, stacks, windows, VMXON region. Constant */
 };
 

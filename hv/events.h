@@ -17,7 +17,7 @@
 #pragma once
 
 #include "arch/x86/virt.h"
-#include "hv/exit.h"
+#include "hv/exits/exit.h"
 
 /* Bits of events_state.pending. */
 enum events_pending {

@@ -13,8 +13,8 @@
  * `wish` until the work that is under way has ended. */
 #pragma once
 
-#include "hv/config.h"
-#include "hv/exit.h"
+#include "hv/config/config.h"
+#include "hv/exits/exit.h"
 
 enum vm_state {
     VM_CREATED,  /* never started */

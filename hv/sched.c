@@ -2,10 +2,10 @@
 #include "hv/sched.h"
 #include "arch/x86/virt.h"
 #include "hv/clock.h"
-#include "hv/console.h"
+#include "hv/console/console.h"
 #include "hv/core.h"
-#include "hv/devices.h"
-#include "hv/report.h"
+#include "hv/assign/devices.h"
+#include "hv/record/report.h"
 
 static struct vcpu *pick(struct cpu *cpu)
 {

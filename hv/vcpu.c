@@ -5,13 +5,13 @@
 #include "arch/x86/msr.h"
 #include "arch/x86/virt.h"
 #include "hv/clock.h"
-#include "hv/console.h"
-#include "hv/devices.h"
-#include "hv/exit_table.h"
+#include "hv/console/console.h"
+#include "hv/assign/devices.h"
+#include "hv/exits/exit_table.h"
 #include "hv/lib/log.h"
 #include "hv/lib/string.h"
 #include "hv/vm.h"
-#include "hv/warm_reset.h"
+#include "hv/pc/warm_reset.h"
 
 #define SHADOW_INTERRUPTS (EVENTS_SHADOW_STI | EVENTS_SHADOW_MOV_SS)
 #define NEVER             UINT64_MAX

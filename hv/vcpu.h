@@ -4,14 +4,14 @@
 #include "arch/x86/guest_walk.h"
 #include "drivers/vdev/lapic.h"
 #include "hv/cpu.h"
-#include "hv/cpuid_policy.h"
-#include "hv/dump.h"
+#include "hv/policy/cpuid_policy.h"
+#include "hv/record/dump.h"
 #include "hv/events.h"
-#include "hv/exit.h"
-#include "hv/fetch_memo.h"
-#include "hv/msr_policy.h"
-#include "hv/recorder.h"
-#include "hv/stats.h"
+#include "hv/exits/exit.h"
+#include "hv/exits/fetch_memo.h"
+#include "hv/policy/msr_policy.h"
+#include "hv/record/recorder.h"
+#include "hv/record/stats.h"
 
 struct vm;
 

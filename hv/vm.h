@@ -20,10 +20,10 @@
 #include "drivers/vdev/sysctl.h"
 #include "drivers/vdev/testdev.h"
 #include "drivers/vdev/uart.h"
-#include "hv/bus.h"
-#include "hv/config.h"
-#include "hv/console.h"
-#include "hv/flash.h"
+#include "hv/pc/bus.h"
+#include "hv/config/config.h"
+#include "hv/console/console.h"
+#include "hv/pc/flash.h"
 #include "hv/gmem.h"
 #include "hv/guest/image.h"
 #include "hv/life.h"
@@ -116,12 +116,12 @@ struct vm {
 #define log_vm(level, vm, ...)     log_from(&(vm)->log, LOG_NO_VCPU, level, __VA_ARGS__)
 #define log_vcpu(level, vcpu, ...) log_from(&(vcpu)->vm->log, (vcpu)->id, level, __VA_ARGS__)
 
-/* Interrupt lines and messages (hv/irq.c); all under vm->devices. */
+/* Interrupt lines and messages (hv/pc/irq.c); all under vm->devices. */
 void irq_set_line(struct vm *vm, unsigned line, bool level);
 bool irq_deliver(struct vm *vm, uint32_t dest, bool logical, uint8_t mode, uint8_t vector, bool level);
 void irq_send_ipi(struct vcpu *from, const struct lapic_ipi *ipi);
 
-/* Devices (hv/platform.c). */
+/* Devices (hv/pc/platform.c). */
 enum status platform_init(struct vm *vm);
 /* One more, behind the others: PLATFORM_ADDED at most, before the VM runs. */
 void platform_add(struct vm *vm, struct vdev *dev, const struct vdev_ops *ops);

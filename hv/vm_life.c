@@ -1,11 +1,11 @@
 /* The lives of a VM: orders, starts, ends. What is to happen is decided in hv/life.c. */
-#include "hv/console.h"
+#include "hv/console/console.h"
 #include "hv/core.h"
-#include "hv/dump.h"
+#include "hv/record/dump.h"
 #include "hv/lib/bits.h"
 #include "hv/lib/fmt.h"
 #include "hv/sched.h"
-#include "hv/vm_assign.h"
+#include "hv/assign/vm_assign.h"
 
 /* Memory is zeroed in pieces of this size, by whichever of the VM's CPUs is free: about a millisecond each.
  */

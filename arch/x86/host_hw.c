@@ -10,11 +10,11 @@
 #include "arch/x86/panic.h"
 #include "arch/x86/traps.h"
 #include "arch/x86/virt.h"
-#include "hv/console.h"
+#include "hv/console/console.h"
 #include "hv/cpu.h"
 #include "hv/lib/log.h"
 #include "hv/lib/string.h"
-#include "hv/msi.h"
+#include "hv/assign/msi.h"
 
 #define PIC_MASTER_MASK 0x21u
 #define PIC_SLAVE_MASK  0xa1u

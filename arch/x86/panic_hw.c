@@ -8,11 +8,11 @@
 #include "arch/x86/msr.h"
 #include "drivers/fb/fb_hw.h"
 #include "hv/clock.h"
-#include "hv/console.h"
+#include "hv/console/console.h"
 #include "hv/core.h"
 #include "hv/lib/fmt.h"
 #include "hv/lib/log.h"
-#include "hv/panic_text.h"
+#include "hv/record/panic_text.h"
 
 #define OTHERS_TRIES 1000000u /* pauses: some 10 ms and more */
 #define NOBODY       UINT32_MAX

@@ -3,7 +3,7 @@
  * CPU. */
 #pragma once
 
-#include "hv/exit.h"
+#include "hv/exits/exit.h"
 
 struct cpu;
 struct pool;

@@ -6,7 +6,7 @@
 #include "drivers/fb/fb_panic.h"
 #include "drivers/fb/fb_text.h"
 #include "hv/clock.h"
-#include "hv/console.h"
+#include "hv/console/console.h"
 #include "hv/lib/lock.h"
 #include "hv/lib/log.h"
 

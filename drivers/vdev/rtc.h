@@ -8,7 +8,7 @@
 #define RTC_DATA_PORT  0x71u
 #define RTC_IRQ        8u
 #define RTC_CMOS_SIZE  128u
-#define RTC_SHUTDOWN   0x0fu /* why the processor was reset (hv/warm_reset.h) */
+#define RTC_SHUTDOWN   0x0fu /* why the processor was reset (hv/pc/warm_reset.h) */
 #define RTC_CENTURY    0x32u /* for the FADT's CENTURY field */
 
 struct rtc {

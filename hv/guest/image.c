@@ -232,7 +232,7 @@ enum status guest_load(const struct guest_image *image, const struct guest_files
     case GUEST_MULTIBOOT:
         return multiboot_load(plan, elf, g, &files->kernel, files->modules, files->cmdline);
     case GUEST_FIRMWARE:
-        return STATUS_OK; /* hv/flash.h shows it to the guest */
+        return STATUS_OK; /* hv/pc/flash.h shows it to the guest */
     }
     return ERR_INVALID;
 }

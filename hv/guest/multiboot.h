@@ -4,7 +4,7 @@
  * parts of a kernel may lie between GUEST_BOOT_FREE and GUEST_BOOT_INFO, for real mode. */
 #pragma once
 
-#include "hv/config.h"
+#include "hv/config/config.h"
 #include "hv/guest/entry.h"
 #include "hv/guest/layout.h"
 #include "hv/guest/source.h"

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "hv/blackbox.h"
+#include "hv/record/blackbox.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {

@@ -1,9 +1,9 @@
 /* The configuration parser: whatever the text, it answers one of its rules with a position inside the text
- * and a message a terminal can show, and what it accepts keeps every promise of hv/config.h. */
+ * and a message a terminal can show, and what it accepts keeps every promise of hv/config/config.h. */
 #include <stdlib.h>
 #include <string.h>
 
-#include "hv/config_assign.h"
+#include "hv/config/config_assign.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

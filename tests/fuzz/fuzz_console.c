@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "hv/console.h"
-#include "hv/emulate.h"
+#include "hv/console/console.h"
+#include "hv/exits/emulate.h"
 #include "tests/host/fake_host.h"
 #include "tests/host/fake_vdev_env.h"
 #include "tests/host/machine.h"

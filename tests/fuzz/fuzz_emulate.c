@@ -9,7 +9,7 @@
 #include "arch/x86/cpu.h"
 #include "arch/x86/guest_walk.h"
 #include "arch/x86/msr.h"
-#include "hv/exit_table.h"
+#include "hv/exits/exit_table.h"
 #include "hv/guest/layout.h"
 #include "tests/host/fake_host.h"
 #include "tests/host/fake_vdev_env.h"

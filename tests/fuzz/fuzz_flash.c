@@ -7,8 +7,8 @@
 
 #include "arch/x86/virt.h"
 #include "hv/core.h"
-#include "hv/emulate.h"
-#include "hv/flash.h"
+#include "hv/exits/emulate.h"
+#include "hv/pc/flash.h"
 #include "tests/host/fake_host.h"
 #include "tests/host/fake_vdev_env.h"
 #include "tests/host/fake_virt.h"

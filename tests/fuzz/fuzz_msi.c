@@ -5,7 +5,7 @@
 
 #include "hv/core.h"
 #include "hv/lib/bits.h"
-#include "hv/msi.h"
+#include "hv/assign/msi.h"
 #include "tests/host/machine.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -1,8 +1,8 @@
-/* Reads the dumps of hv/dump.h out of a console transcript. */
+/* Reads the dumps of hv/record/dump.h out of a console transcript. */
 #pragma once
 
-#include "hv/config.h"
-#include "hv/dump.h"
+#include "hv/config/config.h"
+#include "hv/record/dump.h"
 #include "hv/vm.h"
 
 struct dump_exit {

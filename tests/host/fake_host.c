@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "hv/clock.h"
-#include "hv/console.h"
+#include "hv/console/console.h"
 #include "hv/lib/log.h"
 
 struct core core;

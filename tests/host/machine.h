@@ -2,7 +2,7 @@
  * test's own, with nothing of the guest's in it yet. The hardware is fake_virt, the host fake_host. */
 #pragma once
 
-#include "hv/emulate.h"
+#include "hv/exits/emulate.h"
 #include "hv/vm.h"
 
 #define MACHINE_VCPUS 4u

@@ -2,7 +2,7 @@
  * APICs wired as hv/vm.c does it, and a clean record. */
 #pragma once
 
-#include "hv/exit_table.h"
+#include "hv/exits/exit_table.h"
 #include "tests/host/fake_host.h"
 #include "tests/host/fake_virt.h"
 #include "tests/host/machine.h"

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "hv/assign.h"
+#include "hv/assign/assign.h"
 
 /* A device that keeps to the rules of hardware: it makes DMA whenever it may. Each callback may be told to
  * fail, and checks what must be true when it is called. */

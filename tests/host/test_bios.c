@@ -7,7 +7,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "hv/bios.h"
+#include "hv/pc/bios.h"
 #include "tests/host/fake_host.h"
 #include "tests/host/machine.h"
 

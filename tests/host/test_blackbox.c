@@ -6,7 +6,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "hv/blackbox.h"
+#include "hv/record/blackbox.h"
 
 static uint8_t memory[BLACKBOX_SIZE];
 static struct blackbox box;

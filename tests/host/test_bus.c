@@ -7,7 +7,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "hv/bus.h"
+#include "hv/pc/bus.h"
 
 struct probe {
     struct vdev dev;

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "hv/config.h"
+#include "hv/config/config.h"
 
 static struct config config;
 static struct config_error error;

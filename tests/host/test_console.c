@@ -9,7 +9,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "hv/console.h"
+#include "hv/console/console.h"
 #include "tests/host/fake_host.h"
 #include "tests/host/machine.h"
 

@@ -10,7 +10,7 @@
 
 #include "arch/x86/cpu.h"
 #include "arch/x86/msr.h"
-#include "hv/cpuid_policy.h"
+#include "hv/policy/cpuid_policy.h"
 
 static struct cpuid_host skylake, everything, bare;
 static const struct cpuid_vm vm4 = {.vcpu_count = 4,

@@ -9,7 +9,7 @@
 #include <cmocka.h>
 
 #include "arch/x86/cpu.h"
-#include "hv/lines.h"
+#include "hv/console/lines.h"
 #include "tests/host/dump_reader.h"
 #include "tests/host/run_path.h"
 

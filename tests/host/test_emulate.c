@@ -11,7 +11,7 @@
 
 #include "arch/x86/cpu.h"
 #include "arch/x86/msr.h"
-#include "hv/exit_table.h"
+#include "hv/exits/exit_table.h"
 #include "hv/guest/layout.h"
 #include "tests/host/ept_model.h"
 #include "tests/host/fake_host.h"

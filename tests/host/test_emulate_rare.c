@@ -10,7 +10,7 @@
 
 #include "arch/x86/cpu.h"
 #include "arch/x86/msr.h"
-#include "hv/segment.h"
+#include "hv/exits/segment.h"
 #include "tests/host/fake_host.h"
 #include "tests/host/fake_virt.h"
 #include "tests/host/machine.h"

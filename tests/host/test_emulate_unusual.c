@@ -9,7 +9,7 @@
 
 #include "arch/x86/cpu.h"
 #include "arch/x86/fxsave.h"
-#include "hv/exit_table.h"
+#include "hv/exits/exit_table.h"
 #include "tests/host/fake_host.h"
 #include "tests/host/fake_virt.h"
 #include "tests/host/machine.h"

@@ -9,7 +9,7 @@
 #include <cmocka.h>
 
 #include "arch/x86/vmx/vmx_raw.h"
-#include "hv/exit_table.h"
+#include "hv/exits/exit_table.h"
 #include "tests/host/fake_host.h"
 #include "tests/host/fake_virt.h"
 

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "hv/faults.h"
+#include "hv/assign/faults.h"
 
 #define SECOND 1000000u
 

@@ -9,10 +9,10 @@
 
 #include "arch/x86/cpu.h"
 #include "hv/core.h"
-#include "hv/emulate.h"
-#include "hv/flash.h"
+#include "hv/exits/emulate.h"
+#include "hv/pc/flash.h"
 #include "hv/lib/bits.h"
-#include "hv/warm_reset.h"
+#include "hv/pc/warm_reset.h"
 #include "tests/host/fake_host.h"
 #include "tests/host/fake_virt.h"
 

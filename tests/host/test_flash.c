@@ -10,7 +10,7 @@
 
 #include "arch/x86/virt.h"
 #include "hv/core.h"
-#include "hv/flash.h"
+#include "hv/pc/flash.h"
 #include "tests/host/fake_host.h"
 #include "tests/host/fake_virt.h"
 

@@ -7,7 +7,7 @@
 
 #include "hv/core.h"
 #include "hv/lib/bits.h"
-#include "hv/msi.h"
+#include "hv/assign/msi.h"
 #include "tests/host/fake_host.h"
 #include "tests/host/machine.h"
 

@@ -8,7 +8,7 @@
 #include <cmocka.h>
 
 #include "arch/x86/msr.h"
-#include "hv/msr_policy.h"
+#include "hv/policy/msr_policy.h"
 
 static struct cpuid_table cpuid;
 static struct msr_store s;

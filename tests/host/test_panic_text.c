@@ -8,7 +8,7 @@
 
 #include "hv/core.h"
 #include "hv/lib/log.h"
-#include "hv/panic_text.h"
+#include "hv/record/panic_text.h"
 #include "tests/host/machine.h"
 
 static uint8_t memory[BLACKBOX_SIZE];

@@ -11,7 +11,7 @@
 #include "arch/x86/layout.h"
 #include "boot/pool_plan.h"
 #include "drivers/vdev/ata.h"
-#include "hv/flash.h"
+#include "hv/pc/flash.h"
 #include "hv/lib/bits.h"
 #include "hv/pool.h"
 

@@ -3,7 +3,7 @@
 #include <setjmp.h>
 #include <string.h>
 #include <cmocka.h>
-#include "hv/config.h"
+#include "hv/config/config.h"
 #include "hv/guest/image.h"
 
 #define MEMORY (8ull << 20)

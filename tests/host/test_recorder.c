@@ -8,7 +8,7 @@
 #include <cmocka.h>
 
 #include "arch/x86/cpu.h"
-#include "hv/lines.h"
+#include "hv/console/lines.h"
 #include "tests/host/run_path.h"
 
 #define SLOTS 8u /* seven exits are kept */

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "hv/report.h"
+#include "hv/record/report.h"
 #include "tests/host/fake_host.h"
 #include "tests/host/machine.h"
 

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "hv/lines.h"
+#include "hv/console/lines.h"
 #include "tests/host/run_path.h"
 
 static int setup(void **state)

@@ -8,8 +8,8 @@
 #include <string.h>
 
 #include "arch/x86/cpu.h"
-#include "hv/exit_table.h"
-#include "hv/task_switch.h"
+#include "hv/exits/exit_table.h"
+#include "hv/exits/task_switch.h"
 #include "tests/host/fake_host.h"
 #include "tests/host/fake_virt.h"
 #include "tests/host/machine.h"

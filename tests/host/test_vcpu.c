@@ -10,8 +10,8 @@
 #include "arch/x86/cpu.h"
 #include "arch/x86/msr.h"
 #include "hv/clock.h"
-#include "hv/console.h"
-#include "hv/warm_reset.h"
+#include "hv/console/console.h"
+#include "hv/pc/warm_reset.h"
 #include "tests/host/run_path.h"
 
 #define IF_ON  (RFLAGS_FIXED_1 | RFLAGS_IF)
@@ -1088,7 +1088,7 @@ static void test_init_of_the_first_vcpu_reboots(void **state)
     assert_int_equal(v->stop, STOP_REBOOT);
 }
 
-/* ... but for a program that only wants out of protected mode: hv/warm_reset.h. */
+/* ... but for a program that only wants out of protected mode: hv/pc/warm_reset.h. */
 static void test_warm_reset(void **state)
 {
     (void)state;

@@ -10,7 +10,7 @@
 #include "arch/x86/cpu.h"
 #include "arch/x86/msr.h"
 #include "hv/clock.h"
-#include "hv/console.h"
+#include "hv/console/console.h"
 #include "hv/core.h"
 #include "hv/sched.h"
 #include "tests/host/fake_host.h"

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "hv/config.h"
+#include "hv/config/config.h"
 #include "hv/guest/image.h"
 #include "hv/lib/bdf.h"
 

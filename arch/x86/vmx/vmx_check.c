@@ -2,7 +2,7 @@
 
 #include "arch/x86/cpu.h"
 #include "arch/x86/vmx/vmx_check_rules.h"
-#include "hv/exit.h"
+#include "hv/exits/exit.h"
 
 #define ALWAYS VMX_SET_COUNT
 

@@ -1,7 +1,7 @@
 /* The guest-state half of vmx_check(): SDM volume 3, 27.3.1. */
 #include "arch/x86/cpu.h"
 #include "arch/x86/vmx/vmx_check_rules.h"
-#include "hv/exit.h"
+#include "hv/exits/exit.h"
 
 /* The field of a segment: the enums run ES, CS, SS, DS, FS, GS, LDTR, TR in each of the four groups. */
 enum { ES, CS, SS, DS, FS, GS, LDTR, TR, SEGMENTS };

@@ -4,7 +4,7 @@
 #pragma once
 
 #include "arch/x86/vmx/vmcs.h"
-#include "hv/exit.h"
+#include "hv/exits/exit.h"
 
 /* Basic exit reasons, SDM volume 3, appendix C, by its names. Numbers left out are reserved. */
 enum vmx_reason {

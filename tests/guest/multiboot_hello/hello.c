@@ -315,7 +315,7 @@ static void state(void)
 
 /* ---- lies ---- */
 
-/* As hv/blackbox.c has it. */
+/* As hv/record/blackbox.c has it. */
 struct black_box {
     uint64_t magic;
     uint32_t version, length, crc, pad;

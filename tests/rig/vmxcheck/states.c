@@ -2,7 +2,7 @@
 
 #include "arch/x86/cpu.h"
 #include "arch/x86/msr.h"
-#include "hv/exit.h"
+#include "hv/exits/exit.h"
 #include "hv/lib/string.h"
 
 #define SET(field, v) (s->value[VMX_F_##field] = (v))

@@ -6,7 +6,7 @@
 
 #include "arch/x86/cpu.h"
 #include "arch/x86/msr.h"
-#include "hv/exit.h"
+#include "hv/exits/exit.h"
 #include "hv/lib/fmt.h"
 #include "hv/lib/string.h"
 #include "states.h"
