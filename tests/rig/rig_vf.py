@@ -215,9 +215,10 @@ def functions(t, carrier):
                           modules=("igbvf", "nvme", "crc32c-generic", "ext4"))
     with rig_nested.Boot(carrier, "vf", out, cpus=3, memory=512) as boot:
         world = World(t, boot, carrier)
-        boot.ready(BOOT_SECONDS)
+        boot.expect(r"core: ready after", BOOT_SECONDS)
         world.operator("stop small")  # until it is wanted: it never rests
         world.front("web")
+        boot.ready(BOOT_SECONDS)
         _up(world, "web")
         world.front("db")
         _up(world, "db")
