@@ -60,6 +60,8 @@ uint64_t pool_plan(const struct pool_plan_in *in)
     uint32_t vcpus = 0;
     for (uint32_t i = 0; i < in->config->vm_count; i++)
         vcpus += bits_count(in->config->vms[i].cpus);
+    if (vcpus == 0)
+        return LAYOUT_POOL_MIN; /* there is no VM; a configuration always has one */
     for (uint32_t i = 0; i < in->config->vm_count; i++)
         sum += of_vm(&in->config->vms[i], in, vcpus);
     sum = align_up(sum, MIB);
