@@ -7,6 +7,8 @@
 #include "hv/vm.h"
 #include "hv/pc/warm_reset.h"
 
+#define GUEST_TURN_NS 5000u /* between two rounds of device timers, at least */
+
 static struct vm *vm_of(void *ctx)
 {
     return ctx;
@@ -162,14 +164,21 @@ void platform_run_timers(struct vm *vm)
     struct platform *p = &vm->platform;
     vm_lock_devices(vm);
     uint64_t now = vm_now_ns(vm);
+    bool fired = false;
     for (unsigned i = 0; i < p->device_count; i++) {
         struct vdev *dev = p->devices[i];
         if (dev->deadline_ns <= now) {
             dev->deadline_ns = VDEV_NEVER;
             dev->ops->timer(dev, now);
+            fired = true;
         }
     }
     update_next_timer(vm);
+    /* A guest chooses how often a device's timer fires, and what there is to do each time: whatever that
+     * took, the guest gets on before the next time. */
+    uint64_t soonest = host_tsc() + clock_ns_to_ticks(GUEST_TURN_NS);
+    if (fired && p->next_timer_tsc < soonest)
+        __atomic_store_n(&p->next_timer_tsc, soonest, __ATOMIC_RELAXED);
     spin_unlock(&vm->devices);
 }
 
