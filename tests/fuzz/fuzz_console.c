@@ -116,7 +116,7 @@ static void expect(uint8_t byte)
     bool literal = after_key && (byte == 'a' || byte == 'A' || byte == CONSOLE_KEY);
     bool plain = !after_key && byte != CONSOLE_KEY;
     after_key = !after_key && byte == CONSOLE_KEY;
-    if (!front || console_at_prompt() || !(literal || plain))
+    if (!front || console_at_prompt() || !(literal || plain) || !life_is_live(front->state))
         return;
     unsigned n = front == &other;
     if (front->console.input_head - front->console.input_tail < CONSOLE_INPUT)
@@ -179,8 +179,18 @@ static void read_input(void)
     }
 }
 
+static uint32_t input_kept(unsigned n)
+{
+    return vm_of(n)->console.input_head - vm_of(n)->console.input_tail;
+}
+
 static void poll(unsigned wire, unsigned bytes)
 {
+    uint32_t in_port[VMS];
+    for (unsigned n = 0; n < VMS; n++) {
+        in_port[n] = model[n].input_head - model[n].input_tail - input_kept(n);
+        FAKE_REQUIRE(in_port[n] <= (n ? 0 : UART_FIFO_SIZE));
+    }
     room = wire;
     rx_left = bytes;
     rx_calls = tx_calls = 0;
@@ -188,6 +198,10 @@ static void poll(unsigned wire, unsigned bytes)
     FAKE_REQUIRE(rx_calls <= 65 && tx_calls <= wire);
     for (unsigned n = 0; n < VMS; n++) {
         const struct console_vm *c = &vm_of(n)->console;
+        if (!life_is_live(vm_of(n)->state)) { /* what was typed for a life that is over is dropped */
+            FAKE_REQUIRE(input_kept(n) == 0);
+            model[n].input_head = model[n].input_tail + in_port[n];
+        }
         FAKE_REQUIRE(c->head - c->tail <= CONSOLE_RING && c->head - c->tail == model[n].head - model[n].tail);
         FAKE_REQUIRE(c->input_head - c->input_tail <= CONSOLE_INPUT);
     }

@@ -58,7 +58,9 @@ static inline void check_image(const struct input *in, const struct multiboot_im
     CHECK(image->end <= GUEST_FOUR_GIB);
     for (uint32_t i = 0; i < image->segment_count; i++) {
         const struct multiboot_segment *s = &image->segments[i];
-        CHECK(s->addr >= GUEST_ONE_MIB && s->mem_size && s->mem_size <= image->end - s->addr);
+        CHECK(s->mem_size && s->mem_size <= image->end - s->addr);
+        CHECK(s->addr >= GUEST_ONE_MIB ||
+              (s->addr >= GUEST_BOOT_FREE && s->addr + s->mem_size <= GUEST_BOOT_INFO));
         CHECK(s->file_size <= s->mem_size && s->file_offset <= in->file_size &&
               s->file_size <= in->file_size - s->file_offset);
         has_entry |= image->entry >= s->addr && image->entry - s->addr < s->mem_size;
