@@ -1,6 +1,5 @@
 /* The processor's architectural bits by their SDM names: control registers, flags, exceptions, CPUID.
- * Constants only, so that pure code and hardware code share them; nothing here executes an instruction. EFER
- * is in msr.h. */
+ * Pure code and hardware code share them; nothing here executes an instruction. EFER is in msr.h. */
 #pragma once
 
 #include "hv/lib/bits.h"
@@ -299,3 +298,11 @@ enum memory_type { MT_UC = 0, MT_WC = 1, MT_WT = 4, MT_WP = 5, MT_WB = 6, MT_UC_
 #define CPUID_80000001_EDX_LM      (1u << 29)
 
 #define CPUID_80000007_EDX_INVARIANT_TSC (1u << 8)
+
+/* Linear addresses with 4-level paging: LA57 is off in the host, and hidden from guests. Bits 63 to 47 are
+ * alike (SDM volume 1, "Canonical Addressing"). */
+#define CPU_LINEAR_BITS 48u
+static inline bool cpu_is_canonical(uint64_t linear)
+{
+    return bits_sign_extend(linear, CPU_LINEAR_BITS / 8) == linear;
+}

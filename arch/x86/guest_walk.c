@@ -1,18 +1,7 @@
 #include "arch/x86/guest_walk.h"
+#include "arch/x86/cpu.h"
+#include "arch/x86/msr.h"
 #include "hv/lib/bits.h"
-
-#define CR0_PE    BIT(0)
-#define CR0_WP    BIT(16)
-#define CR0_PG    BIT(31)
-#define CR4_PSE   BIT(4)
-#define CR4_PAE   BIT(5)
-#define CR4_SMEP  BIT(20)
-#define CR4_SMAP  BIT(21)
-#define CR4_PKE   BIT(22)
-#define EFER_LMA  BIT(10)
-#define EFER_NXE  BIT(11)
-#define RFLAGS_VM BIT(17)
-#define RFLAGS_AC BIT(18)
 
 /* Paging-structure entries (SDM volume 3, figures 4-4, 4-7 and 4-11). */
 #define ENTRY_P         BIT(0)
@@ -31,11 +20,7 @@
 #define PSE_RESERVED     BIT(21)
 #define PSE_PAGE_SHIFT   22u
 
-#define VECTOR_SS 12
-#define VECTOR_GP 13
-
-#define CANONICAL_BITS 48 /* LA57 is hidden from guests */
-#define MAX_LEVELS     4u
+#define MAX_LEVELS 4u
 #define MAX_RESTARTS                                                                                         \
     8 /* another CPU that changes the same entries this often in a row is up to something                    \
        */
@@ -60,11 +45,6 @@ struct walk {
     unsigned count;
     struct walk_step steps[MAX_LEVELS];
 };
-
-static bool is_canonical(uint64_t linear)
-{
-    return (uint64_t)((int64_t)(linear << (64 - CANONICAL_BITS)) >> (64 - CANONICAL_BITS)) == linear;
-}
 
 static size_t entry_size(const struct walk *w)
 {
@@ -279,7 +259,7 @@ static enum walk_status walk_general(const struct walk_env *env, const struct wa
     }
     if (paging->efer & EFER_LMA) {
         w.format = FORMAT_LONG;
-        if (!is_canonical(request->linear.v))
+        if (!cpu_is_canonical(request->linear.v))
             return WALK_NONCANONICAL;
     } else {
         w.format = paging->cr4 & CR4_PAE ? FORMAT_PAE : FORMAT_32;
@@ -354,7 +334,7 @@ static bool walk_long_plain(const struct walk_env *env, const struct walk_paging
 enum walk_status guest_walk(const struct walk_env *env, const struct walk_paging *paging,
                             const struct walk_request *request, struct walk_result *result)
 {
-    if ((paging->cr0 & CR0_PG) && (paging->efer & EFER_LMA) && is_canonical(request->linear.v) &&
+    if ((paging->cr0 & CR0_PG) && (paging->efer & EFER_LMA) && cpu_is_canonical(request->linear.v) &&
         walk_long_plain(env, paging, request, result))
         return WALK_OK;
     return walk_general(env, paging, request, result);
@@ -405,7 +385,7 @@ static bool linear_long(enum seg_name name, const struct seg *seg, uint64_t offs
 {
     uint64_t base = name == SEG_FS || name == SEG_GS ? seg->base : 0;
     *linear = gva(base + offset);
-    return is_canonical(linear->v) && is_canonical(linear->v + size - 1);
+    return cpu_is_canonical(linear->v) && cpu_is_canonical(linear->v + size - 1);
 }
 
 uint8_t guest_linear(enum guest_mode mode, enum seg_name name, const struct seg *seg, uint64_t offset,
@@ -427,10 +407,10 @@ uint64_t guest_code_room(enum guest_mode mode, const struct seg *cs, uint64_t of
     uint64_t room;
     if (mode != GUEST_MODE_LONG)
         room = room_in_limit(cs, offset);
-    else if (!is_canonical(offset))
+    else if (!cpu_is_canonical(offset))
         room = 0;
     else /* up to the end of this half of the address space; the upper one ends at 2^64 */
-        room = (offset >> 63 ? 0 : BIT(CANONICAL_BITS - 1)) - offset;
+        room = (offset >> 63 ? 0 : BIT(CPU_LINEAR_BITS - 1)) - offset;
     return room < max ? room : max;
 }
 

@@ -1,4 +1,5 @@
 #include "arch/x86/hostpt.h"
+#include "arch/x86/cpu.h"
 #include "hv/lib/bits.h"
 
 /* SDM volume 3, tables "Format of a Page-Table Entry that Maps a 4-KByte Page" and its siblings. */
@@ -17,7 +18,6 @@
 #define PTE_ADDRESS_2M 0x000fffffffe00000ull
 
 #define PHYS_LIMIT BIT(52)
-#define VA_BITS    48u
 #define LEVEL_PT   1u
 #define LEVEL_PD   2u
 #define LEVEL_ROOT 4u
@@ -84,19 +84,13 @@ static unsigned leaf_flags(uint64_t entry, unsigned level)
     return flags;
 }
 
-static bool is_canonical(uint64_t va)
-{
-    uint64_t top = va >> (VA_BITS - 1);
-    return top == 0 || top == (~(uint64_t)0 >> (VA_BITS - 1));
-}
-
 /* A non-empty, page-aligned range that stays within one canonical half. */
 static enum status check_range(uint64_t va, uint64_t size)
 {
     if (!size || ((va | size) & PAGE_MASK))
         return ERR_INVALID;
     uint64_t last = va + (size - 1);
-    if (last < va || !is_canonical(va) || !is_canonical(last) || (va ^ last) >> 63)
+    if (last < va || !cpu_is_canonical(va) || !cpu_is_canonical(last) || (va ^ last) >> 63)
         return ERR_RANGE;
     return STATUS_OK;
 }
@@ -217,7 +211,7 @@ enum status hostpt_lookup(const struct pt_env *env, hpa_t root, uint64_t va, hpa
 {
     unsigned level;
 
-    if (!is_canonical(va))
+    if (!cpu_is_canonical(va))
         return ERR_RANGE;
     uint64_t entry = *walk(env, root, va, LEVEL_PT, &level);
     if (!(entry & PTE_PRESENT))
@@ -230,7 +224,7 @@ enum status hostpt_lookup(const struct pt_env *env, hpa_t root, uint64_t va, hpa
 
 enum status hostpt_leaf(const struct pt_env *env, hpa_t root, uint64_t va, uint64_t **entry)
 {
-    if (!is_canonical(va))
+    if (!cpu_is_canonical(va))
         return ERR_RANGE;
     return make_tables(env, root, va, LEVEL_PT, entry);
 }

@@ -38,11 +38,6 @@ static void set_stack_pointer(struct emulation *e, uint64_t value)
     *rsp = (*rsp & ~bits_low_bytes(~(uint64_t)0, width)) | value;
 }
 
-static bool is_canonical(uint64_t linear)
-{
-    return bits_sign_extend(linear, 6) == linear;
-}
-
 /* One step of the stack: an item of the operand size is pushed or popped; rSP moves. */
 static bool step_stack(struct emulation *e, bool push, uint64_t *value)
 {
@@ -144,7 +139,7 @@ static struct exit_result branch(struct emulation *e, uint64_t target)
 static bool is_target(const struct emulation *e, const struct seg *cs, uint64_t target)
 {
     bool is_64bit = e->paging.efer & EFER_LMA && cs->access & SEG_ACCESS_L;
-    return is_64bit ? is_canonical(target) : target <= cs->limit;
+    return is_64bit ? cpu_is_canonical(target) : target <= cs->limit;
 }
 
 /* Near CALL, RET and JMP. */
@@ -348,7 +343,7 @@ static struct exit_result run_table(struct emulation *e, gva_t operand)
         return e->failure;
     if (store)
         return emulation_finish(e, true);
-    if (e->mode == GUEST_MODE_LONG && !is_canonical(base))
+    if (e->mode == GUEST_MODE_LONG && !cpu_is_canonical(base))
         return general_protection();
     if (e->mode != GUEST_MODE_LONG && in->opsize == 2)
         base &= BASE_24_BITS;

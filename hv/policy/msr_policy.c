@@ -321,11 +321,6 @@ enum status msr_store_write(struct msr_store *s, uint32_t msr, uint64_t value)
 
 /* ---- registers the hardware keeps ---- */
 
-static bool canonical(uint64_t v)
-{
-    return (uint64_t)((int64_t)(v << 16) >> 16) == v;
-}
-
 enum status msr_virt_check(const struct cpuid_table *cpuid, uint32_t msr, uint64_t value, uint64_t old_efer,
                            bool cr0_pg)
 {
@@ -342,7 +337,7 @@ enum status msr_virt_check(const struct cpuid_table *cpuid, uint32_t msr, uint64
     case MSR_IA32_SYSENTER_EIP:
     case MSR_IA32_FS_BASE:
     case MSR_IA32_GS_BASE:
-        return canonical(value) ? STATUS_OK : ERR_INVALID;
+        return cpu_is_canonical(value) ? STATUS_OK : ERR_INVALID;
     default:
         return ERR_NOT_FOUND;
     }
