@@ -1,6 +1,7 @@
 /* A CD-ROM drive: the PACKET interface of ATA/ATAPI-6 and the commands of SPC-3 and MMC-3 that firmware, boot
  * loaders and operating systems use to read a data disc of one session and one track. */
 #include "drivers/vdev/ata_internal.h"
+#include "hv/lib/bytes.h"
 #include "hv/lib/string.h"
 
 #define PACKET_SIZE 12u
@@ -98,8 +99,7 @@ static void done(struct drive *d)
 static void send(struct drive *d, bool media, uint64_t at, uint64_t size)
 {
     struct ata_unit *unit = d->unit;
-    uint32_t limit = unit->reg[ATA_LBA_MID] | (uint32_t)unit->reg[ATA_LBA_HIGH] << 8;
-    limit &= LIMIT_MAX; /* blocks of even size */
+    uint32_t limit = bytes_get16(unit->reg + ATA_LBA_MID) & LIMIT_MAX; /* blocks of even size */
     if (!size)
         done(d);
     else

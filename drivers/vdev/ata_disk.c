@@ -1,5 +1,6 @@
 /* The commands of an ATA disk: ATA/ATAPI-6, general feature set, power management, 48-bit addresses. */
 #include "drivers/vdev/ata_internal.h"
+#include "hv/lib/bytes.h"
 
 #define MULTIPLE_MAX  16u /* sectors of a block */
 #define HEADS         16u /* 6.2: what a disk says before it was told otherwise */
@@ -103,7 +104,7 @@ struct range {
 
 static uint64_t lba_bytes(const uint8_t *reg)
 {
-    return (uint32_t)reg[ATA_LBA_LOW] | (uint32_t)reg[ATA_LBA_MID] << 8 | (uint32_t)reg[ATA_LBA_HIGH] << 16;
+    return bytes_get(reg + ATA_LBA_LOW, 3);
 }
 
 static void put_lba(struct ata_unit *unit, bool ext, uint64_t lba)
@@ -120,7 +121,7 @@ static void put_lba(struct ata_unit *unit, bool ext, uint64_t lba)
 /* By cylinder, head and sector (from 1) of the translation. */
 static bool chs_to_lba(const struct ata_unit *unit, uint64_t *lba)
 {
-    uint32_t cylinder = unit->reg[ATA_LBA_MID] | (uint32_t)unit->reg[ATA_LBA_HIGH] << 8;
+    uint32_t cylinder = bytes_get16(unit->reg + ATA_LBA_MID);
     uint32_t head = unit->reg[ATA_DEVICE] & ATA_HEAD, sector = unit->reg[ATA_LBA_LOW];
     if (cylinder >= unit->u.disk.cylinders || head >= unit->u.disk.heads || sector == 0 ||
         sector > unit->u.disk.sectors)
