@@ -38,10 +38,10 @@ static void set_stack_pointer(struct emulation *e, uint64_t value)
     *rsp = (*rsp & ~bits_low_bytes(~(uint64_t)0, width)) | value;
 }
 
-/* One step of the stack: an item of the operand size is pushed or popped; rSP moves. */
-static bool step_stack(struct emulation *e, bool push, uint64_t *value)
+/* One step of the stack: an item of `size` bytes is pushed or popped; rSP moves. */
+static bool step_stack(struct emulation *e, unsigned size, bool push, uint64_t *value)
 {
-    unsigned size = e->code->insn.opsize, width = stack_width(e);
+    unsigned width = stack_width(e);
     uint64_t old = e->regs.gpr[RSP], moved = bits_low_bytes(push ? old - size : old + size, width);
     gva_t stack;
     if (!emulation_linear(e, SEG_SS, push ? moved : bits_low_bytes(old, width), size, push, &stack) ||
@@ -51,7 +51,17 @@ static bool step_stack(struct emulation *e, bool push, uint64_t *value)
     return true;
 }
 
-/* The same without doing it: may the item be pushed? */
+bool emulation_push(struct emulation *e, unsigned size, uint64_t value)
+{
+    return step_stack(e, size, true, &value);
+}
+
+static bool pop(struct emulation *e, uint64_t *value)
+{
+    return step_stack(e, e->code->insn.opsize, false, value);
+}
+
+/* A push without doing it: may the item be pushed? */
 static bool probe_push(struct emulation *e)
 {
     unsigned size = e->code->insn.opsize;
@@ -73,7 +83,7 @@ static bool read_source(struct emulation *e, gva_t operand, uint64_t *value)
 static struct exit_result run_push(struct emulation *e, gva_t operand)
 {
     uint64_t value = 0;
-    if (!probe_push(e) || !read_source(e, operand, &value) || !step_stack(e, true, &value))
+    if (!probe_push(e) || !read_source(e, operand, &value) || !emulation_push(e, e->code->insn.opsize, value))
         return e->failure;
     return emulation_finish(e, true);
 }
@@ -86,7 +96,7 @@ static struct exit_result run_pop(struct emulation *e, gva_t operand)
     if (dst->kind == INSN_MEM && (!emulation_linear(e, SEG_SS, top, dst->size, false, &stack) ||
                                   !emulation_probe(e, operand, dst->size, true)))
         return e->failure;
-    if (!step_stack(e, false, &value))
+    if (!pop(e, &value))
         return e->failure;
     if (dst->kind != INSN_MEM)
         insn_reg_write(dst, &e->regs, value);
@@ -101,7 +111,7 @@ static struct exit_result run_leave(struct emulation *e)
     struct insn_operand frame = {.kind = INSN_REG, .size = e->code->insn.opsize, .reg = RBP};
     uint64_t value = 0;
     set_stack_pointer(e, bits_low_bytes(e->regs.gpr[RBP], stack_width(e)));
-    if (!step_stack(e, false, &value))
+    if (!pop(e, &value))
         return e->failure;
     insn_reg_write(&frame, &e->regs, value);
     return emulation_finish(e, true);
@@ -117,7 +127,7 @@ static struct exit_result run_enter(struct emulation *e)
         emulation_stop(e, "ENTER with a nesting level");
         return e->failure;
     }
-    if (!step_stack(e, true, &value))
+    if (!emulation_push(e, e->code->insn.opsize, value))
         return e->failure;
     insn_reg_write(&frame, &e->regs, e->regs.gpr[RSP]);
     uint64_t room = bits_low_bytes(e->regs.gpr[RSP] - in->src.imm, width);
@@ -151,7 +161,7 @@ static struct exit_result run_branch(struct emulation *e, gva_t operand)
     if (call && !probe_push(e))
         return e->failure;
     if (in->op == INSN_RET) {
-        if (!step_stack(e, false, &target))
+        if (!pop(e, &target))
             return e->failure;
         set_stack_pointer(e, bits_low_bytes(e->regs.gpr[RSP] + in->src.imm, stack_width(e)));
     } else if (!read_source(e, operand, &target))
@@ -160,7 +170,7 @@ static struct exit_result run_branch(struct emulation *e, gva_t operand)
         target = bits_low_bytes(target + next, in->opsize);
     if (!is_target(e, &e->cs, target))
         return general_protection();
-    if (call && !step_stack(e, true, &next))
+    if (call && !emulation_push(e, in->opsize, next))
         return e->failure;
     return branch(e, target);
 }

@@ -1,5 +1,5 @@
-/* Between hv/exits/emulate.c, hv/exits/emulate_rare.c, hv/exits/segment.c and hv/exits/task_switch.c: an instruction, or a task
- * switch, on its way. Nobody else includes this. */
+/* Between hv/exits/emulate.c, hv/exits/emulate_rare.c, hv/exits/segment.c and hv/exits/task_switch.c: an
+ * instruction, or a task switch, on its way. Nobody else includes this. */
 #pragma once
 
 #include "arch/x86/guest_walk.h"
@@ -32,6 +32,8 @@ bool emulation_access(struct emulation *e, gva_t linear, unsigned size, bool wri
 /* Asks for every page of an access of at most a page that is made later: reading a device is not repeatable,
  * so nothing is read while the instruction can still fault. */
 bool emulation_probe(struct emulation *e, gva_t linear, unsigned size, bool write);
+/* Pushes `size` bytes onto the guest's stack, whose pointer moves in e->regs. False: e->failure. */
+bool emulation_push(struct emulation *e, unsigned size, uint64_t value);
 /* Puts the registers back and steps over the instruction, or only puts them back. */
 struct exit_result emulation_finish(struct emulation *e, bool done);
 

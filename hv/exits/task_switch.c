@@ -84,6 +84,12 @@ static uint16_t new_selector(const struct switching *s, unsigned field)
     return bytes_get16(s->image + field_at(&s->tss, field));
 }
 
+/* The new task will return to the old one: it gets the link to it, and NT. */
+static bool is_nested(const struct switching *s)
+{
+    return s->source == TASK_SWITCH_CALL || s->source == TASK_SWITCH_GATE;
+}
+
 static bool refuse(struct switching *s, uint8_t vector, uint16_t selector)
 {
     uint16_t index = selector & (uint16_t)~SELECTOR_RPL;
@@ -123,8 +129,7 @@ static bool check_access(struct switching *s)
     if (!segment_probe(&s->e, place(old, first), end - first, true) ||
         !segment_probe(&s->e, place(&s->tss, TSS_LINK), size_of(&s->tss), false))
         return false;
-    bool links = s->source == TASK_SWITCH_CALL || s->source == TASK_SWITCH_GATE;
-    if (links && !segment_probe(&s->e, place(&s->tss, TSS_LINK), 2, true))
+    if (is_nested(s) && !segment_probe(&s->e, place(&s->tss, TSS_LINK), 2, true))
         return false;
     gva_t old_descriptor =
         gva((uint32_t)(virt_get(s->e.vcpu, VIRT_GDTR_BASE) + (old->selector & (uint16_t)~SELECTOR_RPL)));
@@ -187,14 +192,13 @@ static bool read_new_task(struct switching *s)
         s->image[i + 1] = (uint8_t)(value >> 8);
     }
     uint64_t link = s->old.selector;
-    bool links = s->source == TASK_SWITCH_CALL || s->source == TASK_SWITCH_GATE;
-    return !links || segment_access(&s->e, place(&s->tss, TSS_LINK), 2, true, &link);
+    return !is_nested(s) || segment_access(&s->e, place(&s->tss, TSS_LINK), 2, true, &link);
 }
 
 static uint64_t new_flags(const struct switching *s)
 {
     uint64_t flags = (new_field(s, FIELD_FLAGS) & ~RFLAGS_RESERVED) | RFLAGS_FIXED_1;
-    if (s->source == TASK_SWITCH_CALL || s->source == TASK_SWITCH_GATE)
+    if (is_nested(s))
         flags |= RFLAGS_NT;
     return flags;
 }
@@ -297,15 +301,9 @@ static bool load_segments(struct switching *s)
 /* The exception's error code, on the new task's stack, as wide as its TSS. */
 static bool push_error(struct switching *s)
 {
-    unsigned size = word_of(&s->tss);
-    unsigned width = virt_get_seg_access(s->e.vcpu, SEG_SS) & SEG_ACCESS_DB ? 4 : 2;
-    uint64_t error = s->exit->vectoring.error, old = s->e.regs.gpr[RSP];
-    uint64_t moved = bits_low_bytes(old - size, width);
-    gva_t stack;
-    if (!emulation_linear(&s->e, SEG_SS, moved, size, true, &stack) ||
-        !emulation_access(&s->e, stack, size, true, &error))
+    if (!emulation_push(&s->e, word_of(&s->tss), s->exit->vectoring.error))
         return false;
-    virt_set(s->e.vcpu, VIRT_RSP, (old & ~bits_low_bytes(~(uint64_t)0, width)) | moved);
+    virt_set(s->e.vcpu, VIRT_RSP, s->e.regs.gpr[RSP]);
     return true;
 }
 
