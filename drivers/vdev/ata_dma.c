@@ -145,13 +145,9 @@ static void bm_access(struct vdev *dev, struct io_req *req)
         req->value = bm_read(ata, (unsigned)offset);
 }
 
-static void bm_reset(struct vdev *dev)
-{
-}
-
 const struct vdev_ops ata_bm_ops = {
     .name = "ata-dma",
-    .init = bm_reset,
-    .reset = bm_reset,
+    .init = vdev_keep,
+    .reset = vdev_keep,
     .access = bm_access,
 };

@@ -103,10 +103,6 @@ static void port_reset(struct vdev *dev)
             host->funcs[i]->reset(host->funcs[i]);
 }
 
-static void ecam_reset(struct vdev *dev)
-{
-}
-
 static uint32_t bridge_read(struct pci_func *func, uint32_t offset)
 {
     return pci_space_read(func->ctx, offset);
@@ -148,7 +144,7 @@ const struct vdev_ops pci_host_port_ops = {
 
 const struct vdev_ops pci_host_ecam_ops = {
     .name = "ecam",
-    .init = ecam_reset,
-    .reset = ecam_reset,
+    .init = vdev_keep,
+    .reset = vdev_keep,
     .access = ecam_access,
 };

@@ -66,6 +66,8 @@ static inline uint64_t vdev_all_ones(unsigned size)
  * it, lowest first. Calls dev->ops->access once per byte with size 1; a device answers all-ones at ports that
  * are not its own. */
 void vdev_split_bytes(struct vdev *dev, struct io_req *req);
+/* `init` and `reset` of a device that has nothing to reset: no state, or it is another's. */
+void vdev_keep(struct vdev *dev);
 
 static inline uint64_t vdev_now(const struct vdev *dev)
 {

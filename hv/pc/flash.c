@@ -213,14 +213,9 @@ static void flash_access(struct vdev *dev, struct io_req *req)
                (unsigned long long)req->addr);
 }
 
-/* What there is to reset is the chipset's, and the flash cannot be changed. */
-static void flash_reset(struct vdev *dev)
-{
-}
-
 const struct vdev_ops flash_ops = {
     .name = "flash",
-    .init = flash_reset,
-    .reset = flash_reset,
+    .init = vdev_keep,
+    .reset = vdev_keep,
     .access = flash_access,
 };

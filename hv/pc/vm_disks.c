@@ -69,10 +69,8 @@ enum status vm_disks_create(struct vm *vm, char *why, size_t why_size)
     if (!config->disk_count && !vm_has_firmware(vm)) /* which waits long for a controller that every PC has */
         return STATUS_OK;
     struct ata *ata = vm->platform.ata = pool_alloc_pages(&core.pool, ATA_PAGES);
-    if (!ata) {
-        fmt_format(why, why_size, "Bulkhead's own memory is used up");
-        return ERR_NO_MEMORY;
-    }
+    if (!ata)
+        return fmt_refuse(why, why_size, ERR_NO_MEMORY, "Bulkhead's own memory is used up");
     ata->moved = ports_moved;
     ata->moved_ctx = vm;
     ata_setup(ata, &media_ops);
@@ -83,10 +81,8 @@ enum status vm_disks_create(struct vm *vm, char *why, size_t why_size)
                 file->size);
     }
     enum status s = claim(vm);
-    if (s != STATUS_OK) {
-        fmt_format(why, why_size, "its IDE controller cannot be placed: %s", status_name(s));
-        return s;
-    }
+    if (s != STATUS_OK)
+        return fmt_refuse(why, why_size, s, "its IDE controller cannot be placed: %s", status_name(s));
     platform_add(vm, &ata->dev, &ata_ops);
     return STATUS_OK;
 }
