@@ -127,14 +127,13 @@ static struct exit_result run_enter(struct emulation *e)
         emulation_stop(e, "ENTER with a nesting level");
         return e->failure;
     }
-    if (!emulation_push(e, e->code->insn.opsize, value))
+    /* The new end of the stack must be writable (SDM volume 2, ENTER); asked before anything is written. */
+    uint64_t room = bits_low_bytes(e->regs.gpr[RSP] - in->opsize - in->src.imm, width);
+    gva_t stack;
+    if (!probe_push(e) || !emulation_linear(e, SEG_SS, room, in->opsize, true, &stack) ||
+        !emulation_probe(e, stack, in->opsize, true) || !emulation_push(e, in->opsize, value))
         return e->failure;
     insn_reg_write(&frame, &e->regs, e->regs.gpr[RSP]);
-    uint64_t room = bits_low_bytes(e->regs.gpr[RSP] - in->src.imm, width);
-    gva_t stack; /* the new end of the stack must be writable (SDM volume 2, ENTER) */
-    if (!emulation_linear(e, SEG_SS, room, in->opsize, true, &stack) ||
-        !emulation_probe(e, stack, in->opsize, true))
-        return e->failure;
     set_stack_pointer(e, room);
     return emulation_finish(e, true);
 }

@@ -206,7 +206,10 @@ static void test_frames(void **state)
     assert_int_equal(virt_get(v, VIRT_RSP), DEV + 0x1004);
     *machine_pde(DEV - 0x1000) = 0; /* the end of the new frame is not there: nothing has changed */
     virt_set(v, VIRT_RSP, DEV + 0x100);
+    uint64_t below = dev64(0xf8);
+    assert_int_not_equal(below, v->gpr[RBP]);
     assert_fault(RUN(0xc8, 0, 0x10, 0), VECTOR_PF, 2);
+    assert_int_equal(dev64(0xf8), below);
     assert_int_equal(v->gpr[RBP], 0x1122334455667788ull);
     assert_int_equal(virt_get(v, VIRT_RSP), DEV + 0x100);
     assert_int_equal(RUN(0xc8, 0, 0, 1).action, ACTION_STOP);
