@@ -24,6 +24,9 @@ LOGS = os.path.join(build.BUILD, "rig-logs")
 WORK = os.path.join(build.BUILD, "rig")
 # RIG_VERBOSE=1: the emulator also logs why a VM entry failed, and every EPT violation (slow).
 VERBOSE = bool(os.environ.get("RIG_VERBOSE"))
+KEY = "\x01"                # Ctrl-A
+PROMPT = r"^guest# "
+OPERATOR = r"^bulkhead> "  # Bulkhead's own prompt
 LEFT_TO_FIRMWARE = r"BdsDxe: failed to start|Shell>|BdsDxe: No bootable option"
 # What is typed and what the shell prints of it: so the echo of a command is not taken for it, nor what is shown again
 # because its VM came to the front.
@@ -112,8 +115,11 @@ class Session:
     def last_lines(self, count=8):
         return "\n".join("    | " + line for line in self.text.rstrip().splitlines()[-count:])
 
+    def type(self, keys):
+        self.machine.console.sendall(keys.encode())
+
     def send(self, line):
-        self.machine.console.sendall(line.encode() + b"\n")
+        self.type(line + "\n")
 
     def run(self, command, timeout=30):
         """Runs a shell command in the guest and returns (its output, its exit status)."""
@@ -183,6 +189,17 @@ initrd = initrd.img
 cmdline = %(cmdline)s
 on_reboot = %(on_reboot)s
 """
+
+
+def disk(name, config, files):
+    """An image with this configuration and `files`: (path on it, path here)."""
+    where = directory(name)
+    path = os.path.join(where, "bulkhead.conf")
+    with open(path, "w", encoding="ascii") as file:
+        file.write(config)
+    out = os.path.join(where, "disk.img")
+    image.write(out, [("EFI/BOOT/BOOTX64.EFI", build.LOADER), ("bulkhead.conf", path), *files])
+    return out
 
 
 def initramfs():

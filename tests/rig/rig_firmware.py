@@ -2,13 +2,10 @@
 machine."""
 import os
 
-import build
-import image
 import rig
 import ui
 import witnesses
 
-KEY = "\x01"  # Ctrl-A
 BOOT_SECTOR = os.path.join(ui.ROOT, "tests", "guest", "bootsector", "bootsector.asm")
 STARTS = 3    # of the disk's VM, as the boot sector counts them
 CONFIG = """[vm disk]
@@ -36,20 +33,16 @@ firmware = uboot-x86
 
 
 def _disk_image():
-    where = rig.directory("firmware")
-    config, disk, out = (os.path.join(where, name) for name in ("bulkhead.conf", "guest.img", "disk.img"))
-    with open(config, "w", encoding="ascii") as file:
-        file.write(CONFIG)
+    disk = os.path.join(rig.directory("firmware-guest"), "disk.img")
     ui.command(["nasm", "-f", "bin", "-o", disk, BOOT_SECTOR])
     with open(disk, "ab") as file:
         file.truncate(1 << 20)
-    image.write(out, [("EFI/BOOT/BOOTX64.EFI", build.LOADER), ("bulkhead.conf", config), ("disk.img", disk),
-                      *((name, witnesses.path(name)) for name in ("seabios", "uboot-x86_64", "uboot-x86"))])
-    return out
+    return rig.disk("firmware", CONFIG, [("disk.img", disk), *((name, witnesses.path(name))
+                                                             for name in ("seabios", "uboot-x86_64", "uboot-x86"))])
 
 
 def _front(boot, digit, name):
-    boot.machine.console.sendall((KEY + digit).encode())
+    boot.type(rig.KEY + digit)
     boot.expect(r"--- %s \(%s\)" % (name, digit), 60)
 
 

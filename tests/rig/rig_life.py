@@ -4,13 +4,9 @@ import re
 
 import build
 import guests
-import image
 import rig
 
 RESTARTS = 50
-KEY = "\x01"  # Ctrl-A
-PROMPT = r"^guest# "
-OPERATOR = r"^bulkhead> "
 
 
 def _small_guests():
@@ -19,42 +15,28 @@ def _small_guests():
     return os.path.join(build.BUILD, "guest")
 
 
-def _disk(name, config, files):
-    where = rig.directory("life-" + name)
-    path = os.path.join(where, "bulkhead.conf")
-    with open(path, "w", encoding="ascii") as file:
-        file.write(config)
-    disk = os.path.join(where, "disk.img")
-    image.write(disk, [("EFI/BOOT/BOOTX64.EFI", build.LOADER), ("bulkhead.conf", path), *files])
-    return disk
-
-
 def _vm(name, cpus, memory, more):
     return "[vm %s]\ncpus = %s\nmemory = %s\n%s\n" % (name, cpus, memory, "\n".join(more))
-
-
-def _type(boot, keys):
-    boot.machine.console.sendall(keys.encode())
 
 
 def two_linux(t):
     """Two VMs with two vCPUs each come up together; one powers off while the other goes on."""
     linux = ["kernel = vmlinuz", "initrd = initrd.img", "cmdline = console=ttyS0,115200 quiet"]
-    disk = _disk("two", _vm("red", "0-1", "192M", linux) + _vm("blue", "2-3", "192M", linux),
-                 [("vmlinuz", guests.kernel(guests.DEMO_KERNEL)), ("initrd.img", rig.initramfs())])
+    disk = rig.disk("life-two", _vm("red", "0-1", "192M", linux) + _vm("blue", "2-3", "192M", linux),
+                    [("vmlinuz", guests.kernel(guests.DEMO_KERNEL)), ("initrd.img", rig.initramfs())])
     with rig.Boot("life-two", disk, cpus=4, memory=640) as boot:
         boot.ready(300)
-        boot.expect(PROMPT, 120)
+        boot.expect(rig.PROMPT, 120)
         t.check(boot.output("nproc") == "2", "life: red is up with two CPUs", "%.0f s" % boot.seconds())
-        _type(boot, KEY + "2")
+        boot.type(rig.KEY + "2")
         boot.expect(r"--- blue \(2\), running", 30)
-        boot.expect(PROMPT, 300)
+        boot.expect(rig.PROMPT, 300)
         t.check(boot.output("nproc") == "2", "life: blue is up beside it", "%.0f s" % boot.seconds())
-        _type(boot, KEY + "1")
+        boot.type(rig.KEY + "1")
         boot.expect(r"--- red \(1\)", 30)
         boot.send("poweroff")
         boot.expect(r"red: stopped: the guest powered off", 120)
-        _type(boot, KEY + "2")
+        boot.type(rig.KEY + "2")
         boot.expect(r"--- blue \(2\), running", 30)
         t.check(boot.output("echo alive", 60) == "alive", "life: blue goes on when red has powered off")
         boot.send("poweroff")
@@ -68,7 +50,7 @@ def crashes(t):
     config = "".join(_vm(name, str(cpu), "8M", [kernel, "cmdline = triple", "on_crash = " + name])
                      for cpu, name in enumerate(("stop", "dump", "restart")))
     config += _vm("calm", "3", "8M", [kernel, "cmdline = poweroff"])
-    disk = _disk("crashes", config, [("hello.elf", os.path.join(where, "multiboot_hello.elf"))])
+    disk = rig.disk("life-crashes", config, [("hello.elf", os.path.join(where, "multiboot_hello.elf"))])
     with rig.Boot("life-crashes", disk, cpus=4, memory=256) as boot:
         off = boot.wait_off(150)
     for name in ("stop", "dump", "restart"):
@@ -99,29 +81,29 @@ def restarts(t):
     config = "[machine]\nlog = debug\n"
     config += _vm("counter", "0", "8M", ["kernel = victim.elf"])
     config += _vm("again", "1", "8M", ["kernel = hello.elf", "cmdline = reboot"])
-    disk = _disk("restarts", config, [("victim.elf", os.path.join(where, "victim.elf")),
-                                      ("hello.elf", os.path.join(where, "multiboot_hello.elf"))])
+    disk = rig.disk("life-restarts", config, [("victim.elf", os.path.join(where, "victim.elf")),
+                    ("hello.elf", os.path.join(where, "multiboot_hello.elf"))])
     with rig.Boot("life-restarts", disk, cpus=2, memory=256) as boot:
         boot.expect(r"victim: tick", 120)
-        _type(boot, KEY + "h")
-        boot.expect(OPERATOR, 30)
+        boot.type(rig.KEY + "h")
+        boot.expect(rig.OPERATOR, 30)
         count = _restart_count(boot)
         while count < RESTARTS and boot.seconds() < 100:
             count = _restart_count(boot)
         boot.send("stop again")
         boot.expect(r"again: stopped: stopped by the operator", 60)
-        _type(boot, KEY + "1")
+        boot.type(rig.KEY + "1")
         boot.expect(r"victim: tick", 60)  # and the limit in rate for `again` has recovered
         boot.expect(r"victim: tick", 60)
         stopped_at = len(boot.text)
-        _type(boot, KEY + "h")
-        boot.expect(OPERATOR, 30)
+        boot.type(rig.KEY + "h")
+        boot.expect(rig.OPERATOR, 30)
         boot.send("start again")
         boot.expect(r"again: debug: own memory: .*\n", 60)
         before, after = _free(boot.text[:stopped_at]), _free(boot.text[stopped_at:])
         boot.send("stop again")
         boot.expect(r"again: stopped: stopped by the operator", 60)
-        _type(boot, KEY + "1")
+        boot.type(rig.KEY + "1")
         tick = boot.expect(r"victim: tick \d+ clock (\w+) sum (\w+) worst-gap \d+ us at \d+ ms lost (\d+)\n", 60)
         seconds = boot.seconds()
     t.check(count >= RESTARTS, "life: a VM restarts %d times and more" % RESTARTS, "%d restarts, %.0f s" % (count, seconds))

@@ -8,7 +8,6 @@ import traceback
 
 import build
 import guests
-import image
 import rig
 import rig_hostile
 import rig_multiboot
@@ -17,9 +16,6 @@ import ui
 
 MEMORY = 640                     # MiB of the largest machine of a case
 BOOT_SECONDS = 300
-PROMPT = r"^guest# "
-OPERATOR = r"^bulkhead> "
-KEY = "\x01"                      # Ctrl-A
 LINUX = ("kernel = vmlinuz", "initrd = initrd.img", "cmdline = console=ttyS0,115200 quiet")
 
 LOAD_MODULES = "for m in /modules/*.ko; do insmod $m || echo $m: cannot be loaded; done"
@@ -32,16 +28,17 @@ class Boot(rig.Session):
         self.carrier = carrier
         super().__init__("nested-" + name, lambda: carrier.start(image_path, cpus, memory))
 
-    def type(self, keys):
-        self.machine.console.sendall(keys.encode())
+    def ask(self, command, pattern, timeout=60):
+        """A command at Bulkhead's prompt; answers the match of what it prints."""
+        self.type(rig.KEY + "h")
+        self.expect(rig.OPERATOR, timeout)
+        self.type(command + "\r")
+        return self.expect(pattern, timeout)
 
     def operator(self, command, pattern, timeout=60):
-        """A command at Bulkhead's prompt; answers the match of what it prints, and goes back to the VM in front."""
-        self.type(KEY + "h")
-        self.expect(OPERATOR, timeout)
-        self.type(command + "\r")
-        match = self.expect(pattern, timeout)
-        self.type(KEY + "1")
+        """The same, and back to the VM in front."""
+        match = self.ask(command, pattern, timeout)
+        self.type(rig.KEY + "1")
         return match
 
 
@@ -52,20 +49,15 @@ def vm(name, cpus, memory, *lines):
 def disk(name, config, kernels=None, modules=()):
     """An image: the configuration, the initramfs as initrd.img, and kernels: {file name: name in guests.KERNELS, or a path}.
     With modules (names), there is KERNEL.img for each of Debian's kernels: the initramfs, and what LOAD_MODULES loads."""
-    where = rig.directory("nested-" + name)
-    path = os.path.join(where, "bulkhead.conf")
-    with open(path, "w", encoding="ascii") as file:
-        file.write(config)
-    files = [("EFI/BOOT/BOOTX64.EFI", build.LOADER), ("bulkhead.conf", path)]
+    where = rig.directory("nested-%s-files" % name)
+    files = []
     for target, kernel in (kernels or {}).items():
         files.append((target, guests.kernel(kernel) if kernel in guests.KERNELS else kernel))
         if modules and kernel in guests.KERNELS:
             files.append((target + ".img", _with_modules(where, target, kernel, modules)))
     if "initrd.img" in config:
         files.append(("initrd.img", rig.initramfs()))
-    out = os.path.join(where, "disk.img")
-    image.write(out, files)
-    return out
+    return rig.disk("nested-" + name, config, files)
 
 
 def _with_modules(where, target, kernel, modules):
@@ -104,7 +96,7 @@ def linux(t, carrier):
     out = disk("linux", vm("linux", "0-1", "192M", *LINUX), {"vmlinuz": guests.DEMO_KERNEL})
     with Boot(carrier, "linux", out, cpus=2, memory=384) as boot:
         boot.ready(BOOT_SECONDS)
-        boot.expect(PROMPT, 60)
+        boot.expect(rig.PROMPT, 60)
         t.check(True, "nested: Linux boots to a shell", "%.0f s" % boot.seconds())
         t.check(boot.seen(r"^  ok +CPUs +2 found \(MP Services\)"), "nested: the firmware's two CPUs are found")
         t.check(boot.output("nproc") == "2", "nested: it has two CPUs")
@@ -122,8 +114,8 @@ def panic(t, carrier):
                {"hello.elf": rig_multiboot.guest("multiboot_hello.elf")})
     with Boot(carrier, "panic", out, cpus=2, memory=256) as boot:
         boot.expect(r"hello: stopped: the guest powered off", 180)
-        boot.type(KEY + "h")
-        boot.expect(OPERATOR, 60)
+        boot.type(rig.KEY + "h")
+        boot.expect(rig.OPERATOR, 60)
         boot.type("crash yes\r")
         boot.expect(r"bulkhead: PANIC: ", 60)
         boot.expect(r"^Bulkhead loader", 180)
@@ -155,12 +147,12 @@ def hostile_vf(t, carrier):
                {name: rig_multiboot.guest(name) for name in ("victim.elf", "hostile.elf")})
     with Boot(carrier, "hostile-vf", out, cpus=2, memory=256) as boot:
         boot.expect("^victim: up", 180)
-        boot.type(KEY + "2")
+        boot.type(rig.KEY + "2")
         for name, what in VF_PROGRAMS:
             match = boot.expect(r"^hostile: %s: (.*): (ok|BAD)\n" % name, 300)
             t.check(match.group(2) == "ok", "nested: hostile VF: " + what, match.group(1))
         boot.expect(r"^hostile: done", 60)
-        boot.type(KEY + "1")
+        boot.type(rig.KEY + "1")
         end = time.monotonic() + KEPT_SECONDS
         while time.monotonic() < end:
             boot.listen()

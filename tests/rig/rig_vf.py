@@ -46,7 +46,7 @@ class World:
         self.t, self.boot, self.carrier = t, boot, carrier
 
     def front(self, name):
-        self.boot.type(rig_nested.KEY + VMS[name][0])
+        self.boot.type(rig.KEY + VMS[name][0])
         self.boot.expect(r"^--- %s \(%s\)" % (name, VMS[name][0]), 60)
 
     def run(self, name, command, timeout=60):
@@ -56,10 +56,7 @@ class World:
     def operator(self, command, timeout=60):
         """What a command at Bulkhead's prompt prints. The prompt is drawn anew when somebody's line came between, so
         the answer begins behind the command itself."""
-        self.boot.type(rig_nested.KEY + "h")
-        self.boot.expect(rig_nested.OPERATOR, timeout)
-        self.boot.type(command + "\r")
-        return self.boot.expect(r"(?s)%s\n(.*?)^bulkhead> " % re.escape(command), timeout).group(1)
+        return self.boot.ask(command, r"(?s)%s\n(.*?)^bulkhead> " % re.escape(command), timeout).group(1)
 
     def check(self, good, what, detail=""):
         self.t.check(good, "nested: " + what, detail)

@@ -3,29 +3,12 @@ docs/witnesses.md has the table."""
 import os
 import re
 
-import build
 import guests
 import image
 import rig
 import witnesses
 
-KEY = "\x01"  # Ctrl-A
-PROMPT = r"^guest# "
 MEMTEST_SECONDS = 900  # wall time on a busy machine
-
-
-def _disk(name, config, files):
-    where = rig.directory("witness-" + name)
-    path = os.path.join(where, "bulkhead.conf")
-    with open(path, "w", encoding="ascii") as file:
-        file.write(config)
-    disk = os.path.join(where, "disk.img")
-    image.write(disk, [("EFI/BOOT/BOOTX64.EFI", build.LOADER), ("bulkhead.conf", path), *files])
-    return disk
-
-
-def _type(boot, keys):
-    boot.machine.console.sendall(keys.encode())
 
 
 # ---- GNU Mach, and Xen with a Linux of its own ----
@@ -77,7 +60,7 @@ def _counts(rows):
 
 def _dom0(t, boot):
     boot.ready(400)
-    boot.expect(PROMPT, 60)
+    boot.expect(rig.PROMPT, 60)
     _check_lines(t, boot, "Xen", XEN_LINES)
     seen = boot.output("cat /sys/hypervisor/type /sys/hypervisor/version/major /sys/hypervisor/version/minor").split()
     t.check(seen == ["xen", "4", "17"], "witness Xen: Debian's 6.1 as dom0, to its shell", "%s, %.0f s" % (seen, boot.seconds()))
@@ -90,12 +73,12 @@ def _dom0(t, boot):
 
 def kernels(t):
     """Xen with Debian's kernel as its dom0, next to GNU Mach."""
-    disk = _disk("kernels", KERNELS, [
+    disk = rig.disk("witness-kernels", KERNELS, [
         ("xen", witnesses.path("xen")), ("gnumach", witnesses.path("gnumach")), ("vmlinuz", guests.kernel("6.1")),
         ("initrd.img", rig.initramfs())])
     with rig.Boot("witness-kernels", disk, cpus=2, memory=832) as boot:
         _dom0(t, boot)
-        _type(boot, KEY + "2")
+        boot.type(rig.KEY + "2")
         boot.expect(r"--- mach \(2\)", 30)
         boot.expect(MACH_LINES[-1][1], 60)
         t.check("GNU Mach 1.8" in boot.text, "witness GNU Mach: starts")
@@ -114,12 +97,12 @@ cmdline = console=ttyS0,115200 nobench
 
 def memtest(t):
     """A pass over 32 MiB. Its menu takes test 10 out: that one writes, waits for minutes in a loop, and reads again."""
-    disk = _disk("memtest", MEMTEST, [("memtest", witnesses.path("memtest"))])
+    disk = rig.disk("witness-memtest", MEMTEST, [("memtest", witnesses.path("memtest"))])
     with rig.Boot("witness-memtest", disk, memory=256) as boot:
         boot.expect(r"Memtest86\+ v6", 120)
         for keys, answer in (("1", "Test selection"), ("1", "Remove one test"), ("2", "Enter test"), ("10\r", "Remove one test"),
                              ("0", "Test selection"), ("0", "Status: Testing")):
-            _type(boot, keys)
+            boot.type(keys)
             boot.expect(answer, 120)
         t.check(True, "witness memtest86+: its menu by serial port")
         match = boot.expect(r"Pass: +1 +Errors: (\d+)", MEMTEST_SECONDS)
@@ -160,9 +143,9 @@ def _type_line(boot, line):
     """To a program that echoes, and reads its keys from a BIOS."""
     for at in range(0, len(line), BIOS_KEYS):
         piece = line[at:at + BIOS_KEYS]
-        _type(boot, piece)
+        boot.type(piece)
         boot.expect(re.escape(piece), 60)
-    _type(boot, "\r")
+    boot.type("\r")
 
 
 def _debian_disk():
@@ -180,16 +163,16 @@ def _grub(t, boot):
     boot.expect(r"GNU GRUB  version 2\.06", 120)
     boot.expect(r"GNU/Linux +[^*]*Memtest86\+", 60)
     t.check(True, "witness GRUB: from its boot sector on a disk to its menu", "%.0f s" % boot.seconds())
-    _type(boot, "c")
+    boot.type("c")
     boot.expect(r"grub> ", 60)
     _type_line(boot, "ls")
     match = boot.expect(r"\(hd0\).*\(hd1,gpt1\)", 60)
     t.check(True, "witness GRUB: both disks", match.group(0))
     _type_line(boot, "configfile (hd1,gpt1)/grub.cfg")
     boot.expect(r"\*" + MENU_ENTRY, 60)
-    _type(boot, "\r")
+    boot.type("\r")
     boot.ready(400)
-    boot.expect(PROMPT, 60)
+    boot.expect(rig.PROMPT, 60)
     t.check("BOOT_IMAGE=/vmlinuz" in boot.output("cat /proc/cmdline"), "witness GRUB: Debian's 6.1 from a disk to its shell",
             "%.0f s" % boot.seconds())
     boot.send("poweroff")
@@ -206,10 +189,10 @@ def _ipxe(t, boot):
 
 def bios(t):
     """GRUB and iPXE, under SeaBIOS, from disks in memory."""
-    disk = _disk("bios", BIOS, [("seabios", witnesses.path("seabios")), ("grub.img", witnesses.path("grub")),
+    disk = rig.disk("witness-bios", BIOS, [("seabios", witnesses.path("seabios")), ("grub.img", witnesses.path("grub")),
                                 ("debian.img", _debian_disk()), ("ipxe.iso", witnesses.path("ipxe"))])
     with rig.Boot("witness-bios", disk, cpus=2, memory=704) as boot:
         _grub(t, boot)
-        _type(boot, KEY + "2")
+        boot.type(rig.KEY + "2")
         boot.expect(r"--- ipxe \(2\)", 30)
         _ipxe(t, boot)
