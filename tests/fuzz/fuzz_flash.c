@@ -21,7 +21,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 #define FLASH_HPA  (13 * MIB)
 #define FLASH_MAX  0x40000u
 #define MEMORY     (14 * MIB)
-#define POOL_HPA   0x40000000ull
 #define POOL_PAGES 512u
 
 static struct boot_info info;
@@ -33,24 +32,14 @@ static char why[200];
 static void begin(uint32_t flash_size)
 {
     static const struct boot_region region = {FREE_BASE, FREE_SIZE, BOOT_REGION_FREE, 0};
-    fake_host_init();
-    fake_virt_init();
+    fake_host_with_vm(&info, &vm, &region, 1);
     if (!memory)
         memory = fake_host_memory(MEMORY);
-    memset(&vm, 0, sizeof(vm));
-    memset(&info, 0, sizeof(info));
-    core.info = &info;
-    core.cpu_count = 1;
-    core.vms[0] = &vm;
-    core.cpus[0].online = 1;
-    pmem_init(&core.pmem, &region, 1);
-    FAKE_REQUIRE(pool_init(&core.pool, pool, hpa(POOL_HPA), sizeof(pool), 0) == STATUS_OK);
-    pool_pt_env(&core.pool, &core.pt_env);
+    fake_host_pool(pool, sizeof(pool), 0);
     for (uint32_t i = 0; i < flash_size; i++)
         flash[i] = memory[FLASH_HPA + i] = (uint8_t)(i * 7 + (i >> 8));
     info.kernels[0] = (struct boot_file){FLASH_HPA, flash_size};
     struct config_vm *c = &info.config.vms[0];
-    info.config.vm_count = 1;
     strcpy(c->name, "bios");
     c->memory = 8 * MIB;
     c->cpus = 1;
@@ -81,7 +70,7 @@ static void verify_page(uint64_t at)
     bool is_flash = in(by_core.v, FLASH_HPA, info.kernels[0].size);
     FAKE_REQUIRE(is_ram || is_flash);
     FAKE_REQUIRE(!core_writes || is_ram);
-    if (in(by_cpu.v, POOL_HPA, sizeof(pool))) /* a private copy */
+    if (in(by_cpu.v, FAKE_POOL_HPA, sizeof(pool))) /* a private copy */
         FAKE_REQUIRE(!core_writes);
     else
         FAKE_REQUIRE(by_cpu.v == by_core.v && core_writes == ((flags & EPT_WRITE) != 0));

@@ -11,6 +11,8 @@
 #include "hv/clock.h"
 #include "hv/console/console.h"
 #include "hv/lib/log.h"
+#include "tests/host/fake_vdev_env.h"
+#include "tests/host/fake_virt.h"
 
 struct core core;
 struct fake_host fake_host;
@@ -249,4 +251,25 @@ void fake_host_init(void)
     log_set_sink(log_sink, NULL);
     log_set_clock(NULL);
     log_set_level(LOG_DEBUG);
+}
+
+void fake_host_with_vm(struct boot_info *info, struct vm *vm, const struct boot_region *free, uint32_t cpus)
+{
+    fake_host_init();
+    fake_virt_init();
+    memset(vm, 0, sizeof(*vm));
+    memset(info, 0, sizeof(*info));
+    info->config.vm_count = 1;
+    core.info = info;
+    core.vms[0] = vm;
+    core.cpu_count = cpus;
+    for (uint32_t i = 0; i < cpus; i++)
+        core.cpus[i].online = 1;
+    pmem_init(&core.pmem, free, 1);
+}
+
+void fake_host_pool(void *pool, uint64_t size, uint64_t used)
+{
+    FAKE_REQUIRE(pool_init(&core.pool, pool, hpa(FAKE_POOL_HPA), size, used) == STATUS_OK);
+    pool_pt_env(&core.pool, &core.pt_env);
 }

@@ -31,7 +31,7 @@ struct fake_host {
     /* Called by host_idle() when set. Else the clock jumps to `until`, and a sleep without end aborts the
      * test: nobody would ever wake it. */
     void (*on_idle)(uint64_t until);
-    unsigned interrupts, nmis;                                /* host_handle_*() */
+    unsigned interrupts, nmis; /* host_handle_*() */
     uint8_t last_interrupt;
 
     enum fake_end end; /* how the machine ended, with panic's message */
@@ -57,6 +57,12 @@ extern struct fake_host fake_host;
 
 /* Everything back to the beginning: zeroed core, clock_init(FAKE_TSC_HZ), log and console connected. */
 void fake_host_init(void);
+/* A machine of `cpus` CPUs that are online, with a VM to come and this memory free: zeroes `info` and `vm`.
+ * Calls fake_host_init() and fake_virt_init(). */
+void fake_host_with_vm(struct boot_info *info, struct vm *vm, const struct boot_region *free, uint32_t cpus);
+/* The core's own memory, its first `used` bytes taken; as the core sees it from FAKE_POOL_HPA on. */
+void fake_host_pool(void *pool, uint64_t size, uint64_t used);
+#define FAKE_POOL_HPA 0x40000000ull
 /* Physical memory [0, size) for host_window(), zeroed; size is a multiple of the page size. The pointer sees
  * all of it. A window sees only its page, and only until the slot is used again: a stale pointer then sees
  * the other page. */

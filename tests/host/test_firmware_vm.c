@@ -43,24 +43,14 @@ static void use_flash(uint32_t size)
 static int setup(void **state)
 {
     static const struct boot_region region = {FREE_BASE, FREE_SIZE, BOOT_REGION_FREE, 0};
-    fake_host_init();
-    fake_virt_init();
+    fake_host_with_vm(&info, &vm, &region, 2);
     if (!memory)
         memory = fake_host_memory(MEMORY);
     memset(memory, 0xaa, MEMORY);
-    memset(&vm, 0, sizeof(vm));
-    memset(&info, 0, sizeof(info));
-    core.info = &info;
-    core.cpu_count = 2;
-    core.vms[0] = &vm;
-    core.cpus[0].online = core.cpus[1].online = 1;
-    pmem_init(&core.pmem, &region, 1);
     memset(pool, 0, sizeof(pool));
-    assert_int_equal(pool_init(&core.pool, pool, hpa(0x40000000), sizeof(pool), 0), STATUS_OK);
-    pool_pt_env(&core.pool, &core.pt_env);
+    fake_host_pool(pool, sizeof(pool), 0);
     use_flash(FLASH_SIZE);
     struct config_vm *c = &info.config.vms[0];
-    info.config.vm_count = 1;
     strcpy(c->name, "bios");
     c->memory = 8 * MIB;
     c->cpus = 3;
@@ -361,9 +351,7 @@ static void test_too_little_memory(void **state)
 {
     for (unsigned left = 0; left < 200; left++) {
         setup(state);
-        assert_int_equal(
-            pool_init(&core.pool, pool, hpa(0x40000000), sizeof(pool), (POOL_PAGES - left) * PAGE_SIZE),
-            STATUS_OK);
+        fake_host_pool(pool, sizeof(pool), (POOL_PAGES - left) * PAGE_SIZE);
         if (vm_create(&vm, 0, why, sizeof(why)) == STATUS_OK) {
             assert_true(left > 10);
             return;

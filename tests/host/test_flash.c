@@ -33,22 +33,12 @@ static int setup(void **state)
 {
     static const struct boot_region region = {FREE_BASE, FREE_SIZE, BOOT_REGION_FREE, 0};
     char why[200];
-    fake_host_init();
-    fake_virt_init();
+    fake_host_with_vm(&info, &vm, &region, 2);
     if (!memory)
         memory = fake_host_memory(MEMORY);
-    memset(&vm, 0, sizeof(vm));
-    memset(&info, 0, sizeof(info));
     memset(pool, 0, sizeof(pool));
-    core.info = &info;
-    core.cpu_count = 2;
-    core.vms[0] = &vm;
-    core.cpus[0].online = core.cpus[1].online = 1;
-    pmem_init(&core.pmem, &region, 1);
-    assert_int_equal(pool_init(&core.pool, pool, hpa(0x40000000), sizeof(pool), 0), STATUS_OK);
-    pool_pt_env(&core.pool, &core.pt_env);
+    fake_host_pool(pool, sizeof(pool), 0);
     struct config_vm *c = &info.config.vms[0];
-    info.config.vm_count = 1;
     strcpy(c->name, "bios");
     c->memory = 64 * MIB;
     c->cpus = 3;
@@ -200,8 +190,8 @@ static void test_copies(void **state)
     assert_true(flash_take_write(&vm, gpa(0xf0fff))); /* it is one already */
     uint64_t copy = seen_by_cpu(0xf0000, &flags);
     assert_int_equal(flags, EPT_READ | EPT_WRITE | EPT_EXEC);
-    assert_true(copy >= 0x40000000 && copy < 0x40000000 + sizeof(pool));
-    assert_memory_equal(pool + (copy - 0x40000000), memory + FLASH_HPA + FLASH_SIZE - 0x10000, PAGE_SIZE);
+    assert_true(copy >= FAKE_POOL_HPA && copy < FAKE_POOL_HPA + sizeof(pool));
+    assert_memory_equal(pool + (copy - FAKE_POOL_HPA), memory + FLASH_HPA + FLASH_SIZE - 0x10000, PAGE_SIZE);
     for (unsigned i = 1; i < FLASH_COPIES; i++)
         assert_true(flash_take_write(&vm, gpa(FLASH + i * PAGE_SIZE)));
     assert_false(flash_take_write(&vm, gpa(FLASH)));

@@ -70,31 +70,18 @@ static void make_files(void)
 static void make_pool(unsigned pages_left)
 {
     memset(pool, 0, sizeof(pool));
-    assert_int_equal(
-        pool_init(&core.pool, pool, hpa(0x40000000), sizeof(pool), (POOL_PAGES - pages_left) * PAGE_SIZE),
-        STATUS_OK);
-    pool_pt_env(&core.pool, &core.pt_env);
+    fake_host_pool(pool, sizeof(pool), (POOL_PAGES - pages_left) * PAGE_SIZE);
 }
 
 static int setup(void **state)
 {
     static const struct boot_region region = {FREE_BASE, FREE_SIZE, BOOT_REGION_FREE, 0};
-    fake_host_init();
-    fake_virt_init();
+    fake_host_with_vm(&info, &vm, &region, 4);
     if (!memory)
         memory = fake_host_memory(MEMORY);
-    memset(&vm, 0, sizeof(vm));
-    memset(&info, 0, sizeof(info));
-    core.info = &info;
-    core.cpu_count = 4;
-    core.vms[0] = &vm;
-    for (unsigned i = 0; i < 4; i++)
-        core.cpus[i].online = 1;
-    pmem_init(&core.pmem, &region, 1);
     make_pool(POOL_PAGES);
     make_files();
     struct config_vm *c = &info.config.vms[0];
-    info.config.vm_count = 1;
     strcpy(c->name, "one");
     strcpy(c->cmdline, "console=ttyS0 quiet");
     c->memory = 64 * MIB;

@@ -251,8 +251,7 @@ static int setup_with(uint64_t ecap)
         core.cpus[i].apic_id = i * 2;
     }
     pmem_init(&core.pmem, &region, 1);
-    assert_int_equal(pool_init(&core.pool, pool, hpa(0x40000000), sizeof(pool), 0), STATUS_OK);
-    pool_pt_env(&core.pool, &core.pt_env);
+    fake_host_pool(pool, sizeof(pool), 0);
     make_config();
     make_machine(ecap);
     why[0] = 0;
