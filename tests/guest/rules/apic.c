@@ -17,23 +17,13 @@
 #define ESR_REGISTER        0x80u
 #define MSR_DEADLINE        0x6e0u
 
-static uint64_t order;
 static unsigned shown_isr, shown_ppr;
 
-static void note_order(struct cpu *cpu, unsigned vector)
+static void note_registers(struct cpu *cpu, unsigned vector)
 {
-    order = order << 8 | vector;
+    note_arrival(cpu, vector);
     shown_isr = apic_bit(APIC_ISR, vector);
     shown_ppr = apic_read(APIC_PPR);
-}
-
-static uint64_t taken(void)
-{
-    order = 0;
-    interrupt_hook = note_order;
-    take_interrupts();
-    interrupt_hook = NULL;
-    return order;
 }
 
 static void registers(void)
@@ -75,7 +65,8 @@ static void priorities(void)
     check(apic_bit(APIC_IRR, LOW_VECTOR), "IRR while interrupts are off");
     check(!apic_bit(APIC_ISR, LOW_VECTOR), "ISR while interrupts are off");
     self_ipi(HIGH_VECTOR);
-    check_equal(taken(), (uint64_t)HIGH_VECTOR << 8 | LOW_VECTOR, "the higher vector first");
+    check_equal(taken_with(note_registers), (uint64_t)HIGH_VECTOR << 8 | LOW_VECTOR,
+                "the higher vector first");
     check(shown_isr, "ISR in the handler");
     check_equal(shown_ppr, LOW_VECTOR & 0xf0, "PPR in the handler");
     check_equal(apic_read(APIC_PPR), 0, "PPR afterwards");
@@ -102,7 +93,6 @@ static void nest(struct cpu *cpu, unsigned vector)
 {
     if (vector != LOW_VECTOR)
         return;
-    order = 0;
     self_ipi(LOW_VECTOR + 1);
     self_ipi(HIGH_VECTOR);
     uint64_t high = arrived(HIGH_VECTOR), same = arrived(LOW_VECTOR + 1);

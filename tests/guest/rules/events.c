@@ -104,21 +104,14 @@ static void stack_fault(void)
 }
 
 /* Of an NMI and an interrupt the NMI goes first. */
-static uint64_t order;
-
-static void note_order(struct cpu *cpu, unsigned vector)
-{
-    order = order << 8 | vector;
-}
-
 static void priorities(void)
 {
-    interrupt_hook = note_order;
-    order = 0;
+    interrupt_hook = note_arrival;
+    arrivals = 0;
     self_ipi(VECTOR_A);
     __asm__ volatile("sti; movl $0x4400, (%0); nop; nop; cli" ::"r"(APIC_PAGE + 0x300) : "memory");
     interrupt_hook = NULL;
-    check_equal(order, VECTOR_NMI << 8 | VECTOR_A, "an NMI goes before an interrupt");
+    check_equal(arrivals, VECTOR_NMI << 8 | VECTOR_A, "an NMI goes before an interrupt");
 }
 
 void rule_events(void)

@@ -17,6 +17,27 @@ void take_interrupts(void)
         __asm__ volatile("sti; nop; nop; pause; cli" ::: "memory");
 }
 
+uint64_t arrivals;
+
+void note_arrival(struct cpu *cpu, unsigned vector)
+{
+    arrivals = arrivals << 8 | vector;
+}
+
+uint64_t taken_with(void (*hook)(struct cpu *, unsigned))
+{
+    arrivals = 0;
+    interrupt_hook = hook;
+    take_interrupts();
+    interrupt_hook = NULL;
+    return arrivals;
+}
+
+uint64_t taken(void)
+{
+    return taken_with(note_arrival);
+}
+
 bool comes(unsigned vector, uint64_t us)
 {
     uint64_t before = arrived(vector), end = rdtsc() + us * (tsc_hz / 1000000);

@@ -76,6 +76,13 @@ unsigned try_write_cr4(uint64_t v);
 uint64_t arrived(unsigned vector);
 /* Takes what is pending. */
 void take_interrupts(void);
+/* Takes what is pending: the vectors in the order they came, two hexadecimal digits each; 0 for none. */
+uint64_t taken(void);
+/* The same with a hook of the caller's, which is to call note_arrival(). */
+uint64_t taken_with(void (*hook)(struct cpu *, unsigned));
+/* For interrupt_hook: adds the vector to `arrivals`, as taken() answers it. */
+void note_arrival(struct cpu *cpu, unsigned vector);
+extern uint64_t arrivals;
 /* Waits up to `us` with interrupts on until this vector comes; answers whether it did. */
 bool comes(unsigned vector, uint64_t us);
 /* The interrupt line of an ISA device, by QEMU's test device (compat = qemu). */
