@@ -1,5 +1,5 @@
 """Fuzzing: every fuzzer of tests/fuzz for a while, from its seeds and from what earlier runs found."""
-import concurrent.futures
+import functools
 import os
 import random
 import re
@@ -15,7 +15,7 @@ CRASHES = os.path.join(build.BUILD, "fuzz-crashes")
 
 
 def _seconds():
-    text = os.environ.get("FUZZ_SECONDS", "30")  # 43 of them, on two cores: eleven minutes
+    text = os.environ.get("FUZZ_SECONDS", "60")
     if not text.isdigit() or int(text) == 0:
         raise ui.Failure("FUZZ_SECONDS=%s is not a positive number" % text)
     return int(text)
@@ -61,12 +61,13 @@ def _one(results, binary, seconds, seed):
     results.check(False, "fuzz " + short, "input kept in %s\n%s" % (kept.group(1) if kept else "no file", lines))
 
 
-def run(results, jobs):
+def tasks(results):
+    """Builds the fuzzers; answers a function for each that runs it."""
     seconds, seed = _seconds(), _seed()
     fuzzers = unit.names("fuzz/fuzz_*.c")
     if not fuzzers:
         results.skip("fuzz", "there are no fuzzers")
-        return
+        return []
     where = unit.configure("clang")
     binaries = [os.path.join(where, "tests", name) for name in fuzzers]
     for binary in binaries:
@@ -79,6 +80,5 @@ def run(results, jobs):
         ui.say(str(failure))
     shutil.rmtree(CRASHES, ignore_errors=True)
     os.makedirs(CRASHES)
-    ui.say("%d fuzzers, %d s each, %d at a time, seed %d" % (len(binaries), seconds, jobs, seed))
-    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(lambda binary: _one(results, binary, seconds, seed), binaries))
+    ui.say("%d fuzzers, %d s each, seed %d" % (len(binaries), seconds, seed))
+    return [functools.partial(_one, results, binary, seconds, seed) for binary in binaries]

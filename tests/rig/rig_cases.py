@@ -1,6 +1,6 @@
 """The boots that scripts/test bochs makes, each with many checks. The order is by cost: the longest begin first, so
 that two at a time end together."""
-import concurrent.futures
+import functools
 import os
 import re
 import struct
@@ -324,10 +324,9 @@ def _one(results, name, function):
         results.check(False, name, "the test itself broke:\n" + traceback.format_exc())
 
 
-def run(results, only=None, jobs=1):
+def tasks(results, only=None):
+    """A function for each boot, the longest first."""
     if not bochs.find():
         raise ui.Failure("there is no Bochs: run scripts/setup")
     chosen = [case for case in CASES if not only or only in case[0]]
-    with concurrent.futures.ThreadPoolExecutor(max(1, jobs)) as pool:
-        for future in [pool.submit(_one, results, name, function) for name, function in chosen]:
-            future.result()
+    return [functools.partial(_one, results, name, function) for name, function in chosen]

@@ -1,6 +1,6 @@
 """What scripts/test nested boots: cases on QEMU's machine with VT-d and virtual functions (scripts/lib/nested.py), on two
 carriers at the same time. A case is a function that takes a Report and the carrier."""
-import concurrent.futures
+import functools
 import os
 import re
 import time
@@ -215,12 +215,11 @@ def _carrier(t, name, chosen):
         carrier.close()
 
 
-def run(t, only=None, jobs=1):
+def tasks(t, only=None):
+    """A function for each carrier, the one that works longest first."""
     groups = {}
     for name, case, function in CASES:
         if not only or only in case:
             groups.setdefault(name, []).append((case, function))
     os.makedirs(rig.LOGS, exist_ok=True)
-    with concurrent.futures.ThreadPoolExecutor(max(1, jobs)) as pool:
-        for future in [pool.submit(_carrier, t, name, chosen) for name, chosen in groups.items()]:
-            future.result()
+    return [functools.partial(_carrier, t, name, chosen) for name, chosen in groups.items()]
