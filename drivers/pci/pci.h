@@ -142,6 +142,41 @@ bool pci_can_reset(const struct pci_inventory *inv, const struct pci_device *dev
 enum status pci_reset(const struct pci_inventory *inv, const struct pci_config *cfg,
                       const struct dev_env *env, const struct pci_device *dev, char *why, size_t size);
 
+/* The same for who cannot wait: begun, and then continued whenever there is something to do. In between
+ * nobody touches the function. */
+enum pci_reset_step {
+    PCI_RESET_NONE,
+    PCI_RESET_PENDING, /* transactions of it are awaited */
+    PCI_RESET_BUS,     /* the port above holds its bus in reset */
+    PCI_RESET_ANSWER,  /* the function resets itself */
+    PCI_RESET_DONE,
+    PCI_RESET_FAILED,
+};
+struct pci_reset {
+    uint64_t due_us;                      /* of dev_env's clock: when there is something to do next */
+    uint32_t header[PCI_HEADER_SIZE / 4]; /* what is put back */
+    uint16_t polls;                       /* left */
+    uint8_t step;                         /* enum pci_reset_step */
+};
+/* Waits for nothing. STATUS_OK: it runs. Else it does not, and these are pci_reset()'s reasons for which it
+ * cannot be. */
+enum status pci_reset_begin(const struct pci_inventory *inv, const struct pci_config *cfg,
+                            const struct dev_env *env, const struct pci_device *dev, struct pci_reset *r,
+                            char *why, size_t size);
+static inline bool pci_reset_runs(const struct pci_reset *r)
+{
+    return r->step >= PCI_RESET_PENDING && r->step <= PCI_RESET_ANSWER;
+}
+/* Does what is due by now, and waits for nothing. True: it has ended. */
+bool pci_reset_continue(const struct pci_inventory *inv, const struct pci_config *cfg,
+                        const struct dev_env *env, const struct pci_device *dev, struct pci_reset *r);
+/* Of one that has ended: STATUS_OK, or ERR_NOT_FOUND as pci_reset(). */
+enum status pci_reset_result(const struct pci_device *dev, const struct pci_reset *r, char *why, size_t size);
+/* Waits for the end of one that runs. */
+enum status pci_reset_await(const struct pci_inventory *inv, const struct pci_config *cfg,
+                            const struct dev_env *env, const struct pci_device *dev, struct pci_reset *r,
+                            char *why, size_t size);
+
 /* Switches `count` VFs of pf on and adds them to the inventory, which must have room: ARI where the port
  * above can, BARs kept where firmware placed them well or else put into free room of the bridge's window. VFs
  * are left with bus mastering off and memory decoding on. The PF's own bus mastering is not touched.

@@ -114,20 +114,13 @@ static void start_flr(const struct pci_config *cfg, const struct pci_device *dev
     }
 }
 
-/* A hot reset of what is behind the port (7.5.1.3.13). */
-static void reset_bus(const struct pci_config *cfg, const struct dev_env *env, const struct pci_device *port)
+/* A hot reset of what is behind the port (7.5.1.3.13): held, and let go. */
+static void hold_bus(const struct pci_config *cfg, const struct pci_device *port, bool on)
 {
     uint32_t control = read16(cfg, port, PCI_REG_BRIDGE_CONTROL);
-    write16(cfg, port, PCI_REG_BRIDGE_CONTROL, control | PCI_BRIDGE_CONTROL_RESET);
-    env->delay_us(env->ctx, BUS_RESET_US);
-    write16(cfg, port, PCI_REG_BRIDGE_CONTROL, control);
+    write16(cfg, port, PCI_REG_BRIDGE_CONTROL,
+            on ? control | PCI_BRIDGE_CONTROL_RESET : control & ~(uint32_t)PCI_BRIDGE_CONTROL_RESET);
 }
-
-/* What firmware set and a reset takes. Without the link's parameters a device may no longer understand its
- * port: they are kept from the scan (struct pci_device), for the reason that place_bars() gives. */
-struct saved {
-    uint32_t header[PCI_HEADER_SIZE / 4];
-};
 
 /* Not what the function says now: its last owner may have had a way of its own to its configuration space (a
  * card's registers for that are not rare), and the next one's memory accesses go to where the BARs were. */
@@ -144,14 +137,16 @@ static void place_bars(const struct pci_device *dev, uint32_t header[])
     }
 }
 
-static void save(const struct pci_config *cfg, const struct pci_device *dev, struct saved *s)
+/* What firmware set and a reset takes. Without the link's parameters a device may no longer understand its
+ * port: they are kept from the scan (struct pci_device), for the reason that place_bars() gives. */
+static void save(const struct pci_config *cfg, const struct pci_device *dev, struct pci_reset *r)
 {
-    for (unsigned i = 0; i < ARRAY_SIZE(s->header); i++)
-        s->header[i] = cfg->read(cfg->ctx, dev->bdf, i * 4, 4);
-    place_bars(dev, s->header);
+    for (unsigned i = 0; i < ARRAY_SIZE(r->header); i++)
+        r->header[i] = cfg->read(cfg->ctx, dev->bdf, i * 4, 4);
+    place_bars(dev, r->header);
 }
 
-static void restore(const struct pci_config *cfg, const struct pci_device *dev, const struct saved *s)
+static void restore(const struct pci_config *cfg, const struct pci_device *dev, const struct pci_reset *r)
 {
     if (dev->pcie && !dev->is_vf) {
         write16(cfg, dev, dev->pcie + PCI_EXP_DEVCTL, dev->devctl & ~PCI_EXP_DEVCTL_FLR);
@@ -164,25 +159,13 @@ static void restore(const struct pci_config *cfg, const struct pci_device *dev, 
         write16(cfg, dev, dev->acs + PCI_ACS_CONTROL, dev->acs_control);
     if (!dev->is_vf) { /* a VF has none of these */
         for (uint32_t at = PCI_REG_BAR0; at < PCI_REG_BAR0 + 4 * PCI_BARS; at += 4)
-            cfg->write(cfg->ctx, dev->bdf, at, 4, s->header[at / 4]);
-        cfg->write(cfg->ctx, dev->bdf, PCI_REG_INTERRUPT, 1, s->header[PCI_REG_INTERRUPT / 4] & 0xff);
-        cfg->write(cfg->ctx, dev->bdf, PCI_REG_HEADER, 1, s->header[PCI_REG_HEADER / 4] & 0xff);
+            cfg->write(cfg->ctx, dev->bdf, at, 4, r->header[at / 4]);
+        cfg->write(cfg->ctx, dev->bdf, PCI_REG_INTERRUPT, 1, r->header[PCI_REG_INTERRUPT / 4] & 0xff);
+        cfg->write(cfg->ctx, dev->bdf, PCI_REG_HEADER, 1, r->header[PCI_REG_HEADER / 4] & 0xff);
     }
-    uint32_t command = s->header[PCI_REG_COMMAND / 4] & UINT16_MAX & ~(uint32_t)PCI_COMMAND_MASTER;
+    uint32_t command = r->header[PCI_REG_COMMAND / 4] & UINT16_MAX & ~(uint32_t)PCI_COMMAND_MASTER;
     /* Nobody here, and no guest, gets an interrupt by a line. */
     write16(cfg, dev, PCI_REG_COMMAND, command | (dev->is_vf ? PCI_COMMAND_MEMORY : PCI_COMMAND_INTX_OFF));
-}
-
-/* Command, because a VF's vendor always reads ffff. */
-static bool await_answer(const struct pci_config *cfg, const struct dev_env *env,
-                         const struct pci_device *dev)
-{
-    for (unsigned i = 0; i < ANSWER_POLLS; i++) {
-        if (read16(cfg, dev, PCI_REG_COMMAND) != GONE)
-            return true;
-        env->delay_us(env->ctx, POLL_US);
-    }
-    return false;
 }
 
 static enum status check_reset(const struct pci_inventory *inv, const struct pci_config *cfg,
@@ -204,32 +187,110 @@ static enum status check_reset(const struct pci_inventory *inv, const struct pci
     return STATUS_OK;
 }
 
-enum status pci_reset(const struct pci_inventory *inv, const struct pci_config *cfg,
-                      const struct dev_env *env, const struct pci_device *dev, char *why, size_t size)
+/* Nothing is to be asked of the function for so long, counted from the next microsecond on. */
+static void wait(const struct dev_env *env, struct pci_reset *r, enum pci_reset_step step, uint32_t us)
 {
-    struct saved s = {0};
+    r->step = (uint8_t)step;
+    r->due_us = env->now_us(env->ctx) + 1 + us;
+}
+
+static void launch(const struct pci_inventory *inv, const struct pci_config *cfg, const struct dev_env *env,
+                   const struct pci_device *dev, struct pci_reset *r)
+{
+    r->polls = ANSWER_POLLS;
+    if (dev->has_flr) {
+        start_flr(cfg, dev);
+        wait(env, r, PCI_RESET_ANSWER, FLR_US);
+    } else {
+        hold_bus(cfg, own_port(inv, dev), true);
+        wait(env, r, PCI_RESET_BUS, BUS_RESET_US);
+    }
+}
+
+/* What is still pending after PENDING_POLLS will be stopped by the reset itself; 6.6.2 advises to wait, no
+ * more. */
+static void launch_when_quiet(const struct pci_inventory *inv, const struct pci_config *cfg,
+                              const struct dev_env *env, const struct pci_device *dev, struct pci_reset *r)
+{
+    if (r->polls && is_pending(cfg, dev)) {
+        r->polls--;
+        wait(env, r, PCI_RESET_PENDING, POLL_US);
+    } else {
+        launch(inv, cfg, env, dev, r);
+    }
+}
+
+enum status pci_reset_begin(const struct pci_inventory *inv, const struct pci_config *cfg,
+                            const struct dev_env *env, const struct pci_device *dev, struct pci_reset *r,
+                            char *why, size_t size)
+{
+    *r = (struct pci_reset){.polls = PENDING_POLLS};
     enum status status = check_reset(inv, cfg, dev, why, size);
     if (status != STATUS_OK)
         return status;
     pci_master(cfg, dev, false);
-    save(cfg, dev, &s);
-    /* What is still pending after that will be stopped by the reset itself; 6.6.2 advises to wait, no more.
-     */
-    for (unsigned i = 0; i < PENDING_POLLS && is_pending(cfg, dev); i++)
-        env->delay_us(env->ctx, POLL_US);
-    if (dev->has_flr)
-        start_flr(cfg, dev);
-    else
-        reset_bus(cfg, env, own_port(inv, dev));
-    env->delay_us(env->ctx, FLR_US);
-    if (!await_answer(cfg, env, dev)) {
-        fmt_format(
-            why, size,
-            BDF_FMT
-            " does not answer %u s after its reset: it must not be used until the machine is restarted",
-            BDF_ARGS(dev->bdf), ANSWER_POLLS / 100);
-        return ERR_NOT_FOUND;
-    }
-    restore(cfg, dev, &s);
+    save(cfg, dev, r);
+    launch_when_quiet(inv, cfg, env, dev, r);
     return STATUS_OK;
+}
+
+/* Command, because a VF's vendor always reads ffff. */
+static void look_for_answer(const struct pci_config *cfg, const struct dev_env *env,
+                            const struct pci_device *dev, struct pci_reset *r)
+{
+    if (read16(cfg, dev, PCI_REG_COMMAND) != GONE) {
+        restore(cfg, dev, r);
+        r->step = PCI_RESET_DONE;
+    } else if (--r->polls) {
+        wait(env, r, PCI_RESET_ANSWER, POLL_US);
+    } else {
+        r->step = PCI_RESET_FAILED;
+    }
+}
+
+bool pci_reset_continue(const struct pci_inventory *inv, const struct pci_config *cfg,
+                        const struct dev_env *env, const struct pci_device *dev, struct pci_reset *r)
+{
+    if (env->now_us(env->ctx) >= r->due_us) {
+        if (r->step == PCI_RESET_PENDING) {
+            launch_when_quiet(inv, cfg, env, dev, r);
+        } else if (r->step == PCI_RESET_BUS) {
+            hold_bus(cfg, own_port(inv, dev), false);
+            wait(env, r, PCI_RESET_ANSWER, FLR_US);
+        } else if (r->step == PCI_RESET_ANSWER) {
+            look_for_answer(cfg, env, dev, r);
+        }
+    }
+    return !pci_reset_runs(r);
+}
+
+enum status pci_reset_result(const struct pci_device *dev, const struct pci_reset *r, char *why, size_t size)
+{
+    if (r->step == PCI_RESET_DONE)
+        return STATUS_OK;
+    fmt_format(why, size,
+               BDF_FMT
+               " does not answer %u s after its reset: it must not be used until the machine is restarted",
+               BDF_ARGS(dev->bdf), ANSWER_POLLS / 100);
+    return ERR_NOT_FOUND;
+}
+
+enum status pci_reset_await(const struct pci_inventory *inv, const struct pci_config *cfg,
+                            const struct dev_env *env, const struct pci_device *dev, struct pci_reset *r,
+                            char *why, size_t size)
+{
+    while (!pci_reset_continue(inv, cfg, env, dev, r)) {
+        uint64_t now = env->now_us(env->ctx);
+        if (now < r->due_us)
+            env->delay_us(env->ctx, (uint32_t)(r->due_us - now));
+    }
+    return pci_reset_result(dev, r, why, size);
+}
+
+enum status pci_reset(const struct pci_inventory *inv, const struct pci_config *cfg,
+                      const struct dev_env *env, const struct pci_device *dev, char *why, size_t size)
+{
+    struct pci_reset r;
+    enum status s = pci_reset_begin(inv, cfg, env, dev, &r, why, size);
+    return s == STATUS_OK ? pci_reset_await(inv, cfg, env, dev, &r, why, size) : s;
 }

@@ -818,6 +818,66 @@ static void test_bus_reset(void **state)
     expect_verdict(at(3, 0, 0), "cannot be reset alone: it could not change its owner");
 }
 
+/* Step by step: whoever continues it too early touches nothing, and each step takes the time that it must. */
+static void reset_in_steps(struct pci_device *dev, uint64_t wanted_us, enum status wanted)
+{
+    struct pci_reset r;
+    uint64_t begin = pci.now_us;
+    why[0] = 0;
+    assert_int_equal(pci_reset_begin(&inv, &pci.cfg, &pci.env, dev, &r, why, sizeof(why)), STATUS_OK);
+    assert_int_equal(pci.now_us, begin); /* it has not waited */
+    assert_true(pci_reset_runs(&r));
+    for (bool ended = false; !ended;) {
+        unsigned touched = pci.reads + pci.writes;
+        uint64_t due = r.due_us;
+        assert_in_range(due, pci.now_us + 1, pci.now_us + 100 * MS + 1);
+        pci.now_us = due - 1;
+        assert_false(pci_reset_continue(&inv, &pci.cfg, &pci.env, dev, &r));
+        assert_int_equal(pci.reads + pci.writes, touched);
+        pci.now_us = due;
+        ended = pci_reset_continue(&inv, &pci.cfg, &pci.env, dev, &r);
+        assert_int_equal(pci.now_us, due);
+        assert_true(pci.reads + pci.writes > touched);
+    }
+    assert_false(pci_reset_runs(&r));
+    assert_int_equal(pci_reset_result(dev, &r, why, sizeof(why)), wanted);
+    assert_in_range(pci.now_us - begin, wanted_us, wanted_us + 20 * MS);
+    unsigned touched = pci.reads + pci.writes;
+    assert_true(pci_reset_continue(&inv, &pci.cfg, &pci.env, dev, &r)); /* and stays ended */
+    assert_int_equal(pci.reads + pci.writes, touched);
+    assert_int_equal(pci.faults, 0);
+}
+
+static void test_reset_in_steps(void **state)
+{
+    machine("qemu-q35-ovmf");
+    struct pci_device *pf = at(1, 0, 0);
+    struct fake_pci_function *f = fake_pci_find(&pci, pf->bdf);
+    reset_in_steps(pf, 100 * MS, STATUS_OK);
+    pci_master(&pci.cfg, pf, true);
+    f->pending_us = 300 * MS;
+    f->reset_us = 700 * MS;
+    reset_in_steps(pf, 1000 * MS, STATUS_OK);
+    f->pending_us = 0;
+    f->never_returns = true;
+    reset_in_steps(pf, 10090 * MS, ERR_NOT_FOUND);
+    assert_non_null(strstr(why, "01:00.0 does not answer 10 s after its reset"));
+
+    machine("server");
+    f = fake_pci_find(&pci, PCI_BDF(3, 0, 0));
+    struct fake_pci_function *port = fake_pci_find(&pci, PCI_BDF(0, 3, 0));
+    reset_in_steps(at(3, 0, 0), 102 * MS, STATUS_OK);
+    assert_int_equal(f->resets, 1);
+    assert_false(fake_pci_get(port, PCI_REG_BRIDGE_CONTROL, 2) & PCI_BRIDGE_CONTROL_RESET);
+    /* Somebody who cannot go on step by step takes it over in the middle. */
+    struct pci_reset r;
+    assert_int_equal(pci_reset_begin(&inv, &pci.cfg, &pci.env, at(3, 0, 0), &r, why, sizeof(why)), STATUS_OK);
+    assert_true(fake_pci_get(port, PCI_REG_BRIDGE_CONTROL, 2) & PCI_BRIDGE_CONTROL_RESET);
+    assert_int_equal(pci_reset_await(&inv, &pci.cfg, &pci.env, at(3, 0, 0), &r, why, sizeof(why)), STATUS_OK);
+    assert_int_equal(f->resets, 2);
+    assert_int_equal(pci.faults, 0);
+}
+
 static void test_names(void **state)
 {
     char line[120];
@@ -855,7 +915,8 @@ int main(void)
         cmocka_unit_test(test_sriov_dead),   cmocka_unit_test(test_sriov_left_on),
         cmocka_unit_test(test_quiesce),      cmocka_unit_test(test_flr_pf),
         cmocka_unit_test(test_flr_vf),       cmocka_unit_test(test_flr_others),
-        cmocka_unit_test(test_bus_reset),    cmocka_unit_test(test_names),
+        cmocka_unit_test(test_bus_reset),    cmocka_unit_test(test_reset_in_steps),
+        cmocka_unit_test(test_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
