@@ -39,7 +39,7 @@ struct vm_assign;
 struct ata;
 
 #define PLATFORM_DEVICES 16u
-#define PLATFORM_ADDED   1u /* by platform_add() */
+#define PLATFORM_ADDED   2u /* by platform_add(): disks, devices of the machine */
 
 struct platform {
     struct uart uart;
@@ -129,8 +129,8 @@ void platform_reset(struct vm *vm);
 /* Fires what is due, under vm->devices. */
 void platform_run_timers(struct vm *vm);
 
-/* Takes vm->devices. A device may hold it for long (a guest's reset of hardware): what cannot wait is done
- * meanwhile. */
+/* Takes vm->devices. A device may hold it for long (a PF that is to be told of a reset): what cannot wait is
+ * done meanwhile. */
 static inline void vm_lock_devices(struct vm *vm)
 {
     spin_lock_with(&vm->devices, sched_breathe);

@@ -174,22 +174,32 @@ static void quiet(struct vpci *v)
 static void function_level_reset(struct vpci *v)
 {
     quiet(v);
-    v->env->flr(v->env->ctx);
     vpci_policy_reset(v, true);
+    v->in_reset = true;
+    v->env->flr(v->env->ctx);
 }
 
 void vpci_reset(struct vpci *v)
 {
     quiet(v);
     vpci_policy_reset(v, false);
+    v->in_reset = false;
     v->noted = 0;
 }
 
 /* ---- configuration space ---- */
 
+static bool is_in_reset(struct vpci *v)
+{
+    v->in_reset = v->in_reset && v->env->in_reset(v->env->ctx);
+    return v->in_reset;
+}
+
 static uint32_t config_read(struct pci_func *func, uint32_t offset)
 {
-    const struct vpci *v = func->ctx;
+    struct vpci *v = func->ctx;
+    if (is_in_reset(v))
+        return ~0u;
     if (offset >= PCI_LEGACY_SIZE)
         return 0; /* "absence of any Extended Capabilities", 7.6.3 */
     return pci_space_read(&v->space, offset) | vpci_policy_live(v, offset);
@@ -218,6 +228,8 @@ static bool starts_flr(const struct vpci *v, uint32_t offset, uint32_t written)
 static void config_write(struct pci_func *func, uint32_t offset, uint32_t value, uint32_t mask)
 {
     struct vpci *v = func->ctx;
+    if (is_in_reset(v))
+        return;
     if (!vpci_policy_shown(v, offset)) {
         note(v, offset < PCI_LEGACY_SIZE ? NOTE_HIDDEN : NOTE_EXTENDED, offset, value);
         return;

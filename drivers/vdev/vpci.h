@@ -6,7 +6,8 @@
  * What is shown: ids as given, class, revision and subsystem ids of the real function; memory BARs (below a
  * page in size: as one page; I/O BARs and the ROM are not shown); no INTx (neither of a VF nor of a whole
  * function); PM, PCIe (as a Root Complex Integrated Endpoint), MSI-X or else a single MSI, AF. No other
- * capability, no extended one. */
+ * capability, no extended one. While the function is reset, nothing is shown: reads give all ones, writes are
+ * dropped, as with a real one that is not yet ready (PCI Express Base 6.0, 6.6.2 and 2.3.1). */
 #pragma once
 
 #include "drivers/vdev/msix.h"
@@ -31,9 +32,13 @@ struct vpci_env {
      * the real PBA collects what is pending. The real MSI-X is enabled when this is called. (Enable and mask
      * of the single MSI are vpci's: they keep it silent before it begins and after it stops.) */
     void (*irq_set)(void *ctx, unsigned entry, uint64_t address, uint32_t data, bool masked);
-    /* The guest asked for a function level reset: do it, and restore what the real function needs (BARs,
-     * Command.MEM). When it is called, no BAR is mapped, bus mastering is off and nothing delivers. */
+    /* The guest asked for a function level reset: begin it. When it is called, no BAR is mapped, bus
+     * mastering is off and nothing delivers; so it stays until the reset is over. */
     void (*flr)(void *ctx);
+    /* Does that still go on? Asked whenever the guest touches the configuration space, until it says no: the
+     * real function has then what it needs again (BARs, Command.MEM). A function that does not come back from
+     * its reset stays in it. */
+    bool (*in_reset)(void *ctx);
     /* Registers in pages that vpci_trapped() names and that are not the MSI-X table's; size 1, 2, 4, 8,
      * offset (into the BAR) naturally aligned, the access inside the BAR. */
     uint64_t (*mmio_read)(void *ctx, unsigned bar, uint64_t offset, unsigned size);
@@ -78,6 +83,7 @@ struct vpci {
     uint64_t mapped_at[PCI_BARS];        /* of the BARs in `mapped` */
     uint8_t mapped;                      /* bit per BAR */
     bool mastering;                      /* what env->master() was told last */
+    bool in_reset;                       /* by env->flr(), and nobody has asked since it is over */
     bool msi_enabled, msi_masked;        /* of the real function's single MSI */
     bool msi_live;                       /* it delivers with ... */
     uint64_t msi_address;                /* ... this message */

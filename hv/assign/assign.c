@@ -13,7 +13,10 @@ enum assign_state assign_next(enum assign_state from, enum assign_event event)
         {ASSIGN_BUILT, ASSIGN_DID_GIVE, ASSIGN_OWNED},
         {ASSIGN_QUIESCED, ASSIGN_DID_REVOKE, ASSIGN_REVOKED},
         {ASSIGN_BUILT, ASSIGN_DID_REVOKE, ASSIGN_REVOKED},
+        {ASSIGN_OWNED, ASSIGN_DID_BEGIN_RESET, ASSIGN_RESETTING},
+        {ASSIGN_RESETTING, ASSIGN_DID_GIVE, ASSIGN_OWNED},
         {ASSIGN_OWNED, ASSIGN_DID_REVOKE, ASSIGN_REVOKED},
+        {ASSIGN_RESETTING, ASSIGN_DID_REVOKE, ASSIGN_REVOKED},
         {ASSIGN_REVOKED, ASSIGN_DID_RETURN, ASSIGN_HOST},
         {ASSIGN_HOST, ASSIGN_DID_FAIL, ASSIGN_QUARANTINED},
         {ASSIGN_REVOKED, ASSIGN_DID_FAIL, ASSIGN_QUARANTINED},
@@ -26,8 +29,8 @@ enum assign_state assign_next(enum assign_state from, enum assign_event event)
 
 const char *assign_state_name(enum assign_state state)
 {
-    static const char *const names[ASSIGN_STATES] = {"host",  "quiesced", "built",
-                                                     "owned", "revoked",  "quarantined"};
+    static const char *const names[ASSIGN_STATES] = {"host",      "quiesced", "built",      "owned",
+                                                     "resetting", "revoked",  "quarantined"};
     return (unsigned)state < ASSIGN_STATES ? names[state] : "?";
 }
 
@@ -53,10 +56,15 @@ static void receipt(struct assign *a, const char *before, const char *after)
     a->ops->say(a->ctx, LOG_INFO, text);
 }
 
-static enum status quiesce(struct assign *a, char *why, size_t size)
+static void silence(struct assign *a)
 {
     a->ops->master(a->ctx, false);
     a->ops->interrupts_off(a->ctx);
+}
+
+static enum status quiesce(struct assign *a, char *why, size_t size)
+{
+    silence(a);
     return a->ops->reset(a->ctx, why, size);
 }
 
@@ -121,7 +129,7 @@ enum status assign_take(struct assign *a, char *why, size_t size)
 void assign_drop(struct assign *a)
 {
     char why[sizeof(a->why)] = "";
-    if (a->state != ASSIGN_OWNED)
+    if (a->state != ASSIGN_OWNED && a->state != ASSIGN_RESETTING)
         return;
     enum status quiesced = quiesce(a, why, sizeof(why));
     if (take_back(a, quiesced, why))
@@ -129,15 +137,29 @@ void assign_drop(struct assign *a)
                 ", IOTLB flushed; memory will be scrubbed before reuse");
 }
 
-bool assign_reset(struct assign *a)
+void assign_reset(struct assign *a)
 {
     char why[sizeof(a->why)] = "";
     if (a->state != ASSIGN_OWNED)
-        return false;
-    enum status s = quiesce(a, why, sizeof(why));
+        return;
+    silence(a);
+    enum status s = a->ops->reset_begin(a->ctx, why, sizeof(why));
+    if (s == STATUS_OK)
+        went(a, ASSIGN_DID_BEGIN_RESET);
+    else
+        (void)take_back(a, s, why);
+}
+
+void assign_continue(struct assign *a)
+{
+    char why[sizeof(a->why)] = "";
+    enum status s = STATUS_OK;
+    if (a->state != ASSIGN_RESETTING || !a->ops->reset_continue(a->ctx, &s, why, sizeof(why)))
+        return;
     if (s == STATUS_OK)
         s = a->ops->provide(a->ctx, why, sizeof(why));
-    if (s != STATUS_OK)
+    if (s == STATUS_OK)
+        went(a, ASSIGN_DID_GIVE);
+    else
         (void)take_back(a, s, why);
-    return s == STATUS_OK;
 }

@@ -4,6 +4,8 @@
 #include "hv/lib/bits.h"
 #include "hv/lib/fmt.h"
 
+#define NS_PER_US 1000u
+
 /* ---- the part of the guest's PCI window where its devices are ---- */
 
 /* What traps there: the pages with MSI-X tables. Everything else of a device is mapped, or nothing. */
@@ -22,12 +24,39 @@ static void window_access(struct vdev *dev, struct io_req *req)
         req->value = vdev_all_ones(req->size);
 }
 
-static void window_reset(struct vdev *dev)
+/* By a CPU of the VM's own: a guest that resets its devices without end costs nobody else anything. */
+static void window_timer(struct vdev *dev, uint64_t now_ns)
 {
+    struct vm_assign *a = container_of(dev, struct vm_assign, window);
+    (void)now_ns;
+    for (uint32_t i = 0; i < a->count; i++)
+        assign_continue(&a->devices[i].assign);
+    vm_assign_set_timer(a->devices[0].vm);
 }
 
-static const struct vdev_ops window_ops = {
-    .name = "devices", .init = window_reset, .reset = window_reset, .access = window_access};
+void vm_assign_set_timer(struct vm *vm)
+{
+    struct vm_assign *a = vm->assign;
+    uint64_t due = UINT64_MAX, now = host_devices.env.now_us(host_devices.env.ctx);
+    for (uint32_t i = 0; i < a->count; i++) {
+        const struct vm_device *d = &a->devices[i];
+        if (d->assign.state == ASSIGN_RESETTING && d->reset.due_us < due)
+            due = d->reset.due_us;
+    }
+    uint64_t left = due > now ? due - now : 0;
+    vdev_set_timer(&a->window, due == UINT64_MAX ? VDEV_NEVER : vdev_now(&a->window) + left * NS_PER_US);
+}
+
+static void window_reset(struct vdev *dev)
+{
+    vdev_set_timer(dev, VDEV_NEVER);
+}
+
+static const struct vdev_ops window_ops = {.name = "devices",
+                                           .init = window_reset,
+                                           .reset = window_reset,
+                                           .access = window_access,
+                                           .timer = window_timer};
 
 /* A guest may move its BARs within what they take together at start: so the nested tables that this can make
  * are few, and are there from the first mapping on. */
@@ -78,7 +107,7 @@ static enum status place_bars(struct vm *vm, char *why, size_t size)
 static enum status claim_window(struct vm *vm)
 {
     struct vm_assign *a = vm->assign;
-    a->window = (struct vdev){.ops = &window_ops, .env = &vm->platform.env, .deadline_ns = VDEV_NEVER};
+    platform_add(vm, &a->window, &window_ops);
     for (unsigned i = 0; i < VPCI_WINDOWS; i++) {
         if (a->used[i].first > a->used[i].last)
             continue;

@@ -5,11 +5,11 @@
 #include "hv/assign/vm_device.h"
 
 struct vm_assign {
-    uint32_t pages;                        /* C. that this takes */
-    uint32_t made;                         /* C. devices for which vm_device_create() was called */
-    uint32_t count;                        /* C */
-    struct iommu_domain domain;            /* C. the VM's memory, as the devices see it */
-    struct vdev window;                    /* answers in the part of the PCI window where the devices are */
+    uint32_t pages;             /* C. that this takes */
+    uint32_t made;              /* C. devices for which vm_device_create() was called */
+    uint32_t count;             /* C */
+    struct iommu_domain domain; /* C. the VM's memory, as the devices see it */
+    struct vdev window; /* answers in the part of the PCI window where the devices are; times their resets */
     struct vpci_window used[VPCI_WINDOWS]; /* C. where BARs are, and can be moved; the guest's _CRS says so */
     struct vm_device devices[];
 };
@@ -24,6 +24,8 @@ enum status vm_assign_start(struct vm *vm, char *why, size_t size);
 /* The VM has ended, no vCPU of it runs: every device is taken back, and the VM's memory is to be zeroed
  * before it is used again. */
 void vm_assign_stop(struct vm *vm);
+/* Resets of the VM's devices go on when they are due. After each step of one; device lock. */
+void vm_assign_set_timer(struct vm *vm);
 /* Is this function one of the VM's? */
 bool vm_assign_owns(const struct vm *vm, uint16_t bdf);
 /* The device with this requester id, of whatever VM, or NULL. */

@@ -29,8 +29,8 @@ static void set_master(struct vm_device *d)
         pci_master(&core.pci_config, d->dev, d->mastering && !d->cut_off);
 }
 
-/* A device that failed to be reset is quarantined while its guest goes on: nothing of it is switched on any
- * more, and nobody would take it back when the VM stops. */
+/* Nothing of a device is switched on while it is reset, nor when that failed: it is quarantined then while
+ * its guest goes on, and nobody would take it back when the VM stops. */
 static bool is_owned(const struct vm_device *d)
 {
     return d->assign.state == ASSIGN_OWNED;
@@ -240,12 +240,22 @@ static void env_mmio_write(void *ctx, unsigned bar, uint64_t offset, unsigned si
     }
 }
 
+/* ---- the guest's reset: begun here, then continued by a timer, or by the guest that looks whether it is
+ * over
+ * ---- */
+
 static void env_flr(void *ctx)
 {
     struct vm_device *d = ctx;
-    if (!assign_reset(&d->assign))
-        log_vm(LOG_WARN, d->vm, "%s: the reset that the guest asked for failed",
-               d->name); /* a guest may ask for ever */
+    assign_reset(&d->assign);
+    vm_assign_set_timer(d->vm);
+}
+
+static bool env_in_reset(void *ctx)
+{
+    struct vm_device *d = ctx;
+    assign_continue(&d->assign);
+    return !is_owned(d);
 }
 
 static void env_note(void *ctx, const char *what, uint32_t offset, uint32_t value)
@@ -275,13 +285,8 @@ static void ops_master(void *ctx, bool on)
     env_master(ctx, on);
 }
 
-static enum status ops_reset(void *ctx, char *why, size_t size)
+static void reset_over(struct vm_device *d, enum status s)
 {
-    struct vm_device *d = ctx;
-    spin_lock(&d->lock);
-    d->resetting = true;
-    spin_unlock(&d->lock);
-    enum status s = pci_reset(&core.pci, &core.pci_config, &host_devices.env, d->dev, why, size);
     spin_lock(&d->lock);
     d->resetting = false;
     if (s == STATUS_OK) {
@@ -289,6 +294,41 @@ static enum status ops_reset(void *ctx, char *why, size_t size)
         fault_watch_reset(&d->faults);
     }
     spin_unlock(&d->lock);
+}
+
+static enum status ops_reset_begin(void *ctx, char *why, size_t size)
+{
+    struct vm_device *d = ctx;
+    spin_lock(&d->lock);
+    d->resetting = true;
+    spin_unlock(&d->lock);
+    enum status s =
+        pci_reset_begin(&core.pci, &core.pci_config, &host_devices.env, d->dev, &d->reset, why, size);
+    if (s != STATUS_OK)
+        reset_over(d, s);
+    return s;
+}
+
+static bool ops_reset_continue(void *ctx, enum status *result, char *why, size_t size)
+{
+    struct vm_device *d = ctx;
+    if (!pci_reset_continue(&core.pci, &core.pci_config, &host_devices.env, d->dev, &d->reset))
+        return false;
+    *result = pci_reset_result(d->dev, &d->reset, why, size);
+    reset_over(d, *result);
+    return true;
+}
+
+/* One that the guest has begun does as well: since then the device could do nothing, and the guest nothing to
+ * it. */
+static enum status ops_reset(void *ctx, char *why, size_t size)
+{
+    struct vm_device *d = ctx;
+    enum status s = pci_reset_runs(&d->reset) ? STATUS_OK : ops_reset_begin(d, why, size);
+    if (s != STATUS_OK)
+        return s;
+    s = pci_reset_await(&core.pci, &core.pci_config, &host_devices.env, d->dev, &d->reset, why, size);
+    reset_over(d, s);
     return s;
 }
 
@@ -371,6 +411,8 @@ static const struct assign_ops assign_ops = {
     .isolated = ops_isolated,
     .master = ops_master,
     .reset = ops_reset,
+    .reset_begin = ops_reset_begin,
+    .reset_continue = ops_reset_continue,
     .provide = ops_provide,
     .withdraw = ops_withdraw,
     .attach = ops_attach,
@@ -522,6 +564,7 @@ enum status vm_device_create(struct vm_device *d, char *why, size_t size)
         .master = env_master,
         .irq_set = env_irq_set,
         .flr = env_flr,
+        .in_reset = env_in_reset,
         .mmio_read = env_mmio_read,
         .mmio_write = env_mmio_write,
         .note = env_note,

@@ -29,7 +29,8 @@ struct vm_device {
 
     struct vpci vpci;     /* vm->devices, as is: */
     struct assign assign; /* while the VM runs; else its CPU that starts or stops it */
-    bool attached;        /* to the domain */
+    struct pci_reset reset;
+    bool attached; /* to the domain */
     struct msi_irq irqs[MSIX_MAX_ENTRIES];
 
     struct spinlock lock; /* guards the rest; innermost but for the log */

@@ -64,9 +64,9 @@ static void model_flr(void)
         m.entries[i].control = 1;
 }
 
-static void model_write(uint32_t offset, uint32_t value, uint32_t mask)
+static void model_write(uint32_t offset, uint32_t value, uint32_t mask, bool resetting)
 {
-    if (offset >= 256)
+    if (offset >= 256 || resetting)
         return;
     uint32_t i = offset / 4, bits = m.writable[i] & mask, old = m.dwords[i];
     m.dwords[i] = (old & ~bits) | (value & bits);
@@ -116,7 +116,7 @@ static void check(void)
 {
     uint64_t at = 0;
     for (uint32_t i = 0; i < 64; i++)
-        FAKE_REQUIRE(v.func.read(&v.func, i * 4) == m.dwords[i]);
+        FAKE_REQUIRE(v.func.read(&v.func, i * 4) == (f.resetting ? ~0u : m.dwords[i]));
     bool power = !f.setup.pm || !(m.dwords[FAKE_CAP_PM / 4 + 1] & 3);
     FAKE_REQUIRE(f.mastering == (power && (m.dwords[1] & 4)));
     for (unsigned i = 0; i < PCI_BARS; i++) {
@@ -133,11 +133,12 @@ static void config(uint32_t offset, unsigned size, bool write, uint32_t value)
     offset &= ~(size - 1);
     uint32_t mask = size == 4 ? ~0u : ((1u << (8 * size)) - 1) << (offset % 4 * 8);
     if (write) {
+        bool resetting = f.resetting; /* before it */
         v.func.write(&v.func, offset & ~3u, value, mask);
-        model_write(offset & ~3u, value, mask);
+        model_write(offset & ~3u, value, mask, resetting);
     } else {
         uint32_t got = v.func.read(&v.func, offset & ~3u);
-        FAKE_REQUIRE(got == (offset < 256 ? m.dwords[offset / 4] : 0));
+        FAKE_REQUIRE(got == (f.resetting ? ~0u : offset < 256 ? m.dwords[offset / 4] : 0));
     }
 }
 
@@ -219,7 +220,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static void (*const make[])(struct fake_func *) = {fake_func_vf, fake_func_pf, fake_func_msi};
     struct fake_input in = {data, size, 0};
-    make[fake_input_u8(&in) % 3](&f);
+    unsigned steps = 0;
+    uint8_t kind = fake_input_u8(&in);
+    make[kind % 3](&f);
+    f.slow = kind & 0x80;
     if (f.setup.msix_count) /* live bits are for the unit test */
         f.config[FAKE_CAP_PCIE + 10] = f.config[FAKE_CAP_AF + 5] = 0;
     FAKE_REQUIRE(vpci_init(&v, &f.setup, &f.env) == STATUS_OK);
@@ -227,6 +231,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     check();
     while (fake_input_left(&in)) {
         f.count = 0;
+        f.resetting &= ++steps % 8 != 0;
         step(&in);
         check();
     }

@@ -23,6 +23,7 @@ void fake_func_put(struct fake_func *f, uint32_t offset, uint32_t value, unsigne
 static uint32_t host_read(void *ctx, uint32_t offset, unsigned size)
 {
     struct fake_func *f = ctx;
+    FAKE_REQUIRE(!f->resetting);
     FAKE_REQUIRE((size == 1 || size == 2 || size == 4) && offset % size == 0 && offset < 256);
     uint32_t v = 0;
     memcpy(&v, f->config + offset, size);
@@ -45,7 +46,7 @@ static void host_write(void *ctx, uint32_t offset, unsigned size, uint32_t value
 static void map(void *ctx, unsigned bar, uint64_t gpa, bool on)
 {
     struct fake_func *f = ctx;
-    FAKE_REQUIRE(bar < PCI_BARS && f->mapped[bar] != on && gpa % 4096 == 0);
+    FAKE_REQUIRE(!f->resetting && bar < PCI_BARS && f->mapped[bar] != on && gpa % 4096 == 0);
     uint64_t size = vpci_bar_size(&f->setup, bar);
     FAKE_REQUIRE(size >= 4096);
     if (on) {
@@ -62,7 +63,7 @@ static void map(void *ctx, unsigned bar, uint64_t gpa, bool on)
 static void master(void *ctx, bool on)
 {
     struct fake_func *f = ctx;
-    FAKE_REQUIRE(f->mastering != on);
+    FAKE_REQUIRE(!f->resetting && f->mastering != on);
     f->mastering = on;
     record(f, EV_MASTER, on, 0);
 }
@@ -70,6 +71,7 @@ static void master(void *ctx, bool on)
 static void irq_set(void *ctx, unsigned entry, uint64_t address, uint32_t data, bool masked)
 {
     struct fake_func *f = ctx;
+    FAKE_REQUIRE(!f->resetting);
     if (f->setup.msix_count) {
         FAKE_REQUIRE(entry < f->setup.msix_count && entry < MSIX_MAX_ENTRIES);
         FAKE_REQUIRE(f->config[FAKE_CAP_MSIX + 3] & 0x80);
@@ -98,7 +100,15 @@ static void flr(void *ctx)
     if (f->setup.msix_count)
         FAKE_REQUIRE(!(f->config[FAKE_CAP_MSIX + 3] & 0xc0));
     f->flrs++;
+    f->resetting = f->slow;
     record(f, EV_FLR, 0, 0);
+}
+
+static bool in_reset(void *ctx)
+{
+    const struct fake_func *f = ctx;
+    FAKE_REQUIRE(f->flrs);
+    return f->resetting;
 }
 
 static uint64_t mmio_read(void *ctx, unsigned bar, uint64_t offset, unsigned size)
@@ -137,8 +147,8 @@ static void note(void *ctx, const char *what, uint32_t offset, uint32_t value)
 static void start(struct fake_func *f, uint16_t device)
 {
     memset(f, 0, sizeof(*f));
-    f->env =
-        (struct vpci_env){f, host_read, host_write, map, master, irq_set, flr, mmio_read, mmio_write, note};
+    f->env = (struct vpci_env){f,   host_read, host_write, map,        master, irq_set,
+                               flr, in_reset,  mmio_read,  mmio_write, note};
     f->setup =
         (struct vpci_setup){.guest_bdf = PCI_BDF(0, 16, 0),
                             .vendor = 0x8086,

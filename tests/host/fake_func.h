@@ -1,6 +1,7 @@
 /* A real PCI function behind a struct vpci_env: its configuration space and memory, what is mapped, mastering
  * and delivering, and a record of what was done. A broken promise of vpci (a write to configuration space
- * that is not allowed, calls that do not alternate, a BAR outside the windows) aborts. */
+ * that is not allowed, calls that do not alternate, a BAR outside the windows, a touch while it is reset)
+ * aborts. */
 #pragma once
 
 #include "drivers/vdev/vpci.h"
@@ -52,6 +53,7 @@ struct fake_func {
     uint64_t address[MSIX_MAX_ENTRIES];
     uint32_t data[MSIX_MAX_ENTRIES];
     unsigned flrs, notes;
+    bool slow, resetting; /* slow: a reset lasts until the test says that it does not */
     const char *note;
     /* Record; cleared by the test. */
     struct fake_func_event events[FAKE_FUNC_EVENTS];

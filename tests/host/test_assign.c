@@ -12,6 +12,7 @@
  * fail, and checks what must be true when it is called. */
 static struct device {
     bool mastering, attached, provided, irqs, reset; /* reset: nothing happened since the last one */
+    unsigned resetting;                              /* it takes so many looks yet */
     char order[64];                                  /* a letter per call */
     unsigned calls, fail_at, fail_also;              /* the nth call of those that can fail, 1.. */
     unsigned said[LOG_DEBUG + 1];
@@ -58,9 +59,38 @@ static enum status reset(void *ctx, char *why, size_t size)
     return s;
 }
 
+/* Whichever way a reset ends: it took from the device what it had of its PF. */
+static enum status reset_ends(char *why, size_t size)
+{
+    dev.resetting = 0;
+    return reset(NULL, why, size);
+}
+
+static enum status reset_now(void *ctx, char *why, size_t size)
+{
+    return reset_ends(why, size);
+}
+
+static enum status reset_begin(void *ctx, char *why, size_t size)
+{
+    assert_false(dev.mastering || dev.irqs || dev.resetting);
+    enum status s = may_fail('b', why, size);
+    dev.resetting = s == STATUS_OK ? 3 : 0;
+    return s;
+}
+
+static bool reset_continue(void *ctx, enum status *result, char *why, size_t size)
+{
+    assert_int_not_equal(dev.resetting, 0);
+    if (--dev.resetting)
+        return false;
+    *result = reset_ends(why, size);
+    return true;
+}
+
 static enum status provide(void *ctx, char *why, size_t size)
 {
-    assert_true(dev.reset && !dev.mastering);
+    assert_true(dev.reset && !dev.mastering && !dev.resetting);
     enum status s = may_fail('p', why, size);
     dev.provided = s == STATUS_OK;
     return s;
@@ -83,7 +113,7 @@ static enum status attach(void *ctx, char *why, size_t size)
 
 static enum status detach(void *ctx, char *why, size_t size)
 {
-    assert_false(dev.mastering || dev.irqs);
+    assert_false(dev.mastering || dev.irqs || dev.resetting);
     dev.attached = false;
     return may_fail('d', why, size);
 }
@@ -101,8 +131,17 @@ static void say(void *ctx, enum log_level level, const char *text)
     snprintf(dev.last, sizeof(dev.last), "%s", text);
 }
 
-static const struct assign_ops ops = {isolated, master, reset,          provide, withdraw,
-                                      attach,   detach, interrupts_off, say};
+static const struct assign_ops ops = {.isolated = isolated,
+                                      .master = master,
+                                      .reset = reset_now,
+                                      .reset_begin = reset_begin,
+                                      .reset_continue = reset_continue,
+                                      .provide = provide,
+                                      .withdraw = withdraw,
+                                      .attach = attach,
+                                      .detach = detach,
+                                      .interrupts_off = interrupts_off,
+                                      .say = say};
 
 static struct assign a;
 
@@ -124,17 +163,18 @@ static void use(void)
 
 static void test_every_transition(void **state)
 {
-    /* Rows: states; columns: quiesce, build, give, revoke, return, fail. */
-    enum { H = ASSIGN_HOST, Q, B, O, R, X, _ };
+    /* Rows: states; columns: quiesce, build, give, begin reset, revoke, return, fail. */
+    enum { H = ASSIGN_HOST, Q, B, O, T, R, X, _ };
     static const uint8_t expected[ASSIGN_STATES][ASSIGN_EVENTS] = {
-        {Q, _, _, _, _, X}, {_, B, _, R, _, _}, {_, _, O, R, _, _},
-        {_, _, _, R, _, _}, {_, _, _, _, H, X}, {_, _, _, _, _, _},
+        {Q, _, _, _, _, _, X}, {_, B, _, _, R, _, _}, {_, _, O, _, R, _, _}, {_, _, _, T, R, _, _},
+        {_, _, O, _, R, _, _}, {_, _, _, _, _, H, X}, {_, _, _, _, _, _, _},
     };
     for (unsigned s = 0; s < ASSIGN_STATES; s++)
         for (unsigned e = 0; e < ASSIGN_EVENTS; e++)
             assert_int_equal(assign_next((enum assign_state)s, (enum assign_event)e), expected[s][e]);
     assert_int_equal(assign_next(ASSIGN_STATES, ASSIGN_DID_FAIL), ASSIGN_STATES);
     assert_string_equal(assign_state_name(ASSIGN_HOST), "host");
+    assert_string_equal(assign_state_name(ASSIGN_RESETTING), "resetting");
     assert_string_equal(assign_state_name(ASSIGN_QUARANTINED), "quarantined");
     assert_string_equal(assign_state_name(ASSIGN_STATES), "?");
 }
@@ -165,26 +205,68 @@ static void test_take_and_drop(void **state)
     assert_int_equal(dev.said[LOG_INFO], 6);
 }
 
+/* Asked for by its owner, and looked after until it is over. True: the owner has it again. */
+static bool owner_resets(void)
+{
+    assign_reset(&a);
+    for (unsigned i = 0; i < 10; i++)
+        assign_continue(&a);
+    assert_int_not_equal(a.state, ASSIGN_RESETTING);
+    return a.state == ASSIGN_OWNED;
+}
+
 static void test_guest_reset(void **state)
 {
     char why[120];
     fresh();
-    assert_false(assign_reset(&a));
+    assert_false(owner_resets());
     assert_string_equal(dev.order, "");
     assert_int_equal(assign_take(&a, why, sizeof(why)), STATUS_OK);
     use();
-    assert_true(assign_reset(&a));
-    assert_string_equal(dev.order, "mirp");
+    assign_continue(&a);
+    assert_string_equal(dev.order, "");
+    assign_reset(&a);
+    assert_string_equal(dev.order, "mib");
+    assert_int_equal(a.state, ASSIGN_RESETTING);
+    assign_reset(&a); /* again: one is enough */
+    assign_continue(&a);
+    assert_string_equal(dev.order, "mib");
+    assert_int_equal(assign_take(&a, why, sizeof(why)), ERR_EXISTS);
+    assert_string_equal(why, "it is resetting");
+    assign_continue(&a);
+    assign_continue(&a);
+    assert_string_equal(dev.order, "mibrp");
     assert_int_equal(a.state, ASSIGN_OWNED);
+    assign_continue(&a);
+    assert_string_equal(dev.order, "mibrp");
     use();
     assign_drop(&a);
     assert_int_equal(a.state, ASSIGN_HOST);
 }
 
+/* It is taken back in the middle: the reset that is under way is awaited, and does. */
+static void test_stop_while_resetting(void **state)
+{
+    char why[120];
+    for (unsigned looks = 0; looks < 3; looks++) {
+        fresh();
+        assert_int_equal(assign_take(&a, why, sizeof(why)), STATUS_OK);
+        use();
+        assign_reset(&a);
+        for (unsigned i = 0; i < looks; i++)
+            assign_continue(&a);
+        assign_drop(&a);
+        assert_string_equal(dev.order, "mibmirdw");
+        assert_int_equal(a.state, ASSIGN_HOST);
+        assert_false(dev.attached || dev.provided || dev.resetting);
+        assert_non_null(strstr(dev.last, "FLR done, IOTLB flushed"));
+    }
+}
+
 /* take, use, reset, use, drop, take again: with the nth step failing, for each n. */
 static void test_each_failure(void **state)
 {
-    for (unsigned n = 1; n <= 10; n++) {
+    for (unsigned n = 1; n <= 11; n++) {
         char why[120] = "";
         fresh();
         dev.fail_at = n;
@@ -194,15 +276,15 @@ static void test_each_failure(void **state)
         bool reset_well = false;
         if (taken) {
             use();
-            reset_well = assign_reset(&a);
-            assert_int_equal(reset_well, n != 5 && n != 6);
+            reset_well = owner_resets();
+            assert_int_equal(reset_well, n < 5 || n > 7);
             if (reset_well)
                 use();
             assign_drop(&a);
         }
         assert_false(dev.mastering || dev.irqs || dev.attached || dev.provided);
-        /* Steps: group, reset, provide, attach, | reset, provide, | reset, detach, | group ... */
-        bool lost = n == 2 || n == 5 || n == 6 || n == 7 || n == 8;
+        /* Steps: group, reset, provide, attach, | begin, reset, provide, | reset, detach, | group ... */
+        bool lost = n == 2 || (n >= 5 && n <= 9);
         assert_int_equal(a.state, lost ? ASSIGN_QUARANTINED : ASSIGN_HOST);
         assert_int_equal(dev.said[LOG_ERROR], lost);
         memset(dev.order, 0, sizeof(dev.order));
@@ -238,11 +320,9 @@ static void test_failure_on_the_way_back(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_transition),
-        cmocka_unit_test(test_take_and_drop),
-        cmocka_unit_test(test_guest_reset),
-        cmocka_unit_test(test_each_failure),
-        cmocka_unit_test(test_failure_on_the_way_back),
+        cmocka_unit_test(test_every_transition), cmocka_unit_test(test_take_and_drop),
+        cmocka_unit_test(test_guest_reset),      cmocka_unit_test(test_stop_while_resetting),
+        cmocka_unit_test(test_each_failure),     cmocka_unit_test(test_failure_on_the_way_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

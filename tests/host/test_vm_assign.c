@@ -543,6 +543,27 @@ static void test_affinity(void **state)
     vm_assign_stop(&vms[0]);
 }
 
+static void guest_resets(const struct vm_device *d)
+{
+    guest_config_write(0, GUEST_VF, d->setup.pcie + PCI_EXP_DEVCTL, 2, PCI_EXP_DEVCTL_FLR);
+}
+
+static void pass_us(uint64_t us)
+{
+    fake_host.tsc += us * 1000;
+}
+
+static bool registers_mapped(const struct vm_device *d)
+{
+    hpa_t where;
+    uint64_t page;
+    unsigned flags;
+    enum ept_memory_type type;
+    return ept_lookup(&vms[0].ept, gpa(d->setup.bars[0].gpa), &where, &page, &flags, &type) == STATUS_OK;
+}
+
+/* The guest that has asked for a reset goes on at once; its function answers when it is over, by whoever
+ * comes first: a look of the guest's, or the timer. */
 static void test_guest_reset(void **state)
 {
     uint64_t at;
@@ -555,37 +576,138 @@ static void test_guest_reset(void **state)
     enable_apics(0);
     struct vm_device *d = device(0, 0);
     drive(0, 0, 0x41);
-    unsigned resets = fake_pci_find(&pci, VF0)->resets;
-    guest_config_write(0, GUEST_VF, d->setup.pcie + PCI_EXP_DEVCTL, 2, PCI_EXP_DEVCTL_FLR);
-    assert_int_equal(fake_pci_find(&pci, VF0)->resets, resets + 1);
-    assert_false(is_master(VF0));
+    struct fake_pci_function *f = fake_pci_find(&pci, VF0);
+    unsigned resets = f->resets;
+    uint64_t begin = fake_host.tsc;
+    guest_resets(d);
+    assert_in_range(fake_host.tsc - begin, 1, 1000000); /* 1 ms, with a clock that goes on when it is read */
+    assert_int_equal(d->assign.state, ASSIGN_RESETTING);
+    assert_int_equal(f->resets, resets + 1);
     assert_false(raise(d, &apic, &vector));
+    assert_int_equal(vectors_in_use(), 0);
+    assert_false(registers_mapped(d));
+    assert_int_equal(guest_config(0, GUEST_VF, PCI_REG_COMMAND), UINT32_MAX);
+    drive(0, 0, 0x43); /* too early */
+    guest_resets(d);
+    assert_int_equal(d->assign.state, ASSIGN_RESETTING);
+    assert_int_equal(f->resets, resets + 1);
+    assert_false(registers_mapped(d));
+    uint64_t due = vms[0].assign->window.deadline_ns;
+    assert_in_range(due, vm_now_ns(&vms[0]) + 90000000, vm_now_ns(&vms[0]) + 101000000);
+    pass_us(100000);
+    assert_int_equal(guest_config(0, GUEST_VF, PCI_REG_COMMAND), 0x00100000);
+    assert_int_equal(d->assign.state, ASSIGN_OWNED);
+    assert_false(is_master(VF0));
     drive(0, 0, 0x43);
     assert_true(raise(d, &apic, &vector));
     assert_true(fake_vtd_dma(&vtd, 0, VF0, 0x1000, true, &at)); /* its memory is there still */
+    platform_run_timers(&vms[0]); /* the one of the first reset: nothing is left to do */
+    assert_int_equal(vms[0].assign->window.deadline_ns, VDEV_NEVER);
 
-    fake_pci_find(&pci, VF0)->never_returns = true;
-    guest_config_write(0, GUEST_VF, d->setup.pcie + PCI_EXP_DEVCTL, 2, PCI_EXP_DEVCTL_FLR);
+    /* The guest does not look at all. */
+    guest_resets(d);
+    pass_us(50000);
+    platform_run_timers(&vms[0]);
+    assert_int_equal(d->assign.state, ASSIGN_RESETTING);
+    pass_us(52000);
+    platform_run_timers(&vms[0]);
+    assert_int_equal(d->assign.state, ASSIGN_OWNED);
+    assert_int_equal(vms[0].assign->window.deadline_ns, VDEV_NEVER);
+    assert_int_equal(pci.faults, 0);
+    vm_assign_stop(&vms[0]);
+}
+
+/* In the middle of a reset the VM is stopped: the next life finds the device fresh, and its driver heard of
+ * the reset. */
+static void test_stop_in_reset(void **state)
+{
+    add(0, ASSIGN_NET_VF, NET_PF);
+    devices_start_pfs();
+    create(0);
+    struct vm_device *d = device(0, 0);
+    struct fake_pci_function *f = fake_pci_find(&pci, VF0);
+    for (unsigned life = 0; life < 3; life++) {
+        start(0);
+        enable_apics(0);
+        drive(0, 0, 0x41);
+        f->pending_us = life == 2 ? 300000 : 0; /* its transactions are awaited still */
+        unsigned resets = f->resets;
+        guest_resets(d);
+        if (life == 1)
+            pass_us(99000);
+        assert_int_equal(f->resets, life == 2 ? resets : resets + 1);
+        vm_assign_stop(&vms[0]);
+        assert_int_equal(f->resets, resets + 1);
+        assert_int_equal(d->assign.state, ASSIGN_HOST);
+        assert_true(fake_host_logged("taken back: DMA quiet, interrupts torn down, FLR done"));
+        f->pending_us = 0;
+        platform_run_timers(&vms[0]); /* a late one */
+    }
+    start(0);
+    platform_reset(&vms[0]); /* as every start does it */
+    assert_int_equal(vms[0].assign->window.deadline_ns, VDEV_NEVER);
+    drive(0, 0, 0x41);
+    assert_true(is_master(VF0));
+    f->never_returns = true; /* and one that is dead when the VM stops */
+    guest_resets(d);
+    vm_assign_stop(&vms[0]);
+    assert_int_equal(d->assign.state, ASSIGN_QUARANTINED);
+}
+
+/* A guest whose reset never ends has a dead function; one that resets without end has one that is reset ten
+ * times a second, and nobody writes a line about it. */
+static void test_dead_after_reset(void **state)
+{
+    uint64_t at;
+    uint32_t apic;
+    uint8_t vector;
+    add(0, ASSIGN_NET_VF, NET_PF);
+    devices_start_pfs();
+    create(0);
+    start(0);
+    struct vm_device *d = device(0, 0);
+    struct fake_pci_function *f = fake_pci_find(&pci, VF0);
+    fake_host.tsc_step = 50;
+    unsigned lines = fake_host.log_lines, resets = f->resets;
+    uint64_t begin = fake_host.tsc;
+    while (fake_host.tsc - begin < 3000000000ull) {
+        drive(0, 0, 0x41);
+        guest_resets(d);
+        pass_us(200);
+    }
+    assert_in_range(f->resets - resets, 28, 30);
+    assert_int_equal(fake_host.log_lines, lines);
+    pass_us(100000);
+    drive(0, 0, 0x41);
+
+    f->never_returns = true;
+    guest_resets(d);
+    for (unsigned i = 0; i < 1200 && d->assign.state == ASSIGN_RESETTING; i++) {
+        pass_us(10100);
+        platform_run_timers(&vms[0]);
+    }
     assert_int_equal(d->assign.state, ASSIGN_QUARANTINED);
     assert_false(fake_vtd_dma(&vtd, 0, VF0, 0x1000, true, &at));
-    assert_true(fake_host_logged("quarantined until the machine restarts"));
-    unsigned lines = fake_host.log_lines;
+    assert_true(
+        fake_host_logged("quarantined until the machine restarts: 01:10.0 does not answer 10 s after"));
+    lines = fake_host.log_lines;
     for (unsigned i = 0; i < 10 * LOG_BURST; i++) /* a guest that does not take it for an answer */
-        guest_config_write(0, GUEST_VF, d->setup.pcie + PCI_EXP_DEVCTL, 2, PCI_EXP_DEVCTL_FLR);
-    assert_in_range(fake_host.log_lines - lines, 1, 2 * LOG_BURST);
+        guest_resets(d);
+    assert_int_equal(fake_host.log_lines, lines);
 
-    fake_pci_find(&pci, VF0)->never_returns = false; /* it comes to itself, and the guest goes on with it */
-    fake_pci_find(&pci, VF0)->ready_us = 0;
+    f->never_returns = false; /* it comes to itself, and the guest goes on with it */
+    f->ready_us = 0;
     drive(0, 0, 0x44);
+    assert_int_equal(guest_config(0, GUEST_VF, 0), UINT32_MAX);
+    d->env.master(d, true);
+    d->env.map(d, 0, d->setup.bars[0].gpa, true);
+    d->env.irq_set(d, 0, 0xfee00000, 0x44, false);
+    assert_int_equal(d->env.mmio_read(d, 3, 0x800, 4), UINT32_MAX);
+    d->env.mmio_write(d, 3, 0x800, 4, 0);
     assert_false(is_master(VF0));
     assert_false(raise_as(d, VF0, &apic, &vector));
     assert_int_equal(vectors_in_use(), 0);
-    hpa_t where;
-    uint64_t page;
-    unsigned flags;
-    enum ept_memory_type type;
-    assert_int_not_equal(ept_lookup(&vms[0].ept, gpa(d->setup.bars[0].gpa), &where, &page, &flags, &type),
-                         STATUS_OK);
+    assert_false(registers_mapped(d));
     vm_assign_stop(&vms[0]);
     vms[0].zeroed = vms[0].config->memory;
     assert_int_not_equal(vm_assign_start(&vms[0], why, sizeof(why)), STATUS_OK);
@@ -629,7 +751,13 @@ static void test_faults(void **state)
     guest_config_write(0, GUEST_VF, PCI_REG_COMMAND, 2, PCI_COMMAND_MEMORY);
     guest_config_write(0, GUEST_VF, PCI_REG_COMMAND, 2, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
     assert_false(is_master(VF0));
-    guest_config_write(0, GUEST_VF, device(0, 0)->setup.pcie + PCI_EXP_DEVCTL, 2, PCI_EXP_DEVCTL_FLR);
+    guest_resets(device(0, 0));
+    for (unsigned i = 0; i < 2 * FAULTS_STORM_PER_SECOND; i++) { /* late ones: it is not touched */
+        assert_false(fake_vtd_dma(&vtd, 0, VF0, 0x40000000, true, &at));
+        host_devices.faults_tsc = 0;
+        devices_poll_now();
+    }
+    pass_us(100000);
     drive(0, 0, 0x41);
     assert_true(is_master(VF0));
     vm_assign_stop(&vms[0]);
@@ -1195,7 +1323,7 @@ static void test_hostile_guest(void **state)
             if (i % 64 == 0)
                 check_walls(d);
         }
-        assert_int_equal(d->assign.state, ASSIGN_OWNED);
+        assert_true(d->assign.state == ASSIGN_OWNED || d->assign.state == ASSIGN_RESETTING);
         vm_assign_stop(&vms[0]);
         check_walls(d);
         assert_false(is_master(VF0));
@@ -1275,6 +1403,8 @@ int main(void)
         TEST(test_registers),
         TEST(test_affinity),
         TEST(test_guest_reset),
+        TEST(test_stop_in_reset),
+        TEST(test_dead_after_reset),
         TEST(test_faults),
         TEST(test_two_vms),
         TEST(test_whole_function),

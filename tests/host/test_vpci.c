@@ -430,6 +430,47 @@ static void test_flr(void **state)
     assert_int_equal(f.flrs, 2);
 }
 
+/* While the real function is reset, the guest sees nothing of it, and changes nothing. */
+static void test_slow_flr(void **state)
+{
+    start(fake_func_pf);
+    f.slow = true;
+    write(4, 2, 6);
+    write(FAKE_CAP_MSIX + 2, 2, 0x8000);
+    table(0, 0xfee00000, 0x40, false);
+    write(FAKE_CAP_PCIE + 8, 2, 0x8000);
+    assert_true(f.resetting);
+    f.count = 0;
+    for (uint32_t at = 0; at < 4096; at++)
+        for (unsigned size = 1; size <= 4 && at % size == 0; size *= 2) {
+            assert_int_equal(read(at, size), vdev_all_ones(size));
+            write(at, size, 0x80018006); /* Command, MSI-X Enable, another reset */
+        }
+    struct io_req req = {.size = 4};
+    vpci_mmio(&v, 0, 0x1800, &req);
+    assert_int_equal(req.value, UINT32_MAX);
+    assert_int_equal(f.count, 0);
+    assert_int_equal(f.notes, 0);
+    assert_int_equal(f.flrs, 1);
+    f.resetting = false;
+    assert_int_equal(read(4, 4), 0x00100000);
+    assert_int_equal(read(0x10, 4), 0xc0000004);
+    write(4, 2, 6);
+    assert_true(f.mapped[0] && f.mastering);
+
+    write(FAKE_CAP_AF + 4, 1,
+          1); /* over before anybody looks: the write that finds out is no longer dropped */
+    f.resetting = false;
+    write(4, 2, 6);
+    assert_true(f.mapped[0] && f.mastering);
+    write(FAKE_CAP_AF + 4, 1, 1);
+    vpci_reset(&v); /* another life of the VM */
+    f.resetting = false;
+    assert_int_equal(f.flrs, 3);
+    f.flrs = 0; /* nobody is asked about a reset that is over */
+    assert_int_equal(read(0, 4), 0x10c98086);
+}
+
 static void test_no_flr(void **state)
 {
     fake_func_pf(&f);
@@ -804,6 +845,7 @@ int main(void)
         T(test_moved_bars),
         T(test_msix_through_every_width),
         T(test_flr),
+        T(test_slow_flr),
         T(test_no_flr),
         T(test_live_bits),
         T(test_power),

@@ -235,7 +235,7 @@ void program_vf_mail(unsigned step)
 void program_vf_config(unsigned step)
 {
     struct chance c = {option_number("seed", 1)};
-    uint64_t writes = 0, changed = 0;
+    uint64_t writes = 0, changed = 0, unready = 0;
     (void)step;
     if (!vf_open("vf_config"))
         return;
@@ -250,15 +250,18 @@ void program_vf_config(unsigned step)
             if (at % 4 == 0)
                 vf_config_write(at, v);
             writes += 1 + (at % 2 == 0) + (at % 4 == 0);
-            changed += at % 64 == 0 && (vf_config_read(0) != id || vf_config_read(8) != class ||
-                                        vf_config_read(0x2c) != subsystem);
+            if (at % 4 == 3) /* it may have been told to reset itself */
+                unready += !vf_ready();
+            changed += at % 64 == 63 && (vf_config_read(0) != id || vf_config_read(8) != class ||
+                                         vf_config_read(0x2c) != subsystem);
         }
     vf_config_write(PCI_COMMAND, 0);
     for (unsigned n = 0; n < 2; n++)
         vf_place(n, home[n]);
     bool again = vf_flr() && vf_reopen() && vf_arrives();
-    verdict("vf_config", changed == 0 && again, "%u writes of each width; ids changed %u times; then it %s",
-            writes, changed, again ? "works" : "does NOT work");
+    verdict("vf_config", changed == 0 && unready == 0 && again,
+            "%u writes of each width; ids changed %u times; then it %s", writes, changed,
+            again ? "works" : "does NOT work");
 }
 
 /* BARs over memory, over other devices, over each other. */
@@ -370,7 +373,7 @@ void program_vf_flr(unsigned step)
         uint32_t value;
         if (i & 1) /* with work under way */
             (void)vf_dma((uintptr_t)pattern, (uintptr_t)pattern, &value);
-        back += vf_flr();
+        back += i & 4 ? vf_flr_storm() : vf_flr();
         if (i & 2)
             vf_config_write(PCI_COMMAND, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
     }

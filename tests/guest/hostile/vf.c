@@ -17,6 +17,8 @@
 #define KICK_US         20000u
 #define LOCK_TRIES      100u
 #define ANSWER_US       1000000u
+#define READY_US        1000000u
+#define STORM_WRITES    2000u
 
 struct vf vf;
 
@@ -222,14 +224,39 @@ bool vf_open(const char *program)
     return true;
 }
 
-bool vf_flr(void)
+bool vf_ready(void)
 {
-    uint32_t id = vf_config_read(0);
-    vf_config_write(vf.pcie + DEVCTL, DEVCTL_FLR);
-    for (unsigned i = 0; i < 100; i++) {
-        spin_us(10000);
-        if (vf_config_read(0) == id && !(vf_config_read(PCI_COMMAND) & PCI_COMMAND_MASTER))
+    for (uint64_t begin = rdtsc(); (rdtsc() - begin) / (tsc_hz / 1000000) < READY_US;) {
+        if (vf_config_read(PCI_COMMAND) != UINT32_MAX)
             return true;
     }
     return false;
+}
+
+static bool ask_for_flr(uint32_t *id)
+{
+    bool ready = vf_ready();
+    *id = vf_config_read(0);
+    vf_config_write(vf.pcie + DEVCTL, DEVCTL_FLR);
+    return ready && vf_read(VF_STATUS) == UINT32_MAX;
+}
+
+static bool is_back(uint32_t id)
+{
+    return vf_ready() && vf_config_read(0) == id && !(vf_config_read(PCI_COMMAND) & PCI_COMMAND_MASTER);
+}
+
+bool vf_flr(void)
+{
+    uint32_t id;
+    return ask_for_flr(&id) && is_back(id);
+}
+
+bool vf_flr_storm(void)
+{
+    uint32_t id;
+    bool good = ask_for_flr(&id);
+    for (unsigned i = 0; i < STORM_WRITES; i++)
+        vf_config_write(vf.pcie + DEVCTL, DEVCTL_FLR);
+    return is_back(id) && good;
 }

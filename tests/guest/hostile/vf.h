@@ -17,6 +17,7 @@ enum {
 /* Registers of the VF (82576 data sheet, 7.10.2). */
 enum {
     VF_CTRL = 0x0000,
+    VF_STATUS = 0x0008,
     VF_EIMS = 0x1524,
     VF_EIAC = 0x152c,
     VF_IVAR0 = 0x1700,
@@ -71,8 +72,13 @@ void vf_write(uint32_t at, uint32_t v);
 bool vf_open(const char *program);
 /* The same after something that may have moved or reset it. */
 bool vf_reopen(void);
-/* A function level reset; false: it did not come back within a second. */
+/* Waits until it is not being reset: then configuration space gives all ones. False: for a second it was. */
+bool vf_ready(void);
+/* A function level reset; false: it did not come back within a second, or its registers were there all the
+ * while. */
 bool vf_flr(void);
+/* The same, asked for again and again while it goes on. */
+bool vf_flr_storm(void);
 /* A message to the PF; its answer replaces the words. 0: none within `us`. */
 uint32_t vf_mail(uint32_t *words, unsigned count, uint64_t us);
 /* Sends 64 bytes from `from` and has the card write the queue's head to `to` (a multiple of 4). The value
