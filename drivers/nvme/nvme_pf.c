@@ -399,23 +399,6 @@ static enum status check_exclusive(struct nvme_pf *pf, uint32_t nsid, uint16_t c
     return ERR_INVALID;
 }
 
-static enum status check_no_other(struct nvme_pf *pf, uint32_t nsid, uint16_t controller, char *why,
-                                  size_t size)
-{
-    for (uint32_t i = 0; i < pf->namespace_count; i++) {
-        bool attached;
-        enum status s = is_attached(pf, pf->namespaces[i].nsid, controller, &attached, why, size);
-        if (s != STATUS_OK)
-            return s;
-        if (attached && pf->namespaces[i].nsid != nsid) {
-            fmt_format(why, size, "secondary controller %u has namespace %u, which was not given to it",
-                       controller, pf->namespaces[i].nsid);
-            return ERR_INVALID;
-        }
-    }
-    return STATUS_OK;
-}
-
 /* ---- the interface ---- */
 
 /* The primary's flexible resources return to the pool: it needs none, having no data to move. */
@@ -553,6 +536,8 @@ static enum status strip(struct nvme_pf *pf, uint32_t index, char *why, size_t s
     return STATUS_OK;
 }
 
+/* After strip(), which has made sure that the controller has no namespace. take_online() asks whether it is
+ * online, and with what. */
 static enum status give(struct nvme_pf *pf, uint32_t index, uint32_t nsid, char *why, size_t size)
 {
     struct nvme_vf *vf = &pf->vfs[index];
@@ -639,34 +624,6 @@ enum status nvme_pf_release_vf(struct nvme_pf *pf, uint32_t vf, char *why, size_
         s = STATUS_OK;
     else
         s = strip(pf, vf, why, size);
-    spin_unlock(&pf->lock);
-    return s;
-}
-
-static enum status check(struct nvme_pf *pf, const struct nvme_vf *vf, char *why, size_t size)
-{
-    struct secondary now;
-    enum status s = find_secondary(pf, vf->controller, &now, why, size);
-    if (s == STATUS_OK && !now.online) {
-        fmt_format(why, size, "secondary controller %u is offline", vf->controller);
-        s = ERR_INVALID;
-    }
-    if (s == STATUS_OK)
-        s = check_exclusive(pf, vf->nsid, vf->controller, why, size);
-    if (s == STATUS_OK)
-        s = check_no_other(pf, vf->nsid, vf->controller, why, size);
-    return s;
-}
-
-enum status nvme_pf_check_vf(struct nvme_pf *pf, uint32_t vf, char *why, size_t size)
-{
-    if (!enter(pf, why, size))
-        return ERR_NOT_FOUND;
-    enum status s = ERR_RANGE;
-    if (vf >= pf->vf_count || pf->vfs[vf].state != NVME_VF_READY)
-        fmt_format(why, size, "VF %u of the NVMe card has no namespace", vf);
-    else
-        s = check(pf, &pf->vfs[vf], why, size);
     spin_unlock(&pf->lock);
     return s;
 }

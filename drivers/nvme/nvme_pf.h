@@ -93,11 +93,6 @@ enum status nvme_pf_prepare_vf(struct nvme_pf *pf, uint32_t vf, uint32_t nsid, c
  * then (bus mastering off, FLR). On failure the VF is FAILED and keeps its namespace, so that nobody else
  * gets it, until a later call for this VF, or nvme_pf_start(), succeeds. A FREE VF: nothing happens. */
 enum status nvme_pf_release_vf(struct nvme_pf *pf, uint32_t vf, char *why, size_t size);
-/* Asks the card whether a READY VF still has its namespace, alone. A card whose VFs may manage namespaces
- * (see nvme_info) lets one VM take another's: this is how that is found. ERR_INVALID: it is not so, see why.
- */
-enum status nvme_pf_check_vf(struct nvme_pf *pf, uint32_t vf, char *why, size_t size);
-
 struct nvme_info {
     const char *model, *serial, *firmware; /* printable */
     bool alive;                            /* answers */

@@ -105,9 +105,6 @@ static void call(uint8_t op)
         if (!was_free)
             check_card(vf);
         break;
-    case 3:
-        s = nvme_pf_check_vf(&pf, vf, why, sizeof(why));
-        break;
     default:
         vf = op & 3;
         s = nvme_pf_prepare_vf(&pf, vf, nsid, why, sizeof(why));
