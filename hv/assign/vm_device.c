@@ -244,9 +244,19 @@ static void env_mmio_write(void *ctx, unsigned bar, uint64_t offset, unsigned si
  * over
  * ---- */
 
+/* The log says how many it was at the first one, the second, the fourth ... */
+static void count_reset(struct vm_device *d)
+{
+    d->resets++;
+    if ((d->resets & (d->resets - 1)) == 0)
+        log_vm(LOG_DEBUG, d->vm, "%s: reset as the guest asks, %u so far", d->name, d->resets);
+}
+
 static void env_flr(void *ctx)
 {
     struct vm_device *d = ctx;
+    if (is_owned(d))
+        count_reset(d);
     assign_reset(&d->assign);
     vm_assign_set_timer(d->vm);
 }

@@ -30,7 +30,8 @@ struct vm_device {
     struct vpci vpci;     /* vm->devices, as is: */
     struct assign assign; /* while the VM runs; else its CPU that starts or stops it */
     struct pci_reset reset;
-    bool attached; /* to the domain */
+    bool attached;   /* to the domain */
+    uint32_t resets; /* that its guest asked for */
     struct msi_irq irqs[MSIX_MAX_ENTRIES];
 
     struct spinlock lock; /* guards the rest; innermost but for the log */
