@@ -2,14 +2,12 @@
 carriers at the same time. A case is a function that takes a Report and the carrier."""
 import functools
 import os
-import re
 import time
 import traceback
 
 import build
 import guests
 import rig
-import rig_hostile
 import rig_multiboot
 import rigs
 import ui
@@ -124,54 +122,10 @@ def panic(t, carrier):
         t.check(boot.seen(r"(?s)PANIC: .*Bulkhead loader.*PANIC: "), "nested: the next start shows the black box")
 
 
-KEPT_SECONDS = 20                # wall time in which the console shows what it kept of a VM
-VF_PROGRAMS = (("vf_spoof", "the mailbox: others' MACs, and others' frames"),
-               ("vf_dma", "DMA to physical memory outside of the VM, to devices, BARs and beyond the address width"),
-               ("vf_storm", "blocked DMA as fast as the card can"),
-               ("vf_msi", "forged MSIs: each vector, and handles of the interrupt remapping table"),
-               ("vf_mail", "a flood of random mailbox messages"),
-               ("vf_config", "configuration space: every offset and width, three values"),
-               ("vf_bars", "BARs over memory, the APICs and other devices"),
-               ("vf_msix", "the MSI-X table and its control, at random, while it fires"),
-               ("vf_flr", "a storm of function level resets"))
-
-
 def hostile_vf(t, carrier):
-    """A VM that has a VF and means no good, next to a victim."""
-    build.ninja(["hostile_guests"], what="building the hostile guests")
-    tests = ",".join(name for name, _ in VF_PROGRAMS)
-    out = disk("hostile-vf", "[machine]\nconsole = serial\non_idle = stay\n" +
-               vm("victim", "0", "8M", "kernel = victim.elf", "cmdline = seed=1") +
-               vm("attacker", "1", "8M", "kernel = hostile.elf", "cmdline = seed=1 test=" + tests,
-                  "net0 = vf pf=01:00.0 mac=52:54:00:aa:00:01"),
-               {name: rig_multiboot.guest(name) for name in ("victim.elf", "hostile.elf")})
-    with Boot(carrier, "hostile-vf", out, cpus=2, memory=256) as boot:
-        boot.expect("^victim: up", 180)
-        boot.type(rig.KEY + "2")
-        for name, what in VF_PROGRAMS:
-            match = boot.expect(r"^hostile: %s: (.*): (ok|BAD)\n" % name, 300)
-            t.check(match.group(2) == "ok", "nested: hostile VF: " + what, match.group(1))
-        boot.expect(r"^hostile: done", 60)
-        boot.type(rig.KEY + "1")
-        end = time.monotonic() + KEPT_SECONDS
-        while time.monotonic() < end:
-            boot.listen()
-        kept = re.findall(rig_hostile.TICK, boot.text, re.M)
-        while int(boot.expect(rig_hostile.TICK, 180).group(1)) <= int(kept[-1][0]):
-            pass
-        # Its clock is not judged here: the carrier's CPUs are those of an emulator, and shared by all that runs on it.
-        lines = re.findall(rig_hostile.TICK, boot.text, re.M)
-        t.check(all(line[2] == "ok" for line in lines), "nested: hostile VF: the victim goes on, its memory is right",
-                "%s ticks, worst gap %s us" % (lines[-1][0], lines[-1][3]))
-        for kind in ("read from", "write to"):
-            blocked = re.findall(r"VM attacker, VF 01:[0-9a-f.:]+: DMA %s .*blocked.*" % kind, boot.text)
-            t.check(bool(blocked), "nested: hostile VF: a blocked %s is in the log with its owner" % kind.split()[0],
-                    blocked[0] if blocked else "no line")
-        for wish in ("for a MAC that it may not have", "to see others' packets"):
-            t.check(boot.seen("VM attacker, VF 0 asked %s.*: refused" % wish), "nested: hostile VF: who asks %s is in the log" % wish)
-        t.check(boot.seen("bus mastering is taken away"), "nested: hostile VF: the storm ended with its bus mastering")
-        t.check(not boot.seen(rig_hostile.PANIC) and len(re.findall("^victim: up", boot.text, re.M)) == 1,
-                "nested: hostile VF: the host did not panic, the victim was not restarted")
+    """A VM that has a VF and means no good: tests/rig/rig_hostile_vf.py."""
+    import rig_hostile_vf  # pylint: disable=import-outside-toplevel,cyclic-import
+    rig_hostile_vf.hostile_vf(t, carrier)
 
 
 def functions(t, carrier):

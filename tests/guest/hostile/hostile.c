@@ -1,6 +1,9 @@
 /* Runs the programs that the command line names: test=a,b,c. Each prints what it did and its verdict; after
- * the last one the VM is switched off. */
+ * the last one the VM is switched off. With ask=1 each waits for a key. */
 #include "hostile.h"
+
+#define LSR_DATA    0x01u
+#define KEY_POLL_MS 100u
 
 #define ROW(name, steps, fatal)                                                                              \
     {                                                                                                        \
@@ -44,6 +47,15 @@ static void run_program(const struct program *p)
         verdict(p->name, good, "%u steps, each ended this VM", (uint64_t)p->steps);
 }
 
+/* Whoever sits at this VM's console says when the next program may begin. */
+static void wait_for_key(const char *next)
+{
+    print("hostile: a key starts %s\n", next);
+    while (!(in8(COM1 + 5) & LSR_DATA))
+        sleep_ms(KEY_POLL_MS);
+    (void)in8(COM1);
+}
+
 const char guest_name[] = "hostile";
 
 void guest_main(void)
@@ -68,6 +80,8 @@ void guest_main(void)
             verdict(name, false, "there is no such program");
         if (!p || i < progress->program)
             continue;
+        if (option_number("ask", 0))
+            wait_for_key(name);
         run_program(p);
         progress->program = i + 1;
         progress->step = 0;

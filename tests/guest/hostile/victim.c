@@ -1,9 +1,10 @@
 /* The neighbour that must not notice anything: counts the ticks of a timer against the time stamp counter,
  * the real-time clock against both, and looks after a memory filled with a pattern. One line each emulated
- * second. */
+ * second. hz=N: that many ticks a second, a multiple of 10. */
 #include "tests/guest/runtime/runtime.h"
 
-#define TICKS_PER_SECOND 1000u
+#define DEFAULT_HZ       1000u
+#define READS_PER_SECOND 10u /* of the other clocks */
 #define TIMER_PERIODIC   (1u << 17)
 #define DIVIDE_BY_1      0xbu
 #define PAGES            512u
@@ -70,12 +71,12 @@ const char guest_name[] = "victim";
 
 void guest_main(void)
 {
-    uint64_t seed = option_number("seed", 1), seconds = option_number("seconds", 0),
-             *memory = (uint64_t *)MEMORY_AT;
+    uint64_t seed = option_number("seed", 1), seconds = option_number("seconds", 0);
+    uint64_t per_second = option_number("hz", DEFAULT_HZ), *memory = (uint64_t *)MEMORY_AT;
     for (uint64_t i = 0; i < PAGES * PAGE / 8; i++)
         memory[i] = pattern(i, seed);
     uint64_t sum = checksum();
-    uint32_t hz = timer_hz(), count = hz / TICKS_PER_SECOND;
+    uint32_t hz = timer_hz(), count = (uint32_t)(hz / per_second);
     period = (uint64_t)count * tsc_hz / hz;
     print("victim: up, TSC %u kHz, timer %u kHz, boot %u\n", tsc_hz / 1000, (uint64_t)hz / 1000,
           progress->boots);
@@ -86,9 +87,9 @@ void guest_main(void)
     unsigned second = rtc_second();
     apic_timer(VECTOR_TIMER | TIMER_PERIODIC, DIVIDE_BY_1, count);
     for (uint64_t n = 1; !seconds || n <= seconds; n++) {
-        while (ticks < n * TICKS_PER_SECOND) {
+        while (ticks < n * per_second) {
             wait_interrupt();
-            if (ticks % 100 == 0) {
+            if (ticks % (per_second / READS_PER_SECOND) == 0) {
                 unsigned now_second = rtc_second();
                 wall += (now_second + 60 - second) % 60;
                 second = now_second;
