@@ -23,8 +23,9 @@ CONFIGURE = """--enable-smp --enable-cpu-level=6 --enable-all-optimizations --di
     --enable-x86-64 --enable-vmx=2 --enable-svm --enable-avx --enable-evex --enable-pci --enable-usb
     --enable-e1000 --enable-ne2000 --enable-clgd54xx --with-rfb --with-nogui --without-x11 --without-sdl2
     --disable-docbook --enable-iodebug --enable-monitor-mwait --enable-repeat-speedups
-    --enable-fast-function-calls""".split()
+    --enable-fast-function-calls --enable-protection-keys""".split()
 CPU_MODEL = "corei7_skylake_x"
+NEWER_CPU_MODEL = "corei7_icelake_u"  # has protection keys and UMIP
 # Emulated instructions in one emulated second, and so the TSC's frequency (CPUID says 3.5 GHz all the same).
 IPS = 200_000_000
 ATA = ("ata0-master", "ata0-slave", "ata1-master", "ata1-slave")

@@ -15,7 +15,7 @@ firmware = seabios
 disk0 = ramdisk disk.img
 
 [vm none]
-cpus = 1
+cpus = 1,4
 memory = 16M
 firmware = seabios
 compat = qemu
@@ -63,6 +63,7 @@ def _seabios_none(t, boot):
     boot.expect(r"No bootable device\.", 120)
     t.check(True, "SeaBIOS: without a disk it says so, and stays")
     for what, pattern in (("its own messages, in whole lines", r"^Running on QEMU \(i440fx\)$"),
+                          ("two processors", r"^Found 2 cpu\(s\) max supported 2 cpu\(s\)$"),
                           ("the memory map", r"^ +\d: 0000000000100000 - 0000000000f[0-9a-f]+ = 1 RAM$"),
                           ("the FADT, through the XSDT", r"^table\(50434146\)=0x[0-9a-f]+ \(via xsdt\)$"),
                           ("the serial port as its screen", r"^sercon: using ioport 0x3f8$")):
@@ -89,7 +90,7 @@ def _uboot(t, boot, digit, name, title):
 
 
 def firmwares(t):
-    with rig.Boot("firmware", _disk_image(), cpus=4, memory=400) as boot:
+    with rig.Boot("firmware", _disk_image(), cpus=5, memory=400) as boot:
         _seabios_disk(t, boot)
         _seabios_none(t, boot)
         _uboot(t, boot, "3", "uboot", "64 bits")
