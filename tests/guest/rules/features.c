@@ -1,8 +1,7 @@
-/* What CPUID says and what the processor does agree: CR4's bits, instructions, UMIP, and the sizes of XSAVE
+/* What CPUID says and what the processor does agree: CR4's bits, instructions, and the sizes of XSAVE
  * (SDM volume 1, chapter 13 "Managing State Using the XSAVE Feature Set"). */
 #include "rules.h"
 
-#define CR4_UMIP      (1ull << 11)
 #define CR4_LA57      (1ull << 12)
 #define CR4_FSGSBASE  (1ull << 16)
 #define CPUID_XSAVE   26u
@@ -66,41 +65,6 @@ static void instructions(void)
     check_equal(RUN(MODE_LONG, rdpid), cpu_has(7, 0, 2, 22) ? VECTOR_BP : VECTOR_UD, "RDPID as CPUID says");
     lab_clear();
     check_equal(RUN(MODE_LONG, xgetbv), VECTOR_UD, "XGETBV without OSXSAVE");
-}
-
-SNIPPET(sgdt, 64, "sub $16, %rsp; sgdt (%rsp)");
-SNIPPET(sidt, 64, "sub $16, %rsp; sidt (%rsp)");
-SNIPPET(sldt, 64, "sldt %rax");
-SNIPPET(str, 64, "str %rax");
-SNIPPET(smsw, 64, "smsw %rax");
-
-static void user_mode_prevention(void)
-{
-    static const struct {
-        const char *name;
-        const uint8_t *code, *end;
-    } rows[] = {{"SGDT", sgdt, sgdt_end},
-                {"SIDT", sidt, sidt_end},
-                {"SLDT", sldt, sldt_end},
-                {"STR", str, str_end},
-                {"SMSW", smsw, smsw_end}};
-    uint64_t cr4 = read_cr4();
-    bool has = cpu_has(7, 0, 2, 2);
-    if (!has)
-        skipped("UMIP");
-    for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        for (unsigned user = 0; user < 2; user++) {
-            for (unsigned on = 0; on <= has; on++) {
-                write_cr4(on ? cr4 | CR4_UMIP : cr4);
-                lab_clear();
-                unsigned vector = lab_execute(user ? MODE_LONG_USER : MODE_LONG, rows[i].code,
-                                              (size_t)(rows[i].end - rows[i].code));
-                check(vector == (on && user ? VECTOR_GP : VECTOR_BP), "%s, user %u, UMIP %u: vector %u",
-                      rows[i].name, (uint64_t)user, (uint64_t)on, (uint64_t)vector);
-            }
-        }
-    }
-    write_cr4(cr4);
 }
 
 static void do_xsetbv(void *argument)
@@ -167,7 +131,6 @@ void rule_features(void)
 {
     control_bits();
     instructions();
-    user_mode_prevention();
     if (cpu_has(1, 0, 2, CPUID_XSAVE))
         extended_state();
     else

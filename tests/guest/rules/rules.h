@@ -24,6 +24,8 @@
     X(msr)                                                                                                   \
     X(syscall)                                                                                               \
     X(pcid)                                                                                                  \
+    X(pku)                                                                                                   \
+    X(umip)                                                                                                  \
     X(features)                                                                                              \
     X(real)                                                                                                  \
     X(mmio)
