@@ -100,7 +100,7 @@ static void msix_real_control(void *ctx, bool enabled, bool function_mask)
 static void msix_irq_set(void *ctx, unsigned entry, uint64_t address, uint32_t data, bool masked)
 {
     struct vpci *v = ctx;
-    v->env->irq_set(v->env->ctx, entry, address, data, masked);
+    (void)v->env->irq_set(v->env->ctx, entry, address, data, masked);
 }
 
 static void msix_follow(struct vpci *v)
@@ -122,7 +122,8 @@ static void msi_real_mask(struct vpci *v, unsigned at, bool on)
 }
 
 /* The single MSI. The real one is enabled after its message is in place, and before the message goes it is
- * switched off or masked. */
+ * switched off or masked. With a message that cannot be delivered it stays off: it would write what is left
+ * in its registers, to wherever that says. */
 static void msi_follow(struct vpci *v)
 {
     const uint32_t *value = v->space.value;
@@ -139,13 +140,16 @@ static void msi_follow(struct vpci *v)
     if (masked && !v->msi_masked)
         msi_real_mask(v, mask_at, true);
     if (live ? !v->msi_live || v->msi_address != address || v->msi_data != data : v->msi_live)
-        v->env->irq_set(v->env->ctx, 0, address, data, !live);
+        v->msi_good = v->env->irq_set(v->env->ctx, 0, address, data, !live);
+    bool on = enabled && (masked || v->msi_good);
     v->msi_live = live;
     v->msi_address = address;
     v->msi_data = data;
+    if (v->msi_enabled && !on)
+        msi_real_enable(v, false);
     if (!masked && v->msi_masked)
         msi_real_mask(v, mask_at, false);
-    if (!v->msi_enabled && enabled)
+    if (!v->msi_enabled && on)
         msi_real_enable(v, true);
 }
 

@@ -30,8 +30,9 @@ struct vpci_env {
     /* MSI-X entry (or, without MSI-X, the single MSI: entry 0) begins to deliver with the guest's message,
      * has it changed, or (masked) stops. The real entry gets *our* message; masked sets its mask bit, so that
      * the real PBA collects what is pending. The real MSI-X is enabled when this is called. (Enable and mask
-     * of the single MSI are vpci's: they keep it silent before it begins and after it stops.) */
-    void (*irq_set)(void *ctx, unsigned entry, uint64_t address, uint32_t data, bool masked);
+     * of the single MSI are vpci's: they keep it silent before it begins and after it stops.) False: that is
+     * no message that can be delivered. The entry is masked then, and the single MSI stays off. */
+    bool (*irq_set)(void *ctx, unsigned entry, uint64_t address, uint32_t data, bool masked);
     /* The guest asked for a function level reset: begin it. When it is called, no BAR is mapped, bus
      * mastering is off and nothing delivers; so it stays until the reset is over. */
     void (*flr)(void *ctx);
@@ -85,9 +86,10 @@ struct vpci {
     bool mastering;                      /* what env->master() was told last */
     bool in_reset;                       /* by env->flr(), and nobody has asked since it is over */
     bool msi_enabled, msi_masked;        /* of the real function's single MSI */
-    bool msi_live;                       /* it delivers with ... */
+    bool msi_live;                       /* the guest wants it to deliver with ... */
     uint64_t msi_address;                /* ... this message */
     uint32_t msi_data;
+    bool msi_good; /* ... of which irq_set() said that it can be delivered */
     uint8_t noted; /* bit per kind of note */
 };
 

@@ -186,16 +186,16 @@ static enum status route(struct vm_device *d, unsigned entry, struct cpu *cpu)
     return STATUS_OK;
 }
 
-static void env_irq_set(void *ctx, unsigned entry, uint64_t address, uint32_t data, bool masked)
+static bool env_irq_set(void *ctx, unsigned entry, uint64_t address, uint32_t data, bool masked)
 {
     struct vm_device *d = ctx;
     struct vcpu *where;
     if (entry >= d->irq_count)
-        return;
+        return false;
     bool good = !masked && is_owned(d) && msi_set_message(&d->irqs[entry], address, data, &where);
     if (!masked && !good && is_owned(d))
-        log_vm(LOG_DEBUG, d->vm, "%s: interrupt %u wants a message that is none: %llx %x", d->name, entry,
-               (unsigned long long)address, data);
+        log_vm(LOG_WARN, d->vm, "%s: interrupt %u stays off: it wants a message that is none: %llx %x",
+               d->name, entry, (unsigned long long)address, data);
     if (good) {
         enum status s = route(d, entry, where->cpu);
         good = s == STATUS_OK;
@@ -207,6 +207,7 @@ static void env_irq_set(void *ctx, unsigned entry, uint64_t address, uint32_t da
         write_entry(d, entry, !good);
     else if (good)
         write_msi(d);
+    return good;
 }
 
 /* ---- registers beside the MSI-X table ---- */

@@ -68,7 +68,7 @@ static void master(void *ctx, bool on)
     record(f, EV_MASTER, on, 0);
 }
 
-static void irq_set(void *ctx, unsigned entry, uint64_t address, uint32_t data, bool masked)
+static bool irq_set(void *ctx, unsigned entry, uint64_t address, uint32_t data, bool masked)
 {
     struct fake_func *f = ctx;
     FAKE_REQUIRE(!f->resetting);
@@ -87,6 +87,7 @@ static void irq_set(void *ctx, unsigned entry, uint64_t address, uint32_t data, 
     f->address[entry] = address;
     f->data[entry] = data;
     record(f, masked ? EV_IRQ_STOP : EV_IRQ, entry, address);
+    return !masked && (!f->picky || address >> 20 == 0xfee);
 }
 
 static void flr(void *ctx)

@@ -52,6 +52,7 @@ struct fake_func {
     bool live[MSIX_MAX_ENTRIES];
     uint64_t address[MSIX_MAX_ENTRIES];
     uint32_t data[MSIX_MAX_ENTRIES];
+    bool picky; /* it refuses messages that are none */
     unsigned flrs, notes;
     bool slow, resetting; /* slow: a reset lasts until the test says that it does not */
     const char *note;

@@ -1064,7 +1064,21 @@ static void test_single_msi(void **state)
     assert_int_equal(apic, core.cpus[1].apic_id);
     assert_true(msi_fire(&core.cpus[1], vector));
     assert_true(waits(0, 1, 0x77));
+    /* A message that is none: it would be a write to somewhere, so it is not sent. */
+    static const uint32_t none[][2] = {{0x1000, 0x77}, {0xfee01000, 0x477}, {0xfee01000, 15}, {0, 0}};
+    for (unsigned i = 0; i < ARRAY_SIZE(none); i++) {
+        guest_config_write(0, GUEST_VF, msi + 4, 4, none[i][0]);
+        guest_config_write(0, GUEST_VF, msi + 12, 2, none[i][1]);
+        assert_false(fake_pci_get(f, msi + 2, 2) & PCI_MSI_CONTROL_ENABLE);
+        assert_true(guest_config(0, GUEST_VF, msi) >> 16 & PCI_MSI_CONTROL_ENABLE);
+        guest_config_write(0, GUEST_VF, msi + 12, 2, 0x77);
+        guest_config_write(0, GUEST_VF, msi + 4, 4, 0xfee01000);
+        assert_true(fake_pci_get(f, msi + 2, 2) & PCI_MSI_CONTROL_ENABLE);
+    }
+    assert_true(fake_host_logged(
+        "web: warning: function 04:00.0: interrupt 0 stays off: it wants a message that is none: 1000 77"));
     vm_assign_stop(&vms[0]);
+    assert_false(fake_pci_get(f, msi + 2, 2) & PCI_MSI_CONTROL_ENABLE);
     assert_false(fake_vtd_interrupt(&vtd, 0, WHOLE, address, data, &apic, &vector));
 }
 

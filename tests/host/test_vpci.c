@@ -574,6 +574,35 @@ static void test_msi(void **state)
     assert_int_equal(vpci_irqs(&v), 1);
 }
 
+/* With a message that is none the real one is not enabled, whatever the guest reads, and is as soon as it is
+ * one. Masked it may be: what comes is pending. */
+static void test_msi_message(void **state)
+{
+    start(fake_func_msi);
+    f.picky = true;
+    write(FAKE_CAP_MSI + 4, 4, 0x1000);
+    f.count = 0;
+    write(FAKE_CAP_MSI + 2, 2, 1);
+    expect(0, EV_IRQ, 0, 0x1000);
+    assert_int_equal(f.count, 1);
+    assert_int_equal(read(FAKE_CAP_MSI + 2, 2), 0x181);
+    write(FAKE_CAP_MSI + 4, 4, 0xfee00000);
+    expect(1, EV_IRQ, 0, 0xfee00000);
+    expect(2, EV_HOST_WRITE, FAKE_CAP_MSI + 2, 0x18b);
+    write(FAKE_CAP_MSI + 8, 4, 1);
+    expect(3, EV_IRQ, 0, 0x1fee00000);
+    expect(4, EV_HOST_WRITE, FAKE_CAP_MSI + 2, 0x18a);
+    write(FAKE_CAP_MSI + 16, 4, 1);
+    expect(5, EV_HOST_WRITE, FAKE_CAP_MSI + 16, 1);
+    expect(6, EV_IRQ_STOP, 0, 0x1fee00000);
+    expect(7, EV_HOST_WRITE, FAKE_CAP_MSI + 2, 0x18b);
+    write(FAKE_CAP_MSI + 16, 4, 0);
+    expect(8, EV_IRQ, 0, 0x1fee00000);
+    expect(9, EV_HOST_WRITE, FAKE_CAP_MSI + 2, 0x18a); /* off before it is unmasked */
+    expect(10, EV_HOST_WRITE, FAKE_CAP_MSI + 16, 0);
+    assert_int_equal(f.count, 11);
+}
+
 /* 32-bit and without mask bits: data comes sooner, and then nothing. */
 static void test_small_msi(void **state)
 {
@@ -850,6 +879,7 @@ int main(void)
         T(test_live_bits),
         T(test_power),
         T(test_msi),
+        T(test_msi_message),
         T(test_small_msi),
         T(test_memory),
         T(test_trapped_pages),
