@@ -443,6 +443,8 @@ static void tell_fault(const struct iommu_fault *fault)
 {
     char text[200];
     struct vm_device *d = vm_assign_find(fault->bdf);
+    if (!d)
+        d = vm_assign_find_forger(fault->bdf);
     if (d) {
         vm_device_fault(d, fault, now_us(NULL));
         return;

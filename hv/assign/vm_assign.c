@@ -273,6 +273,34 @@ struct vm_device *vm_assign_find(uint16_t bdf)
     return NULL;
 }
 
+/* What a link leads to can send under every id of its bus: Source Validation of the port above looks at the
+ * bus number alone (PCI Express Base 6.0, 6.12.1.1). In the root complex, phantom functions may be switched
+ * on (2.2.6.2). A VF's ids are its PF's to make, and that is Bulkhead's. */
+static bool may_forge(const struct vm_device *d, uint16_t bdf)
+{
+    if (!d->dev || d->dev->is_vf)
+        return false;
+    return d->dev->parent == PCI_NO_PARENT ? (d->bdf ^ bdf) < PCI_FUNCTIONS : BDF_BUS(d->bdf) == BDF_BUS(bdf);
+}
+
+struct vm_device *vm_assign_find_forger(uint16_t bdf)
+{
+    struct vm_device *found = NULL;
+    for (uint32_t v = 0; v < CONFIG_MAX_VMS && !pci_find(&core.pci, bdf); v++) {
+        const struct vm *vm = core.vms[v];
+        for (uint32_t i = 0; vm && vm->assign && i < vm->assign->count; i++) {
+            struct vm_device *d = &vm->assign->devices[i];
+            if (!may_forge(d, bdf))
+                continue;
+            if (found && found->vm != d->vm)
+                return NULL;
+            if (!found || vm_device_is_cut_off(found))
+                found = d;
+        }
+    }
+    return found;
+}
+
 /* ---- its lives ---- */
 
 static void drop(struct vm *vm, uint32_t count)

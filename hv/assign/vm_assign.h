@@ -30,3 +30,7 @@ void vm_assign_set_timer(struct vm *vm);
 bool vm_assign_owns(const struct vm *vm, uint16_t bdf);
 /* The device with this requester id, of whatever VM, or NULL. */
 struct vm_device *vm_assign_find(uint16_t bdf);
+/* The whole function of a VM's that may be speaking under a requester id that is nobody's: NULL when there is
+ * none, or when VMs share the place that it would come from. Of several of one VM, one that has its bus
+ * mastering. */
+struct vm_device *vm_assign_find_forger(uint16_t bdf);

@@ -45,9 +45,17 @@ static void env_master(void *ctx, bool on)
     spin_unlock(&d->lock);
 }
 
+bool vm_device_is_cut_off(struct vm_device *d)
+{
+    spin_lock(&d->lock);
+    bool cut_off = d->cut_off;
+    spin_unlock(&d->lock);
+    return cut_off;
+}
+
 void vm_device_fault(struct vm_device *d, const struct iommu_fault *fault, uint64_t now_us)
 {
-    char who[CONFIG_NAME_MAX + 8], text[200];
+    char who[CONFIG_NAME_MAX + 32], text[200];
     spin_lock(&d->lock);
     enum fault_answer answer = fault_watch_count(&d->faults, now_us);
     if (answer == FAULT_STORM) {
@@ -58,8 +66,11 @@ void vm_device_fault(struct vm_device *d, const struct iommu_fault *fault, uint6
     spin_unlock(&d->lock);
     if (quiet)
         return;
-    fmt_format(who, sizeof(who), "VM %s, ", d->vm->name);
-    fault_text(fault, who, d->what, text, sizeof(text));
+    if (fault->bdf == d->bdf)
+        fmt_format(who, sizeof(who), "VM %s, ", d->vm->name);
+    else
+        fmt_format(who, sizeof(who), "VM %s, %s " BDF_FMT " ", d->vm->name, d->what, BDF_ARGS(d->bdf));
+    fault_text(fault, who, fault->bdf == d->bdf ? d->what : "as", text, sizeof(text));
     log_line(LOG_WARN, "iommu", "%s%s", text,
              answer == FAULT_SAY_LAST ? "; more of this second are not shown" : "");
     if (answer == FAULT_STORM)

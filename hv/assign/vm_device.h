@@ -49,5 +49,8 @@ enum status vm_device_describe(struct vm_device *d, unsigned slot, char *why, si
 enum status vm_device_create(struct vm_device *d, char *why, size_t size);
 /* Gives that back. The VM never ran. */
 void vm_device_destroy(struct vm_device *d);
-/* A fault of its DMA or interrupts. Boot CPU's poll; waits for nothing but `lock`. */
+/* Was its bus mastering taken from it? */
+bool vm_device_is_cut_off(struct vm_device *d);
+/* A fault of its DMA or interrupts, under its own id or one that it has made up. Boot CPU's poll; waits for
+ * nothing but `lock`. */
 void vm_device_fault(struct vm_device *d, const struct iommu_fault *fault, uint64_t now_us);

@@ -765,6 +765,126 @@ static void test_faults(void **state)
     vm_assign_stop(&vms[0]);
 }
 
+static void poll_faults_now(void)
+{
+    host_devices.faults_tsc = 0;
+    devices_poll_now();
+}
+
+/* A whole function that makes up requester ids: it is named, and cut off, as if it had used its own. */
+static void test_forged_ids(void **state)
+{
+    uint64_t at;
+    const uint16_t forged = WHOLE | 5, elsewhere = PCI_BDF(9, 0, 1);
+    add(0, ASSIGN_PCI, WHOLE);
+    add(1, ASSIGN_NET_VF, NET_PF);
+    devices_start_pfs();
+    create(0);
+    create(1);
+    start(0);
+    start(1);
+    drive(0, 0, 0x41);
+    drive(1, 0, 0x41);
+    assert_true(is_master(WHOLE));
+    assert_false(fake_vtd_dma(&vtd, 0, forged, 0x1000, true, &at)); /* memory that is its VM's */
+    poll_faults_now();
+    assert_true(fake_host_logged("VM web, function 04:00.0 as 04:00.5: DMA write to 0x1000 blocked:"));
+    for (unsigned i = 0; i <= FAULTS_STORM_PER_SECOND; i++) {
+        assert_false(fake_vtd_dma(&vtd, 0, forged, 0x1000, false, &at));
+        poll_faults_now();
+    }
+    assert_false(is_master(WHOLE));
+    assert_true(fake_host_logged("VM web, function 04:00.0: more than 50 blocked accesses in a second"));
+
+    /* From elsewhere, and from a VF's neighbourhood, which a VF cannot forge: nobody suffers for it. */
+    const uint16_t nobodys[] = {elsewhere, PCI_BDF(1, 0x11, 6), PCI_BDF(0, 0x1e, 3)};
+    for (unsigned i = 0; i < 3 * (FAULTS_STORM_PER_SECOND + 1); i++) {
+        assert_false(fake_vtd_dma(&vtd, 0, nobodys[i % 3], 0x1000, false, &at));
+        poll_faults_now();
+    }
+    assert_true(is_master(VF0));
+    assert_true(fake_host_logged("a device of no VM, 09:00.1: DMA read from 0x1000 blocked"));
+    vm_assign_stop(&vms[0]);
+    vm_assign_stop(&vms[1]);
+}
+
+/* Who of several it was cannot be known: of one VM's each is cut off in its turn; of two VMs' none is. */
+static void test_forged_among_several(void **state)
+{
+    struct vm_device *d;
+    add(0, ASSIGN_PCI, WHOLE);
+    add(0, ASSIGN_PCI, PLAIN);
+    add(1, ASSIGN_NET_VF, NET_PF);
+    devices_start_pfs();
+    create(0);
+    create(1);
+    struct pci_device other = *pci_find(&core.pci, PLAIN);
+    device(0, 1)->dev = &other;
+    device(0, 1)->bdf = WHOLE | 1;
+    d = vm_assign_find_forger(WHOLE | 5);
+    assert_ptr_equal(d, device(0, 0));
+    d->cut_off = true;
+    assert_ptr_equal(vm_assign_find_forger(WHOLE | 5), device(0, 1));
+    assert_null(vm_assign_find_forger(WHOLE));       /* that is somebody */
+    assert_null(vm_assign_find_forger(WHOLE + 256)); /* another bus */
+    other.parent = PCI_NO_PARENT;                    /* in the root complex: phantom functions, no more */
+    device(0, 0)->dev = NULL;
+    assert_ptr_equal(vm_assign_find_forger(WHOLE | 5), device(0, 1));
+    assert_null(vm_assign_find_forger(WHOLE | 8));
+    device(0, 0)->dev = &other;
+    device(1, 0)->dev = &other;
+    device(1, 0)->bdf = WHOLE | 2;
+    assert_null(vm_assign_find_forger(WHOLE | 5));
+}
+
+/* Messages that a device sends of its own accord, and entries beyond those that it has: what the IOMMU holds
+ * for it alone arrives, and what it does not is in the log with its owner. */
+static void test_forged_messages(void **state)
+{
+    uint64_t address;
+    uint32_t data, apic;
+    uint8_t vector;
+    add(0, ASSIGN_NET_VF, NET_PF);
+    add(1, ASSIGN_NET_VF, NET_PF);
+    devices_start_pfs();
+    create(0);
+    create(1);
+    start(0);
+    start(1);
+    enable_apics(0);
+    enable_apics(1);
+    drive(0, 0, 0x41);
+    drive(1, 0, 0x41);
+    const struct vm_device *d = device(0, 0), *theirs = device(1, 0);
+    assert_int_equal(d->bdf, VF0);
+    /* The guest writes one behind its table, where registers could be: a real entry, it may be. */
+    uint64_t beyond = d->setup.bars[3].gpa + d->setup.msix_count * 16u;
+    guest_write(0, beyond, 0xfee00000);
+    guest_write(0, beyond + 8, 0x41);
+    guest_write(0, beyond + 12, 0);
+    assert_false(fake_vtd_interrupt(&vtd, 0, VF0, 0xfee00000, 0x41, &apic, &vector));
+    poll_faults_now();
+    assert_true(fake_host_logged(
+        "VM web, VF 01:10.0: interrupt message, index 0, blocked: message of the old format (reason 37)"));
+    iommu_irq_message(core.iommu, theirs->handles[0], &address, &data);
+    assert_false(fake_vtd_interrupt(&vtd, 0, VF0, address, data, &apic, &vector));
+    poll_faults_now();
+    assert_true(fake_host_logged("blocked: interrupt of another function (reason 38)"));
+    iommu_irq_message(core.iommu, d->handles[0] + d->irq_count + theirs->irq_count, &address, &data);
+    assert_false(fake_vtd_interrupt(&vtd, 0, VF0, address, data, &apic, &vector));
+    poll_faults_now();
+    assert_true(fake_host_logged("blocked: interrupt that nobody gave it (reason 34)"));
+    for (unsigned i = 0; i <= FAULTS_STORM_PER_SECOND; i++) {
+        assert_false(fake_vtd_interrupt(&vtd, 0, VF0, address, data, &apic, &vector));
+        poll_faults_now();
+    }
+    assert_false(is_master(VF0));
+    assert_true(is_master(VF1));
+    assert_true(raise(theirs, &apic, &vector));
+    vm_assign_stop(&vms[0]);
+    vm_assign_stop(&vms[1]);
+}
+
 /* Two VMs, one VF each: the VF that is named is not given to who takes any. */
 static void test_two_vms(void **state)
 {
@@ -1422,6 +1542,9 @@ int main(void)
         TEST(test_stop_in_reset),
         TEST(test_dead_after_reset),
         TEST(test_faults),
+        TEST(test_forged_ids),
+        TEST(test_forged_among_several),
+        TEST(test_forged_messages),
         TEST(test_two_vms),
         TEST(test_whole_function),
         TEST(test_refusals),
