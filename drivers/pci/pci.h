@@ -114,6 +114,9 @@ void pci_acs_enable(struct pci_inventory *inv, const struct pci_config *cfg);
  * answer, to list all. */
 struct pci_device *pci_group_mate(const struct pci_inventory *inv, const struct pci_device *dev,
                                   const struct pci_device *after);
+/* Do its requests reach the IOMMU under its own id? Not from behind a bridge to conventional PCI, which puts
+ * its own there (PCI Express to PCI/PCI-X Bridge Specification 1.0, 2.3). */
+bool pci_has_own_id(const struct pci_inventory *inv, const struct pci_device *dev);
 /* Bridges, chipset, displays: no VM ever gets one. */
 bool pci_is_machine(const struct pci_device *dev);
 /* Why it may or may not be given to a VM, for people: "assignable", "needs ACS: shares a group with 00:1f.2",

@@ -119,6 +119,14 @@ struct pci_device *pci_group_mate(const struct pci_inventory *inv, const struct 
     return NULL;
 }
 
+bool pci_has_own_id(const struct pci_inventory *inv, const struct pci_device *dev)
+{
+    for (uint16_t up = dev->parent; up != PCI_NO_PARENT; up = inv->devices[up].parent)
+        if (!inv->devices[up].pcie || inv->devices[up].exp_type == PCI_EXP_TO_PCI)
+            return false;
+    return true;
+}
+
 bool pci_is_machine(const struct pci_device *dev)
 {
     unsigned class = dev->class_code >> 16;
@@ -135,6 +143,8 @@ static const char *why_kept(const struct pci_inventory *inv, const struct pci_de
         return "no MSI: its interrupts cannot be remapped";
     if (!pci_can_reset(inv, dev))
         return "cannot be reset alone: it could not change its owner";
+    if (!pci_has_own_id(inv, dev))
+        return "behind a bridge to conventional PCI: no IOMMU knows its requests from others'";
     return NULL;
 }
 

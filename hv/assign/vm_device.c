@@ -523,6 +523,11 @@ enum status vm_device_describe(struct vm_device *d, unsigned slot, char *why, si
         fmt_format(why, size, BDF_FMT " cannot be reset without its neighbours", BDF_ARGS(d->bdf));
         return ERR_UNSUPPORTED;
     }
+    if (!pci_has_own_id(&core.pci, dev)) {
+        fmt_format(why, size, BDF_FMT " is behind a bridge to conventional PCI: no IOMMU knows its requests",
+                   BDF_ARGS(d->bdf));
+        return ERR_UNSUPPORTED;
+    }
     d->setup = (struct vpci_setup){
         .guest_bdf = PCI_BDF(0, FIRST_SLOT + slot, 0),
         .vendor = pf ? pf->vendor : dev->vendor,

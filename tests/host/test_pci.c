@@ -147,6 +147,12 @@ static void test_verdicts(void **state)
     expect_verdict(at(0, 2, 0), "stays with Bulkhead");
     expect_verdict(at(1, 0, 0), "assignable; 8 VFs");
     expect_verdict(at(3, 0, 0), "assignable; 2 VFs");
+    struct pci_device *port = &inv.devices[at(3, 0, 0)->parent];
+    uint8_t was = port->exp_type;
+    port->exp_type = PCI_EXP_TO_PCI;
+    expect_verdict(at(3, 0, 0),
+                   "behind a bridge to conventional PCI: no IOMMU knows its requests from others'");
+    port->exp_type = was;
     /* Its root port has no ACS, but there is nobody else below. */
     expect_group(4, 0, 0, PCI_BDF(0, 5, 0));
     expect_verdict(at(4, 0, 0), "assignable; 8 VFs");

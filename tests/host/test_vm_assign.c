@@ -1261,6 +1261,19 @@ static void test_bad_bars(void **state)
     refuse(0, "no room to map the MSI-X table");
 }
 
+/* Behind a bridge to conventional PCI all requests have the bridge's id. */
+static void test_conventional(void **state)
+{
+    add(0, ASSIGN_PCI, WHOLE);
+    devices_start_pfs();
+    struct pci_device *port = &core.pci.devices[pci_find(&core.pci, WHOLE)->parent];
+    port->exp_type = PCI_EXP_TO_PCI; /* it has a reset of its own */
+    refuse(0, "04:00.0 is behind a bridge to conventional PCI");
+    port->exp_type = PCI_EXP_ROOT_PORT;
+    port->pcie = 0;
+    refuse(0, "04:00.0 is behind a bridge to conventional PCI");
+}
+
 static void test_vectors_used_up(void **state)
 {
     struct msi_irq other = {.vm = &vms[0]};
@@ -1563,6 +1576,7 @@ int main(void)
         TEST(test_single_msi),
         TEST(test_waiting_cpu_polls),
         TEST(test_bad_bars),
+        TEST(test_conventional),
         TEST(test_vectors_used_up),
         TEST(test_iommu_hangs),
         TEST(test_fence),
