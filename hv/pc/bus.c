@@ -97,18 +97,16 @@ enum status bus_add_mmio(struct bus *bus, uint64_t base, uint64_t size, struct v
         return ERR_INVALID;
     uint64_t last = base + (size - 1);
     uint32_t i = 0, n = bus->mmio_count;
-    while (i < n && bus->mmio_last[i] < base)
+    while (i < n && bus->mmio[i].last < base)
         i++;
     if (i < n && bus->mmio[i].base <= last)
         return ERR_EXISTS;
     if (n == BUS_MAX_MMIO)
         return ERR_NO_MEMORY;
-    if (n == 0)
-        memset(bus->mmio_last, 0xff, sizeof(bus->mmio_last));
+    for (uint32_t unused = n; n == 0 && unused < BUS_MAX_MMIO; unused++)
+        bus->mmio[unused].last = UINT64_MAX;
     memmove(&bus->mmio[i + 1], &bus->mmio[i], (n - i) * sizeof(bus->mmio[0]));
-    memmove(&bus->mmio_last[i + 1], &bus->mmio_last[i], (n - i) * sizeof(bus->mmio_last[0]));
-    bus->mmio[i] = (struct bus_mmio){.base = base, .dev = dev};
-    bus->mmio_last[i] = last;
+    bus->mmio[i] = (struct bus_mmio){.last = last, .base = base, .span = size - 1, .dev = dev};
     bus->mmio_count++;
     return STATUS_OK;
 }
@@ -135,36 +133,28 @@ bool bus_split_ports(struct bus *bus, struct io_req *req)
     return claimed;
 }
 
-static bool holds(const struct bus *bus, uint32_t i, uint64_t addr)
+/* An entry that is not used holds address 0 only, for nobody. */
+static inline bool holds(const struct bus_mmio *range, uint64_t addr)
 {
-    return i < bus->mmio_count && addr >= bus->mmio[i].base && addr <= bus->mmio_last[i];
+    return addr - range->base <= range->span;
 }
 
-/* Index of the first range that ends at or behind addr (the last index when there is none): five steps
- * without a branch to mispredict. */
-static uint32_t search(const struct bus *bus, uint64_t addr)
+/* The first range that ends at or behind addr (the last entry when there is none): five steps. */
+static inline const struct bus_mmio *search(const struct bus *bus, uint64_t addr)
 {
     STATIC_ASSERT(BUS_MAX_MMIO == 32, "five steps");
-    const uint64_t *last = bus->mmio_last;
-    last += last[15] < addr ? 16 : 0;
-    last += last[7] < addr ? 8 : 0;
-    last += last[3] < addr ? 4 : 0;
-    last += last[1] < addr ? 2 : 0;
-    last += last[0] < addr ? 1 : 0;
-    return (uint32_t)(last - bus->mmio_last);
+    const struct bus_mmio *range = bus->mmio;
+    range = range[15].last < addr ? range + 16 : range;
+    range = range[7].last < addr ? range + 8 : range;
+    range = range[3].last < addr ? range + 4 : range;
+    range = range[1].last < addr ? range + 2 : range;
+    return range[0].last < addr ? range + 1 : range;
 }
 
-struct vdev *bus_find_mmio(struct bus *bus, uint64_t addr)
+struct vdev *bus_find_mmio(const struct bus *bus, uint64_t addr)
 {
-    /* Relaxed: whatever another CPU stored here is an index that is checked before it is believed. */
-    uint32_t i = __atomic_load_n(&bus->mmio_cache, __ATOMIC_RELAXED);
-    if (holds(bus, i, addr))
-        return bus->mmio[i].dev;
-    i = search(bus, addr);
-    if (!holds(bus, i, addr))
-        return NULL;
-    __atomic_store_n(&bus->mmio_cache, i, __ATOMIC_RELAXED);
-    return bus->mmio[i].dev;
+    const struct bus_mmio *range = search(bus, addr);
+    return holds(range, addr) ? range->dev : NULL;
 }
 
 bool bus_port_first(struct bus *bus, uint16_t port)

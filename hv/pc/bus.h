@@ -1,5 +1,5 @@
 /* Which emulated device answers at a port or a guest-physical address. Filled while the VM is built, constant
- * while it runs (but for ports that move, and the caches and once-sets, which are atomic). All zero is the
+ * while it runs (but for ports that move, and the once-sets, which are atomic). All zero is the
  * empty bus. */
 #pragma once
 
@@ -12,7 +12,9 @@
 #define BUS_PORTS       0x10000u
 
 struct bus_mmio {
+    uint64_t last; /* byte of the range; UINT64_MAX behind all ranges, so that they are sorted by it */
     uint64_t base;
+    uint64_t span; /* last - base */
     struct vdev *dev;
 };
 
@@ -24,8 +26,6 @@ struct bus {
     uint8_t moving_leaf; /* bus_move_ports() uses it where there is no other; 0: not needed yet */
     uint8_t moving_page; /* the high byte it is for now, when leaf_of says so */
     uint32_t mmio_count;
-    uint32_t mmio_cache;              /* index of the range hit last, a hint */
-    uint64_t mmio_last[BUS_MAX_MMIO]; /* last byte of each range, sorted; UINT64_MAX behind them */
     struct bus_mmio mmio[BUS_MAX_MMIO];
     uint64_t port_seen[BUS_PORTS / 64]; /* bus_port_first() */
     struct once mmio_seen;              /* bus_mmio_first(), by page */
@@ -64,7 +64,7 @@ bool bus_split_ports(struct bus *bus, struct io_req *req);
 
 /* The device whose range holds the first byte, or NULL. An access that crosses the range's end is the
  * device's as well (its own bounds check sees addr and size). */
-struct vdev *bus_find_mmio(struct bus *bus, uint64_t addr);
+struct vdev *bus_find_mmio(const struct bus *bus, uint64_t addr);
 
 /* True once per VM and port / page of MMIO: is this the first unclaimed access there? Any CPU. */
 bool bus_port_first(struct bus *bus, uint16_t port);
