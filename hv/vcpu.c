@@ -31,7 +31,10 @@ static uint32_t request(struct vcpu *vcpu, enum vcpu_request what)
 
 void vcpu_request(struct vcpu *vcpu, enum vcpu_request what)
 {
-    request(vcpu, what);
+    if (vcpu->cpu == host_cpu())
+        (void)__atomic_or_fetch(&vcpu->requests, what, __ATOMIC_SEQ_CST); /* one instruction */
+    else
+        request(vcpu, what);
 }
 
 void vcpu_request_nmi(struct vcpu *vcpu)
@@ -231,11 +234,40 @@ static bool take_init(struct vcpu *vcpu)
     return true;
 }
 
-static bool __attribute__((noinline)) prepare_slow(struct vcpu *vcpu)
+/* What events_decide() answers when nothing waits but the local APIC's interrupt, or nothing at all, and
+ * nothing holds it up. False: it is not that simple, and nothing has been done. */
+static bool inject_interrupt(struct vcpu *vcpu)
 {
-    for (;;) {
-        if (!take_requests(vcpu))
+    struct events_state *s = &vcpu->events;
+    if (s->pending || s->activity > VIRT_HALTED || vcpu->nmi_window ||
+        (vcpu->id == 0 && pic_output(&vcpu->vm->platform.pic)))
+        return false;
+    int vector = lapic_pending(&vcpu->lapic);
+    if ((vector >= 0 || s->activity == VIRT_HALTED) &&
+        ((virt_get(vcpu, VIRT_INTR_SHADOW) & SHADOW_INTERRUPTS) ||
+         (virt_get(vcpu, VIRT_PENDING_DEBUG) & PENDING_DEBUG_DELIVERS)))
+        return false;
+    if (vector >= 0) {
+        if (!(virt_get(vcpu, VIRT_RFLAGS) & RFLAGS_IF))
             return false;
+        lapic_take(&vcpu->lapic, (uint8_t)vector);
+        vcpu->injected++;
+        virt_inject(vcpu, &(struct event){
+                              .valid = true, .type = EVENT_EXTERNAL_INTERRUPT, .vector = (uint8_t)vector});
+        if (s->activity != VIRT_ACTIVE)
+            virt_set(vcpu, VIRT_ACTIVITY, VIRT_ACTIVE);
+        s->activity = VIRT_ACTIVE;
+    }
+    if (vcpu->intr_window)
+        virt_set_intr_window(vcpu, false);
+    vcpu->intr_window = false;
+    return true;
+}
+
+/* Carries out what events_decide() says. False: the VM is stopping. */
+static bool __attribute__((noinline)) decide(struct vcpu *vcpu)
+{
+    do {
         refresh(vcpu);
         struct events_plan plan = events_decide(&vcpu->events);
         switch (plan.action) {
@@ -264,18 +296,29 @@ static bool __attribute__((noinline)) prepare_slow(struct vcpu *vcpu)
             break;
         }
         carry_out(vcpu, &plan);
-        vcpu->entry_tsc = host_tsc(); /* this may have taken a while */
         return true;
-    }
+    } while (take_requests(vcpu));
+    return false;
+}
+
+static bool __attribute__((noinline)) prepare_slow(struct vcpu *vcpu)
+{
+    if (vcpu->entry_tsc >= vcpu->deadline_tsc)
+        run_timers(vcpu, vcpu->entry_tsc);
+    if ((__atomic_load_n(&vcpu->requests, __ATOMIC_SEQ_CST) | vcpu->events.pending) == 0)
+        return true;
+    if (!take_requests(vcpu) || (!inject_interrupt(vcpu) && !decide(vcpu)))
+        return false;
+    vcpu->entry_tsc = host_tsc(); /* this may have taken a while */
+    return true;
 }
 
 static inline __attribute__((always_inline)) bool prepare_entry(struct vcpu *vcpu)
 {
+    bool quiet = (__atomic_load_n(&vcpu->requests, __ATOMIC_SEQ_CST) | vcpu->events.pending) == 0;
     uint64_t now = host_tsc();
     vcpu->entry_tsc = now;
-    if (__builtin_expect(now >= vcpu->deadline_tsc, 0))
-        run_timers(vcpu, now);
-    if (__builtin_expect((__atomic_load_n(&vcpu->requests, __ATOMIC_SEQ_CST) | vcpu->events.pending) == 0, 1))
+    if (__builtin_expect(quiet && now < vcpu->deadline_tsc, 1))
         return true;
     return prepare_slow(vcpu);
 }

@@ -29,11 +29,11 @@ static inline void cpu_wrmsr(uint32_t msr, uint64_t value)
 {
     __asm__ volatile("wrmsr" ::"c"(msr), "a"((uint32_t)value), "d"((uint32_t)(value >> 32)) : "memory");
 }
-static inline uint64_t cpu_rdtsc(void)
+static inline __attribute__((always_inline)) uint64_t cpu_rdtsc(void)
 {
-    uint32_t lo, hi;
+    uint64_t lo, hi; /* the upper halves of RAX and RDX are cleared */
     __asm__ volatile("rdtsc" : "=a"(lo), "=d"(hi));
-    return ((uint64_t)hi << 32) | lo;
+    return hi << 32 | lo;
 }
 static inline uint8_t cpu_in8(uint16_t port)
 {

@@ -1128,6 +1128,85 @@ static void test_warm_reset_by_triple_fault(void **state)
     assert_int_equal(machine.vm.stop, STOP_TRIPLE_FAULT);
 }
 
+/* ---- the short way to an interrupt ---- */
+
+#define CASES    (64u * 36u)
+#define CASE_TPR 0x80u
+
+/* One combination of what decides about an interrupt. */
+struct interrupt_case {
+    bool on, posted, masked, intr_window, nmi_window;
+    uint32_t pending;
+    uint8_t activity;
+    uint64_t shadow, debug;
+};
+
+static struct interrupt_case interrupt_case(unsigned n)
+{
+    static const uint8_t shadows[] = {0, EVENTS_SHADOW_STI, EVENTS_SHADOW_MOV_SS, EVENTS_SHADOW_NMI};
+    static const uint16_t debugs[] = {0, DR6_BS, 1};
+    static const uint8_t activities[] = {VIRT_ACTIVE, VIRT_HALTED, VIRT_SHUTDOWN};
+    unsigned rest = n / 64;
+    return (struct interrupt_case){.on = n & 1,
+                                   .posted = n & 2,
+                                   .masked = n & 4,
+                                   .intr_window = n & 8,
+                                   .nmi_window = n & 16,
+                                   .pending = n & 32 ? EVENTS_NMI : 0,
+                                   .shadow = shadows[rest % 4],
+                                   .debug = debugs[rest / 4 % 3],
+                                   .activity = activities[rest / 12]};
+}
+
+static void prepare_case(const struct interrupt_case *c)
+{
+    setup(NULL);
+    if (c->posted)
+        run_path_post(v, 0x51);
+    v->lapic.tpr = c->masked ? CASE_TPR : 0;
+    virt_set(v, VIRT_RFLAGS, c->on ? IF_ON : IF_OFF);
+    virt_set(v, VIRT_INTR_SHADOW, c->shadow);
+    virt_set(v, VIRT_PENDING_DEBUG, c->debug);
+    virt_set(v, VIRT_ACTIVITY, c->activity);
+    v->events.activity = c->activity;
+    v->events.pending = c->pending;
+    v->intr_window = f->intr_window = c->intr_window;
+    v->nmi_window = f->nmi_window = c->nmi_window;
+    v->requests = VCPU_REQ_EVENT;
+}
+
+/* What vcpu.c does without asking events_decide() is what events_decide() would have said. */
+static void test_interrupts_as_events_decide(void **state)
+{
+    (void)state;
+    for (unsigned n = 0; n < CASES; n++) {
+        struct interrupt_case c = interrupt_case(n);
+        prepare_case(&c);
+        struct events_state seen = v->events;
+        seen.shadow = (uint8_t)c.shadow;
+        seen.interrupts_on = c.on;
+        seen.pending_debug = c.debug & DR6_BS;
+        seen.vector = 0x51;
+        seen.pending |= c.posted && !c.masked ? EVENTS_VECTOR : 0;
+        struct events_plan plan = events_decide(&seen);
+        assert_true(vcpu_prepare_entry(v));
+        assert_int_equal(f->inject.valid, plan.inject.valid);
+        if (plan.inject.valid)
+            assert_event(f->inject, (enum event_type)plan.inject.type, plan.inject.vector);
+        bool taken = plan.source == EVENTS_FROM_APIC;
+        assert_int_equal(v->injected, taken);
+        assert_int_equal(v->lapic.highest_isr, taken ? 0x51 : 0);
+        assert_int_equal(lapic_highest_irr(&v->lapic), c.posted && !taken ? 0x51 : -1);
+        assert_int_equal(f->intr_window, plan.intr_window);
+        assert_int_equal(v->intr_window, plan.intr_window);
+        assert_int_equal(f->nmi_window, plan.nmi_window);
+        assert_int_equal(v->events.activity, plan.activity);
+        assert_int_equal(f->reg[VIRT_ACTIVITY], plan.activity);
+        assert_int_equal(f->reg[VIRT_INTR_SHADOW], plan.shadow);
+        assert_int_equal(v->events.pending, plan.pending & ~(uint32_t)EVENTS_VECTOR);
+    }
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup(name, setup)
@@ -1194,6 +1273,7 @@ int main(void)
         TEST(test_init_of_the_first_vcpu_reboots),
         TEST(test_warm_reset),
         TEST(test_warm_reset_by_triple_fault),
+        TEST(test_interrupts_as_events_decide),
     };
 #undef TEST
     return cmocka_run_group_tests(tests, NULL, NULL);

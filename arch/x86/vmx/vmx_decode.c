@@ -111,16 +111,6 @@ static bool decode_exception(const struct vmx_raw *raw, struct exit *out)
     return true;
 }
 
-static bool decode_interrupt(const struct vmx_raw *raw, struct exit *out)
-{
-    /* Valid because of "acknowledge interrupt on exit" (SDM 28.2.2). */
-    if ((raw->intr_info & (INTR_INFO_VALID | INTR_INFO_TYPE_MASK)) !=
-        (INTR_INFO_VALID | EVENT_EXTERNAL_INTERRUPT << INTR_INFO_TYPE_SHIFT))
-        return false;
-    out->u.interrupt = raw->intr_info & INTR_INFO_VECTOR;
-    return true;
-}
-
 #define TASK_SOURCE_GATE 3u /* SDM table 28-2 */
 
 static bool decode_task_switch(const struct vmx_raw *raw, struct exit *out)
@@ -265,7 +255,7 @@ static bool decode_shape(const struct vmx_raw *raw, enum vmx_shape shape, struct
     case VMX_SHAPE_EXCEPTION:
         return decode_exception(raw, out);
     case VMX_SHAPE_INTERRUPT:
-        return decode_interrupt(raw, out);
+        return vmx_decode_vector(raw->intr_info, out);
     case VMX_SHAPE_SIPI:
         out->u.sipi = (uint8_t)raw->qualification;
         return true;

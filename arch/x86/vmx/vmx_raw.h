@@ -190,8 +190,8 @@ static inline unsigned vmx_needs_more(const struct vmx_raw *raw, unsigned needs)
  * else. */
 enum status vmx_decode(const struct vmx_raw *raw, struct exit *out);
 
-/* The fast way through vmx_decode() for exits that need nothing but the instruction's length (CPUID, RDMSR, WRMSR,
- * HLT ...) or not even that (preemption timer, windows): same result. `length` is 0 for the latter. */
+/* The fast way through vmx_decode() for exits that need nothing but the instruction's length (CPUID, RDMSR,
+ * WRMSR, HLT ...) or not even that (preemption timer, windows): same result. `length` is 0 for the latter. */
 static inline bool vmx_is_plain(uint32_t reason)
 {
     return reason < VMX_REASON_COUNT && !(vmx_reason_shapes[reason].needs & ~(unsigned)VMX_NEED_INSN_LEN);
@@ -203,6 +203,17 @@ static inline void vmx_decode_plain(uint32_t reason, uint32_t length, struct exi
     out->insn_len = (uint8_t)length;
     out->nmi_unblocked = false;
     out->vectoring.valid = false;
+}
+
+/* What the interruption information adds to that for EXTERNAL_INTERRUPT. False: it is not of one, though
+ * "acknowledge interrupt on exit" is set (SDM 28.2.2). */
+static inline bool vmx_decode_vector(uint32_t intr_info, struct exit *out)
+{
+    if ((intr_info & (INTR_INFO_VALID | INTR_INFO_TYPE_MASK)) !=
+        (INTR_INFO_VALID | EVENT_EXTERNAL_INTERRUPT << INTR_INFO_TYPE_SHIFT))
+        return false;
+    out->u.interrupt = intr_info & INTR_INFO_VECTOR;
+    return true;
 }
 
 /* Name of a basic exit reason as in the SDM's appendix C, "EPT_VIOLATION"; "?" when unknown. */

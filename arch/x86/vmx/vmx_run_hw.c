@@ -7,9 +7,6 @@
 #include "hv/lib/log.h"
 #include "hv/vm.h"
 
-/* The preemption timer counts 32 bits; a longer wait takes several exits. */
-#define TIMER_MAX 0xffffffffull
-
 static void take_more(struct vmx_raw *raw, unsigned needs)
 {
     if (needs & VMX_NEED_INSN_INFO)
@@ -44,12 +41,14 @@ static void __attribute__((noinline)) decode_other(struct vmx_raw *raw, struct e
     vmx_decode(raw, exit);
 }
 
-/* The timer is armed at every entry: the field is a count, and time passes in the host too. */
+/* The timer is armed at every entry: the field is a count, and time passes in the host too. It has 32 bits,
+ * and a write to it drops the others (SDM volume 3, "VMREAD, VMWRITE, and Encodings of VMCS Fields"): a
+ * longer wait ends too early and goes on with the next entry. */
 static inline void arm_timer(const struct vcpu *vcpu)
 {
     uint64_t now = vcpu->entry_tsc, deadline = vcpu->deadline_tsc;
     uint64_t ticks = deadline > now ? (deadline - now) >> vmx_host.controls.timer_shift : 0;
-    vmcs_write(VMCS_PREEMPTION_TIMER, ticks < TIMER_MAX ? ticks : TIMER_MAX);
+    vmcs_write(VMCS_PREEMPTION_TIMER, ticks);
 }
 
 /* IA32_SPEC_CTRL is the guest's own: taken out first thing after an exit, put back last before an entry. */
@@ -88,6 +87,11 @@ bool vmx_handle_exit(struct vcpu *vcpu, struct recorder_entry *entry)
         uint32_t length = vmx_needs(reason) ? (uint32_t)vmcs_read(VMCS_EXIT_INSN_LEN) : 0;
         entry->raw.insn_len = length;
         vmx_decode_plain(reason, length, &exit);
+    } else if (reason == VMX_REASON_EXTERNAL_INTERRUPT) {
+        entry->raw.intr_info = (uint32_t)vmcs_read(VMCS_EXIT_INTR_INFO);
+        vmx_decode_plain(reason, 0, &exit);
+        if (!vmx_decode_vector(entry->raw.intr_info, &exit))
+            exit.kind = EXIT_UNEXPECTED;
     } else {
         decode_other(&entry->raw, &exit);
     }
