@@ -27,6 +27,8 @@ uint64_t host_tsc(void);
 struct cpu *host_cpu(void);
 /* Makes `target` leave its guest, or wake from idle. Cheap, asynchronous, callable from any CPU. */
 void host_kick(const struct cpu *target);
+/* Has an interrupt arrive at this CPU when its guest goes on. */
+void host_raise(uint8_t vector);
 /* Is its local APIC, and so every other, in x2APIC mode? */
 bool host_x2apic(void);
 /* The vector of the host's serial port, at the CPU that polls the console. */

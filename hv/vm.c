@@ -13,6 +13,7 @@
 #include "hv/lib/log.h"
 #include "hv/lib/string.h"
 #include "hv/sched.h"
+#include "hv/assign/msi.h"
 #include "hv/assign/vm_assign.h"
 #include "hv/pc/vm_disks.h"
 
@@ -230,6 +231,10 @@ static enum status create_parts(struct vm *vm, char *why, size_t why_size)
     s = create_vcpus(vm, why, why_size);
     if (s != STATUS_OK)
         return s;
+    if (vm->config->compat == COMPAT_QEMU && msi_create_tables(vm) != STATUS_OK) {
+        fmt_format(why, why_size, "Bulkhead's own memory is used up");
+        return ERR_NO_MEMORY;
+    }
     s = platform_init(vm);
     if (s != STATUS_OK) {
         fmt_format(why, why_size, "its devices cannot be placed: %s", status_name(s));

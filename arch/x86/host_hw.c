@@ -39,6 +39,11 @@ void host_kick(const struct cpu *target)
     apic_send_fixed(target->apic_id, HOST_VECTOR_KICK);
 }
 
+void host_raise(uint8_t vector)
+{
+    apic_send_fixed(cpu_this()->apic_id, vector);
+}
+
 void host_handle_interrupt(uint8_t vector)
 {
     static uint64_t seen[4]; /* one line a vector: a device that firmware left armed may never stop */

@@ -72,6 +72,17 @@ static void access_exit(struct testdev *t, struct io_req *req)
         req->value = 0;
 }
 
+static void access_raise(struct testdev *t, struct io_req *req)
+{
+    uint32_t message[2]; /* address, data: little-endian as we are */
+    if (!req->write) {
+        req->value = 0;
+        return;
+    }
+    memcpy(message, t->message, sizeof(message));
+    t->send_msi(t->send_ctx, message[0], message[1], req->value & 1);
+}
+
 static void testdev_access(struct vdev *dev, struct io_req *req)
 {
     struct testdev *t = testdev_of(dev);
@@ -87,6 +98,10 @@ static void testdev_access(struct vdev *dev, struct io_req *req)
         access_bios(t, req);
     else if (within(req, TESTDEV_IRQ_PORT, TESTDEV_LINES))
         access_line(t, req);
+    else if (within(req, TESTDEV_MSI_PORT, sizeof(t->message)))
+        access_bytes(t->message + (req->addr - TESTDEV_MSI_PORT), req);
+    else if (req->addr == TESTDEV_MSI_RAISE && req->size == 4)
+        access_raise(t, req);
     else if (!req->write) /* and the flush port: nested translations are never stale, there is nothing to do
                            */
         req->value = vdev_all_ones(req->size);
@@ -99,6 +114,7 @@ static void testdev_reset(struct vdev *dev)
         if (t->lines >> line & 1)
             set_line(t, line, false);
     memset(t->echo, 0, sizeof(t->echo));
+    memset(t->message, 0, sizeof(t->message));
     t->line_length = 0;
     memset(t->ram, 0, TESTDEV_RAM_SIZE);
 }

@@ -1,4 +1,5 @@
 #include "hv/assign/msi.h"
+#include "hv/core.h"
 #include "hv/lib/bits.h"
 
 /* Address: SDM volume 3, figure "Layout of the MSI Message Address Register". */
@@ -55,6 +56,19 @@ void msi_silence(struct msi_irq *irq)
     __atomic_store_n(&irq->message, 0, __ATOMIC_RELEASE);
 }
 
+enum status msi_create_tables(struct vm *vm)
+{
+    STATIC_ASSERT(sizeof(struct msi_cpu) <= PAGE_SIZE, "a page for each CPU's vectors");
+    for (uint32_t i = 0; i < vm->vcpu_count; i++) {
+        struct cpu *cpu = vm->vcpus[i]->cpu;
+        if (!cpu->msi)
+            cpu->msi = pool_alloc(&core.pool);
+        if (!cpu->msi)
+            return ERR_NO_MEMORY;
+    }
+    return STATUS_OK;
+}
+
 enum status msi_take_vector(struct msi_irq *irq, struct cpu *cpu, uint8_t *vector)
 {
     struct msi_cpu *m = cpu->msi;
@@ -76,6 +90,20 @@ void msi_retire(struct cpu *cpu, uint8_t vector)
     uint32_t i = vector - MSI_FIRST_VECTOR;
     if (cpu->msi && i < MSI_VECTORS)
         cpu->msi->used[i / 64] &= ~BIT(i % 64);
+}
+
+void msi_send_test(struct vm *vm, uint32_t address, uint32_t data, bool raise)
+{
+    struct cpu *cpu = host_cpu();
+    struct msi_irq *irq = &cpu->msi->test;
+    struct vcpu *where;
+    if (!irq->cpu && msi_take_vector(irq, cpu, &irq->vector) != STATUS_OK)
+        return;
+    irq->cpu = cpu;
+    irq->vm = vm;
+    (void)msi_set_message(irq, address, data, &where);
+    if (raise)
+        host_raise(irq->vector);
 }
 
 /* What the guest has programmed names several vCPUs, or none just now. */

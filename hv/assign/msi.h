@@ -23,8 +23,12 @@ struct msi_irq {
 struct msi_cpu {
     struct msi_irq *irqs[MSI_VECTORS]; /* A */
     uint64_t used[(MSI_VECTORS + 63) / 64];
-    uint32_t next; /* vectors are taken in turn, so that one given back is long unused */
+    uint32_t next;       /* vectors are taken in turn, so that one given back is long unused */
+    struct msi_irq test; /* msi_send_test()'s */
 };
+
+/* The VM's CPUs can be interrupted by devices. ERR_NO_MEMORY. Before VMs run. */
+enum status msi_create_tables(struct vm *vm);
 
 /* The guest's MSI message (SDM volume 3, "Message Signalled Interrupts"): sets what `irq` delivers, and says
  * at which vCPU it should arrive: the one that the message names, the first of several. False: not a message
@@ -40,6 +44,10 @@ enum status msi_take_vector(struct msi_irq *irq, struct cpu *cpu, uint8_t *vecto
 /* Gives a vector back. What is under way to it is still delivered: until the vector is taken again, after
  * all others were. */
 void msi_retire(struct cpu *cpu, uint8_t vector);
+
+/* The test device of `compat = qemu`: sets a message of its own as a device's and, with `raise`, has it
+ * arrive at this CPU, one of the VM's, when its guest goes on. Under the device lock. */
+void msi_send_test(struct vm *vm, uint32_t address, uint32_t data, bool raise);
 
 /* An interrupt has arrived at this CPU; ending it at the APIC is the caller's. False: not a device's. */
 bool msi_fire(const struct cpu *cpu, uint8_t vector);

@@ -136,21 +136,13 @@ static enum status create_domain(struct vm *vm, char *why, size_t size)
     return s;
 }
 
-/* Its CPUs can be interrupted by its devices. */
 static enum status create_vectors(struct vm *vm, char *why, size_t size)
 {
-    for (uint32_t i = 0; i < vm->vcpu_count; i++) {
-        struct cpu *cpu = vm->vcpus[i]->cpu;
-        if (!cpu->msi)
-            cpu->msi = pool_alloc(&core.pool);
-        if (!cpu->msi) {
-            fmt_format(why, size, "Bulkhead's own memory is used up");
-            return ERR_NO_MEMORY;
-        }
-    }
-    return STATUS_OK;
+    enum status s = msi_create_tables(vm);
+    if (s != STATUS_OK)
+        fmt_format(why, size, "Bulkhead's own memory is used up");
+    return s;
 }
-STATIC_ASSERT(sizeof(struct msi_cpu) <= PAGE_SIZE, "a page for each CPU's vectors");
 
 /* ---- making it ---- */
 

@@ -1,4 +1,5 @@
 /* The PC around a VM's CPUs: which devices there are, in which order they start, where they answer. */
+#include "hv/assign/msi.h"
 #include "hv/clock.h"
 #include "hv/console/console.h"
 #include "hv/pc/flash.h"
@@ -58,6 +59,11 @@ static void env_power(void *ctx, enum vdev_power what)
 static void testdev_leave(void *ctx, uint32_t code)
 {
     vm_leave(ctx, code);
+}
+
+static void testdev_send_msi(void *ctx, uint32_t address, uint32_t data, bool raise)
+{
+    msi_send_test(ctx, address, data, raise);
 }
 
 static int64_t env_wall_seconds(void *ctx)
@@ -129,6 +135,7 @@ static const struct platform_ports compat_ports[] = {
     PORTS(testdev.dev, TESTDEV_BIOS_PORT, 1),
     PORTS(testdev.dev, TESTDEV_EXIT_PORT, TESTDEV_WIDE_PORTS),
     PORTS(testdev.dev, TESTDEV_IRQ_PORT, TESTDEV_LINES),
+    PORTS(testdev.dev, TESTDEV_MSI_PORT, TESTDEV_MSI_PORTS),
 };
 
 /* The earliest deadline of all devices, as the host's TSC, for vCPU 0. */
@@ -245,6 +252,8 @@ enum status platform_init(struct vm *vm)
     p->device_count = 0;
     p->testdev.leave = testdev_leave;
     p->testdev.leave_ctx = vm;
+    p->testdev.send_msi = testdev_send_msi;
+    p->testdev.send_ctx = vm;
     p->fw_cfg.cpus = (uint16_t)vm->vcpu_count;
     p->fw_cfg.ram_size = vm->layout.memory;
     ioapic_connect(&p->ioapic, deliver_message, vm);

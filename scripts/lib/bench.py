@@ -31,6 +31,9 @@ ROWS = (
     Row("lapic_mmio", "LAPIC register read (MMIO)", "7221", "-", 1500, 600),
     Row("self_ipi", "x2APIC self-IPI to its handler", "4136", "475 BitVisor", 900, 450),
     Row("tsc_deadline", "WRMSR TSC_DEADLINE", "1329", "-", 400, 200),
+    Row("msi", "MSI of a device to its handler", "-", "-", 600, 300),
+    Row("lookup_port", "finding a port's device, of 30", "-", "-", 40, 20),
+    Row("lookup_mmio", "finding a register's device, of 30", "-", "-", 40, 30),
     Row("late_spin", "TSC-deadline lateness, spinning", "1285", "427 BitVisor", 700, 250),
     Row("late_halt", "TSC-deadline lateness, halted", "3109", "436 BitVisor", 1500, 400),
 )
@@ -77,6 +80,7 @@ on_idle = poweroff
 cpus = 0
 memory = 64M
 kernel = bench
+compat = qemu
 on_reboot = stop
 """
 

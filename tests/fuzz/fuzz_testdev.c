@@ -14,25 +14,35 @@ static void leave(void *ctx, uint32_t code)
     left++;
 }
 
+static void send(void *ctx, uint32_t address, uint32_t data, bool raise)
+{
+    const uint8_t *message = ctx;
+    FAKE_REQUIRE(!memcmp(message, &address, 4) && !memcmp(message + 4, &data, 4));
+    (void)raise;
+}
+
 /* The model's bytes for an access that is all inside, or NULL. */
-static uint8_t *model_at(uint8_t *echo, uint8_t *ram, uint64_t addr, unsigned width)
+static uint8_t *model_at(uint8_t *echo, uint8_t *ram, uint8_t *message, uint64_t addr, unsigned width)
 {
     if (addr >= 0xe0 && addr + width <= 0xe4)
         return echo + (addr - 0xe0);
     if (addr >= 0xff000000 && addr + width <= 0xff010000)
         return ram + (addr - 0xff000000);
+    if (addr >= 0x2020 && addr + width <= 0x2028)
+        return message + (addr - 0x2020);
     return NULL;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static const uint64_t bases[] = {0xe0, 0xe4, 0xe9, 0xf0, 0x2000, 0x2010, 0xff000000, 0xff00fff8};
+    static const uint64_t bases[] = {0xe0, 0xe4, 0xe9, 0xf0, 0x2000, 0x2020, 0xff000000, 0xff00fff8};
     static struct fake_vdev_env fake;
     static uint8_t ram[TESTDEV_RAM_SIZE], model[TESTDEV_RAM_SIZE];
     struct fake_input in = {.data = data, .size = size};
-    struct testdev t = {.ram = ram, .leave = leave};
-    uint8_t echo[4] = {0};
+    struct testdev t = {.ram = ram, .leave = leave, .send_msi = send};
+    uint8_t echo[4] = {0}, message[8] = {0};
     unsigned expected = left;
+    t.send_ctx = message;
     fake_vdev_env_init(&fake);
     memset(model, 0, sizeof(model));
     fake_attach(&fake, &t.dev, &testdev_ops);
@@ -40,7 +50,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         uint8_t op = fake_input_u8(&in);
         uint64_t addr = bases[op & 7] + (fake_input_u8(&in) & 15);
         unsigned width = 1u << (op >> 3 & 3);
-        uint8_t *m = model_at(echo, model, addr, width);
+        uint8_t *m = model_at(echo, model, message, addr, width);
         if (op & 0x80) {
             uint64_t value = fake_read(&t.dev, addr, width);
             FAKE_REQUIRE(!m || memcmp(&value, m, width) == 0);

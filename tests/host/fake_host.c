@@ -47,6 +47,12 @@ void host_kick(const struct cpu *target)
         fake_host.on_kick(target);
 }
 
+void host_raise(uint8_t vector)
+{
+    fake_host.raised++;
+    fake_host.last_raised = vector;
+}
+
 bool host_x2apic(void)
 {
     return true;

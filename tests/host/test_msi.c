@@ -174,6 +174,45 @@ static void test_edges(void **state)
     assert_false(msi_fire(cpu, MSI_FIRST_VECTOR));
 }
 
+/* What `compat = qemu` lets a test kernel do: as from a device, at the CPU that asks. */
+static void test_by_test_device(void **state)
+{
+    struct cpu *cpu = machine.vm.vcpus[1]->cpu;
+    fake_host.cpu = cpu;
+    fake_host.raised = 0;
+    msi_send_test(&machine.vm, (uint32_t)ADDRESS(1), 0x51, false);
+    assert_int_equal(fake_host.raised, 0);
+    msi_send_test(&machine.vm, (uint32_t)ADDRESS(1), 0x52, true);
+    assert_int_equal(fake_host.raised, 1);
+    uint8_t vector = fake_host.last_raised;
+    assert_int_equal(vector, MSI_FIRST_VECTOR);
+    assert_int_equal(who(0x51) | who(0x52), 0); /* it has not arrived yet */
+    assert_true(msi_fire(cpu, vector));
+    assert_int_equal(who(0x52), 2);
+    assert_int_equal(who(0x51), 0);
+    msi_send_test(&machine.vm, (uint32_t)ADDRESS(3), 0x53,
+                  true); /* of another vCPU, and with the same vector */
+    assert_int_equal(fake_host.last_raised, vector);
+    assert_true(msi_fire(cpu, vector));
+    assert_int_equal(who(0x53), 8);
+    msi_send_test(&machine.vm, 0xfed00000, 0x54, true); /* no message: it comes, and nothing is delivered */
+    assert_int_equal(fake_host.raised, 3);
+    assert_true(msi_fire(cpu, vector));
+    assert_int_equal(who(0x54), 0);
+}
+
+static void test_by_test_device_without_vectors(void **state)
+{
+    struct cpu *cpu = machine.vm.vcpus[0]->cpu;
+    uint8_t vector;
+    fake_host.cpu = cpu;
+    fake_host.raised = 0;
+    while (msi_take_vector(&irq, cpu, &vector) == STATUS_OK)
+        ;
+    msi_send_test(&machine.vm, (uint32_t)ADDRESS(0), 0x51, true);
+    assert_int_equal(fake_host.raised, 0);
+}
+
 static void test_silence(void **state)
 {
     struct vcpu *where = NULL;
@@ -188,10 +227,15 @@ static void test_silence(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup(test_physical, setup), cmocka_unit_test_setup(test_several, setup),
-        cmocka_unit_test_setup(test_nobody, setup),   cmocka_unit_test_setup(test_refused, setup),
-        cmocka_unit_test_setup(test_move, setup),     cmocka_unit_test_setup(test_edges, setup),
+        cmocka_unit_test_setup(test_physical, setup),
+        cmocka_unit_test_setup(test_several, setup),
+        cmocka_unit_test_setup(test_nobody, setup),
+        cmocka_unit_test_setup(test_refused, setup),
+        cmocka_unit_test_setup(test_move, setup),
+        cmocka_unit_test_setup(test_edges, setup),
         cmocka_unit_test_setup(test_silence, setup),
+        cmocka_unit_test_setup(test_by_test_device, setup),
+        cmocka_unit_test_setup(test_by_test_device_without_vectors, setup),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "hv/assign/msi.h"
 #include "hv/clock.h"
 #include "hv/guest/layout.h"
 #include "tests/host/fake_host.h"
@@ -234,7 +235,7 @@ static void test_power(void **state)
 static void test_compat(void **state)
 {
     static uint8_t ram[TESTDEV_RAM_SIZE];
-    static const uint16_t ports[] = {0xe0, 0xe3, 0xe4, 0xe7, 0xe9, 0xf4, 0xf7, 0x2000, 0x2017};
+    static const uint16_t ports[] = {0xe0, 0xe3, 0xe4, 0xe7, 0xe9, 0xf4, 0xf7, 0x2000, 0x2017, 0x2020, 0x202b};
     assert_null(bus_find_mmio(&vm->bus, TESTDEV_RAM)); /* not without it: test_ports has the ports */
     memset(&vm->bus, 0, sizeof(vm->bus));
     machine.config.compat = COMPAT_QEMU;
@@ -255,6 +256,13 @@ static void test_compat(void **state)
     platform_reset(vm);
     assert_int_equal(in(0xe0, 4), 0);
     assert_int_equal(ram[5], 0);
+    static struct msi_cpu table;
+    fake_host.cpu->msi = &table;
+    out(0x2020, 4, 0xfee00000);
+    out(0x2024, 4, 0x51);
+    out(0x2028, 4, 1);
+    assert_int_equal(fake_host.raised, 1);
+    assert_true(msi_fire(fake_host.cpu, fake_host.last_raised));
     out(0xf4, 4, 0x12345);
     assert_int_equal(vm->exit_code, 0x12345);
     out(0xf4, 4, 1); /* too late: the first counts */

@@ -20,6 +20,19 @@ static void leave(void *ctx, uint32_t value)
     code = value;
 }
 
+static unsigned sent;
+static uint32_t sent_address, sent_data;
+static bool raised;
+
+static void send(void *ctx, uint32_t address, uint32_t data, bool raise)
+{
+    assert_ptr_equal(ctx, &sent);
+    sent++;
+    sent_address = address;
+    sent_data = data;
+    raised = raise;
+}
+
 static int setup(void **state)
 {
     fake_vdev_env_init(&fake);
@@ -28,7 +41,9 @@ static int setup(void **state)
     testdev.ram = ram;
     testdev.leave = leave;
     testdev.leave_ctx = &left;
-    left = 0;
+    testdev.send_msi = send;
+    testdev.send_ctx = &sent;
+    left = sent = 0;
     fake_attach(&fake, dev, &testdev_ops);
     return 0;
 }
@@ -129,6 +144,32 @@ static void test_lines(void **state)
     assert_int_equal(fake_in(dev, 0x2018), 0xff);
 }
 
+static void test_msi(void **state)
+{
+    fake_write(dev, 0x2020, 4, 0xfee01000);
+    fake_write(dev, 0x2024, 4, 0x12345678);
+    fake_write(dev, 0x2025, 1, 0x41);
+    assert_int_equal(fake_read(dev, 0x2020, 4), 0xfee01000);
+    assert_int_equal(fake_read(dev, 0x2024, 4), 0x12344178);
+    assert_int_equal(sent, 0);
+    fake_write(dev, 0x2028, 4, 0xfffffffe);
+    assert_int_equal(sent, 1);
+    assert_int_equal(sent_address, 0xfee01000);
+    assert_int_equal(sent_data, 0x12344178);
+    assert_false(raised);
+    fake_write(dev, 0x2028, 4, 1);
+    assert_int_equal(sent, 2);
+    assert_true(raised);
+    assert_int_equal(fake_read(dev, 0x2028, 4), 0);
+    fake_write(dev, 0x2028, 1, 1); /* 32 bits only, and all of them */
+    fake_write(dev, 0x2026, 4, 1);
+    fake_write(dev, 0x202a, 2, 1);
+    assert_int_equal(sent, 2);
+    dev->ops->reset(dev);
+    fake_write(dev, 0x2028, 4, 1);
+    assert_int_equal(sent_address | sent_data, 0);
+}
+
 static void test_ram(void **state)
 {
     assert_int_equal(fake_read(dev, 0xff000000, 8), 0);
@@ -169,6 +210,7 @@ int main(void)
         cmocka_unit_test_setup(test_echo, setup),  cmocka_unit_test_setup(test_flush, setup),
         cmocka_unit_test_setup(test_lines, setup), cmocka_unit_test_setup(test_ram, setup),
         cmocka_unit_test_setup(test_reset, setup), cmocka_unit_test_setup(test_firmware_messages, setup),
+        cmocka_unit_test_setup(test_msi, setup),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
