@@ -26,7 +26,7 @@ struct fake_host {
     unsigned kicks; /* all; the first FAKE_KICKS targets in order */
     const struct cpu *kicked[FAKE_KICKS];
     void (*on_kick)(const struct cpu *target); /* called by host_kick() when set */
-    unsigned raised; /* host_raise() */
+    unsigned raised;                           /* host_raise() */
     uint8_t last_raised;
     unsigned idles;
     uint64_t idle_until[FAKE_IDLES];

@@ -235,7 +235,8 @@ static void test_power(void **state)
 static void test_compat(void **state)
 {
     static uint8_t ram[TESTDEV_RAM_SIZE];
-    static const uint16_t ports[] = {0xe0, 0xe3, 0xe4, 0xe7, 0xe9, 0xf4, 0xf7, 0x2000, 0x2017, 0x2020, 0x202b};
+    static const uint16_t ports[] = {0xe0, 0xe3,   0xe4,   0xe7,   0xe9,  0xf4,
+                                     0xf7, 0x2000, 0x2017, 0x2020, 0x202b};
     assert_null(bus_find_mmio(&vm->bus, TESTDEV_RAM)); /* not without it: test_ports has the ports */
     memset(&vm->bus, 0, sizeof(vm->bus));
     machine.config.compat = COMPAT_QEMU;
