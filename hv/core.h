@@ -2,6 +2,7 @@
 #pragma once
 
 #include "boot/boot_info.h"
+#include "drivers/acpi/acpi.h"
 #include "drivers/pci/pci.h"
 #include "hv/pmem.h"
 #include "hv/pool.h"
@@ -18,6 +19,7 @@ struct core {
     struct cpu cpus[BOOT_MAX_CPUS];
     struct vm *vms[CONFIG_MAX_VMS]; /* C after start-up */
     struct pci_config pci_config;   /* C */
+    struct acpi_mcfg mcfg;          /* C. where ECAM is, by the firmware's word */
     bool has_ecam;                  /* C. else pci_config reaches 256 bytes only: no SR-IOV */
     struct pci_inventory pci;       /* C after start-up, VFs included */
     struct iommu *iommu;            /* C after start-up; NULL: none that protects */

@@ -135,12 +135,11 @@ static void find_power_controls(const struct acpi_tables *tables)
  * memory its firmware driver had would write into a guest's. */
 static void find_devices(const struct acpi_tables *tables)
 {
-    static struct acpi_mcfg mcfg;
     struct pci_inventory *inv = &core.pci;
     uint32_t pages = (uint32_t)align_up(MAX_DEVICES * sizeof(*inv->devices), PAGE_SIZE) >> PAGE_SHIFT;
-    bool described = tables && acpi_read_mcfg(tables, &mcfg) == STATUS_OK;
+    bool described = tables && acpi_read_mcfg(tables, &core.mcfg) == STATUS_OK;
     mmio_hw_init(&core.pt_env);
-    core.has_ecam = pci_config_hw_init(described ? &mcfg : NULL, &core.pt_env, &core.pci_config);
+    core.has_ecam = pci_config_hw_init(described ? &core.mcfg : NULL, &core.pt_env, &core.pci_config);
     inv->devices = pool_alloc_pages(&core.pool, pages);
     if (!inv->devices)
         host_panic("Bulkhead's own memory is used up: no room for the list of devices");

@@ -24,6 +24,16 @@ bool iommu_can_remap(const struct iommu *iommu)
     return iommu_present(iommu) && iommu->can_remap;
 }
 
+bool iommu_is_registers(const struct iommu *iommu, uint64_t base, uint64_t size)
+{
+    for (uint32_t i = 0; i < iommu->unit_count; i++) {
+        const struct vtd_unit *unit = iommu->units[i];
+        if (base < unit->base.v + unit->regs.size && unit->base.v < base + size)
+            return true;
+    }
+    return false;
+}
+
 /* ---- domains ---- */
 
 static enum status take_id(struct iommu *iommu, uint16_t *id)

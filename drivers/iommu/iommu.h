@@ -91,6 +91,8 @@ enum status iommu_init(struct iommu *iommu, const struct acpi_dmar *dmar, const 
 bool iommu_present(const struct iommu *iommu);
 /* With interrupts? If not, no device may be given away: it could forge any interrupt. */
 bool iommu_can_remap(const struct iommu *iommu);
+/* Is any of it a unit's registers? */
+bool iommu_is_registers(const struct iommu *iommu, uint64_t base, uint64_t size);
 /* May this function be given to a VM, as far as its memory goes? false: the firmware keeps a range for it, or
  * no unit has it; a sentence in why. pf: bdf itself, or a VF's PF, whose unit is the VF's. */
 bool iommu_assignable(const struct iommu *iommu, uint16_t bdf, uint16_t pf, char *why, size_t size);

@@ -62,15 +62,61 @@ bool devices_map(hpa_t base, uint64_t size, struct mmio *out)
     return env->map && env->map(env->ctx, base, size, out);
 }
 
-bool devices_is_memory(uint64_t base, uint64_t size)
+/* I/O APICs, HPET, chipset and IOMMU registers, local APICs and their messages, the firmware's flash: on
+ * every PC. */
+#define PLATFORM_FIRST 0xfec00000ull
+#define PLATFORM_SIZE  0x1400000ull
+#define ECAM_PER_BUS   0x100000ull
+
+static bool overlap(uint64_t a, uint64_t a_size, uint64_t b, uint64_t b_size)
+{
+    return a < b + b_size && b < a + a_size;
+}
+
+static bool is_in_map(uint64_t base, uint64_t size, bool reserved)
 {
     const struct boot_info *info = core.info;
     for (uint32_t i = 0; i < info->region_count; i++) {
         const struct boot_region *r = &info->regions[i];
-        if (r->kind != BOOT_REGION_RESERVED && base < r->base + r->size && r->base < base + size)
+        if ((reserved || r->kind != BOOT_REGION_RESERVED) && overlap(base, size, r->base, r->size))
             return true;
     }
     return false;
+}
+
+bool devices_is_memory(uint64_t base, uint64_t size)
+{
+    return is_in_map(base, size, false);
+}
+
+static bool is_ecam(uint64_t base, uint64_t size)
+{
+    for (uint32_t i = 0; i < core.mcfg.count; i++) {
+        const struct acpi_ecam *e = &core.mcfg.ecams[i];
+        if (overlap(base, size, e->base.v + e->first_bus * ECAM_PER_BUS,
+                    (e->last_bus - e->first_bus + 1) * ECAM_PER_BUS))
+            return true;
+    }
+    return false;
+}
+
+bool devices_is_machine(uint64_t base, uint64_t size)
+{
+    return devices_is_memory(base, size) || overlap(base, size, PLATFORM_FIRST, PLATFORM_SIZE) ||
+           is_ecam(base, size) || (core.iommu && iommu_is_registers(core.iommu, base, size));
+}
+
+bool devices_is_taken(uint64_t base, uint64_t size)
+{
+    for (uint32_t i = 0; i < core.pci.count; i++) {
+        const struct pci_device *bridge = &core.pci.devices[i];
+        for (unsigned w = PCI_WINDOW_MEMORY; bridge->secondary && w <= PCI_WINDOW_PREFETCH; w++) {
+            const struct pci_window *window = &bridge->windows[w];
+            if (window->base <= window->limit && base <= window->limit && window->base < base + size)
+                return true;
+        }
+    }
+    return is_in_map(base, size, true);
 }
 
 static bool is_guest_memory(void *ctx, uint64_t base, uint64_t size)

@@ -62,6 +62,12 @@ bool devices_map(hpa_t base, uint64_t size, struct mmio *out);
 
 /* Is any of it memory that guests or Bulkhead may have? */
 bool devices_is_memory(uint64_t base, uint64_t size);
+/* Is any of it the machine's own: memory, configuration space, interrupt controllers, IOMMUs, the firmware's
+ * flash? base + size does not wrap. */
+bool devices_is_machine(uint64_t base, uint64_t size);
+/* Is any of it in the firmware's map of memory, or what a bridge on a root bus forwards? For a function of a
+ * root bus, of which no bridge says what is its own. */
+bool devices_is_taken(uint64_t base, uint64_t size);
 
 void devices_poll_now(void);
 /* What has to be done now and then: mailboxes of PFs, faults of the IOMMUs. Boot CPU; never waits. */

@@ -5,10 +5,6 @@
 
 #define FIRST_SLOT 0x10u /* 00:10.0: devices from here on */
 
-/* I/O APICs, HPET, chipset and IOMMU registers, local APICs and their messages: on every PC. */
-#define PLATFORM_FIRST 0xfec00000ull
-#define PLATFORM_LAST  0xfeefffffull
-
 /* MSI-X entry (PCI Express Base 6.0, 7.7.2.5). */
 #define ENTRY_ADDRESS   0u
 #define ENTRY_ADDRESS_H 4u
@@ -464,15 +460,14 @@ static bool shares_page(const struct vm_device *d, unsigned bar)
 }
 
 /* A size is what the device says, and a guest that had all of it before may have taught it to lie: what it
- * does not decode may be memory, the interrupt controllers, or an IOMMU. */
+ * does not decode may be memory, configuration space, the interrupt controllers, or an IOMMU. */
 static bool is_its_own(const struct vm_device *d, const struct pci_bar *bar)
 {
     uint64_t last = bar->base + bar->size - 1;
-    if (last < bar->base || devices_is_memory(bar->base, bar->size) ||
-        (bar->base <= PLATFORM_LAST && last >= PLATFORM_FIRST))
+    if (last < bar->base || devices_is_machine(bar->base, bar->size))
         return false;
     if (d->dev->parent == PCI_NO_PARENT)
-        return true;
+        return !devices_is_taken(bar->base, bar->size);
     const struct pci_window *w = core.pci.devices[d->dev->parent].windows;
     for (unsigned i = PCI_WINDOW_MEMORY; i <= PCI_WINDOW_PREFETCH; i++)
         if (bar->base >= w[i].base && last <= w[i].limit)

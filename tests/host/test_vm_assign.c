@@ -9,6 +9,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "drivers/iommu/vtd.h"
 #include "hv/core.h"
 #include "hv/assign/devices.h"
 #include "hv/exits/emulate.h"
@@ -286,6 +287,13 @@ static void create(unsigned i)
         fail_msg("%s", why);
 }
 
+/* After refusals. */
+static void create_anew(unsigned i)
+{
+    memset(&vms[i], 0, sizeof(vms[i]));
+    create(i);
+}
+
 static void refuse(unsigned i, const char *text)
 {
     memset(&vms[i], 0, sizeof(vms[i]));
@@ -506,6 +514,50 @@ static void test_registers(void **state)
     struct io_req req = {.addr = bar0, .size = 4};
     emulate_mmio_access(vms[0].vcpus[0], &req);
     assert_int_equal(req.value, 0xffffffff);
+    vm_assign_stop(&vms[0]);
+}
+
+/* Every place that has an owner already: BARs are nowhere there, and what was there answers. */
+static void test_bars_over_devices(void **state)
+{
+    add(0, ASSIGN_NET_VF, NET_PF);
+    devices_start_pfs();
+    create(0);
+    start(0);
+    struct vm_device *d = device(0, 0);
+    const uint64_t home = d->setup.bars[0].gpa, size = d->setup.bars[0].size;
+    const uint64_t places[] = {0,
+                               GUEST_ECAM,
+                               GUEST_ECAM + ((uint64_t)GUEST_VF << 12) / size * size, /* its own registers */
+                               GUEST_ECAM + GUEST_ECAM_SIZE - size,
+                               GUEST_IOAPIC,
+                               HPET_BASE,
+                               GUEST_LAPIC,
+                               TESTDEV_RAM,
+                               GUEST_FOUR_GIB - size, /* a firmware's flash */
+                               GUEST_ACPI,
+                               32 * MIB - size,
+                               GUEST_PCI_HOLE - size,
+                               1ull << vms[0].cpuid.phys_bits};
+    guest_config_write(0, GUEST_VF, PCI_REG_COMMAND, 2, PCI_COMMAND_MEMORY);
+    assert_int_equal(d->vpci.mapped, 1 | 1 << 3);
+    for (unsigned i = 0; i < ARRAY_SIZE(places); i++) {
+        guest_config_write(0, GUEST_VF, PCI_REG_BAR0, 4, (uint32_t)places[i]);
+        guest_config_write(0, GUEST_VF, PCI_REG_BAR0 + 4, 4, (uint32_t)(places[i] >> 32));
+        assert_int_equal(d->vpci.mapped, 1 << 3);
+        for (uint64_t at = places[i]; at < places[i] + size; at += PAGE_SIZE) {
+            hpa_t ha;
+            uint64_t page;
+            unsigned flags;
+            enum ept_memory_type type;
+            if (ept_lookup(&vms[0].ept, gpa(at), &ha, &page, &flags, &type) == STATUS_OK)
+                assert_int_equal(type, EPT_WB); /* its memory, as before */
+        }
+        assert_int_equal(guest_config(0, GUEST_VF, 0), 0x10ca8086);
+    }
+    guest_config_write(0, GUEST_VF, PCI_REG_BAR0 + 4, 4, (uint32_t)(home >> 32));
+    guest_config_write(0, GUEST_VF, PCI_REG_BAR0, 4, (uint32_t)home);
+    assert_int_equal(d->vpci.mapped, 1 | 1 << 3);
     vm_assign_stop(&vms[0]);
 }
 
@@ -1230,6 +1282,29 @@ static void test_waiting_cpu_polls(void **state)
     vm_assign_stop(&vms[0]);
 }
 
+/* On a root bus no bridge says what is a function's own. */
+static void test_root_bars(void **state)
+{
+    add(0, ASSIGN_PCI, WHOLE);
+    devices_start_pfs();
+    struct pci_device *dev = pci_find(&core.pci, WHOLE), *port = &core.pci.devices[dev->parent];
+    uint64_t size = dev->bars[0].size, old = dev->bars[0].base;
+    assert_int_equal(port->secondary, 4);
+    dev->parent = PCI_NO_PARENT;
+    dev->has_flr = true;
+    refuse(0, "claims addresses that are not its own"); /* in the window of what is a port beside it now */
+    for (unsigned b = 0; b < PCI_BARS; b++)
+        if (dev->bars[b].base)
+            dev->bars[b].base += 0x7000000000;
+    assert_false(devices_is_taken(dev->bars[0].base, size));
+    info.region_count = 2;
+    info.regions[1] =
+        (struct boot_region){old + 0x7000000000 + size - PAGE_SIZE, PAGE_SIZE, BOOT_REGION_RESERVED, 0};
+    refuse(0, "BAR 0 of 04:00.0 claims addresses that are not its own");
+    info.region_count = 1;
+    create_anew(0);
+}
+
 static void test_bad_bars(void **state)
 {
     add(0, ASSIGN_PCI, WHOLE);
@@ -1253,6 +1328,26 @@ static void test_bad_bars(void **state)
     refuse(0, "BAR 0 of 04:00.0 claims addresses that are not its own: fee00000-fee");
     bars[0].base = 0x7000000000; /* not behind its port */
     refuse(0, "BAR 0 of 04:00.0 claims addresses that are not its own");
+    struct pci_window *windows = core.pci.devices[pci_find(&core.pci, WHOLE)->parent].windows,
+                      window = windows[2];
+    windows[2] = (struct pci_window){0, UINT64_MAX}; /* the bridge would let anything pass, */
+    bars[0].base = 0xff000000;                       /* but there is the firmware's flash, */
+    refuse(0, "BAR 0 of 04:00.0 claims addresses that are not its own");
+    core.mcfg.count = 1; /* and ECAM is the chipset's */
+    core.mcfg.ecams[0] = (struct acpi_ecam){.base = hpa(0x7000000000), .first_bus = 2, .last_bus = 3};
+    bars[0].base = 0x7000200000 - bars[0].size;
+    assert_false(devices_is_machine(bars[0].base, bars[0].size));
+    bars[0].base += bars[0].size;
+    refuse(0, "claims addresses that are not its own: 7000200000-7000");
+    bars[0].base = 0x7000400000 - bars[0].size;
+    refuse(0, "claims addresses that are not its own");
+    bars[0].base += bars[0].size;
+    assert_false(devices_is_machine(bars[0].base, bars[0].size));
+    core.iommu->units[0]->base = hpa(bars[0].base + PAGE_SIZE); /* not all are where QEMU's is */
+    refuse(0, "claims addresses that are not its own");
+    core.iommu->units[0]->base = hpa(FAKE_VTD_BASE);
+    core.mcfg.count = 0;
+    windows[2] = window;
     bars[0] = old;
     pci_find(&core.pci, WHOLE)->msix_offset = 0x3ff8;
     refuse(0, "04:00.0 contradicts itself");
@@ -1550,6 +1645,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_life),
         TEST(test_registers),
+        TEST(test_bars_over_devices),
         TEST(test_affinity),
         TEST(test_guest_reset),
         TEST(test_stop_in_reset),
@@ -1576,6 +1672,7 @@ int main(void)
         TEST(test_single_msi),
         TEST(test_waiting_cpu_polls),
         TEST(test_bad_bars),
+        TEST(test_root_bars),
         TEST(test_conventional),
         TEST(test_vectors_used_up),
         TEST(test_iommu_hangs),
