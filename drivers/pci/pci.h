@@ -108,7 +108,8 @@ const char *pci_class_name(uint32_t class_code);
 /* Computes `group` of every function anew: functions that can reach each other without passing the IOMMU are
  * in one group. */
 void pci_group(struct pci_inventory *inv);
-/* Switches on ACS (SV, RR, CR, UF) wherever it is; where the bits do not stick, the groups grow. */
+/* Switches on ACS (SV, RR, CR, UF) wherever it is, and DT off, by which requests that a device calls
+ * translated go past the IOMMU; where the bits do not stick, the groups grow. */
 void pci_acs_enable(struct pci_inventory *inv, const struct pci_config *cfg);
 /* Another function of dev's group that is not a bridge, or NULL: dev is isolated. `after`: NULL, or the last
  * answer, to list all. */
@@ -138,10 +139,11 @@ void pci_master_path(const struct pci_inventory *inv, const struct pci_config *c
 
 /* Can it be reset without anybody else? By FLR, or because it is alone behind its port. */
 bool pci_can_reset(const struct pci_inventory *inv, const struct pci_device *dev);
-/* Reset: bus mastering off, pending transactions awaited, function level reset (or a secondary bus reset by
- * the port), 100 ms, the function awaited, its BARs and what else firmware set put back; of a VF Command.MEM
- * always. It is left without bus mastering. ERR_UNSUPPORTED: it cannot be. ERR_EXISTS: it has VFs that are
- * on. ERR_NOT_FOUND: it does not answer, and must not be used again. why: a sentence. */
+/* Reset: bus mastering off, out of D3, pending transactions awaited, function level reset (or a secondary bus
+ * reset by the port), 100 ms, the function awaited, VFs that its last owner made taken away, its BARs and
+ * what else firmware set put back; of a VF Command.MEM always. It is left without bus mastering.
+ * ERR_UNSUPPORTED: it cannot be. ERR_EXISTS: it has VFs that are on. ERR_NOT_FOUND: it does not answer, and
+ * must not be used again. why: a sentence. */
 enum status pci_reset(const struct pci_inventory *inv, const struct pci_config *cfg,
                       const struct dev_env *env, const struct pci_device *dev, char *why, size_t size);
 
@@ -149,11 +151,13 @@ enum status pci_reset(const struct pci_inventory *inv, const struct pci_config *
  * nobody touches the function. */
 enum pci_reset_step {
     PCI_RESET_NONE,
+    PCI_RESET_WAKING,  /* it comes back from D3 */
     PCI_RESET_PENDING, /* transactions of it are awaited */
     PCI_RESET_BUS,     /* the port above holds its bus in reset */
     PCI_RESET_ANSWER,  /* the function resets itself */
     PCI_RESET_DONE,
-    PCI_RESET_FAILED,
+    PCI_RESET_SILENT,    /* it did not answer */
+    PCI_RESET_UNWILLING, /* it did, but does not take its BARs back */
 };
 struct pci_reset {
     uint64_t due_us;                      /* of dev_env's clock: when there is something to do next */
@@ -168,7 +172,7 @@ enum status pci_reset_begin(const struct pci_inventory *inv, const struct pci_co
                             char *why, size_t size);
 static inline bool pci_reset_runs(const struct pci_reset *r)
 {
-    return r->step >= PCI_RESET_PENDING && r->step <= PCI_RESET_ANSWER;
+    return r->step >= PCI_RESET_WAKING && r->step <= PCI_RESET_ANSWER;
 }
 /* Does what is due by now, and waits for nothing. True: it has ended. */
 bool pci_reset_continue(const struct pci_inventory *inv, const struct pci_config *cfg,

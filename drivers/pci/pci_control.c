@@ -6,6 +6,7 @@
 #define MS 1000u /* microseconds */
 
 #define POLL_US       (10 * MS)
+#define WAKE_US       (10 * MS)  /* from D3hot to D0: 5.9 */
 #define PENDING_POLLS 100u       /* 1 s: what a device may need to see its last completions */
 #define FLR_US        (100 * MS) /* PCI Express Base 6.0, 6.6.2 */
 #define BUS_RESET_US  (2 * MS)   /* 1 ms at least (T_rst of the electromechanical specification) */
@@ -187,6 +188,27 @@ static enum status check_reset(const struct pci_inventory *inv, const struct pci
     return STATUS_OK;
 }
 
+/* After a reset, and with what a reset should have taken anyway: its last owner's VFs. False: the next
+ * owner's accesses would go elsewhere. */
+static bool give_back(const struct pci_config *cfg, const struct pci_device *dev, const struct pci_reset *r)
+{
+    restore(cfg, dev, r);
+    if (dev->sriov_cap)
+        take_vfs(cfg, dev);
+    for (unsigned i = 0; i < PCI_BARS && !dev->is_vf; i++) {
+        const struct pci_bar *bar = &dev->bars[i];
+        if (bar->base == 0 || bar->kind == PCI_BAR_NONE || bar->kind == PCI_BAR_IO)
+            continue;
+        uint32_t at = PCI_REG_BAR0 + 4 * i;
+        uint64_t base = cfg->read(cfg->ctx, dev->bdf, at, 4) & PCI_BAR_MEMORY_ADDRESS;
+        if (pci_bar_is_64(bar->kind) && i + 1 < PCI_BARS)
+            base |= (uint64_t)cfg->read(cfg->ctx, dev->bdf, at + 4, 4) << 32;
+        if (base != bar->base)
+            return false;
+    }
+    return true;
+}
+
 /* Nothing is to be asked of the function for so long, counted from the next microsecond on. */
 static void wait(const struct dev_env *env, struct pci_reset *r, enum pci_reset_step step, uint32_t us)
 {
@@ -220,6 +242,16 @@ static void launch_when_quiet(const struct pci_inventory *inv, const struct pci_
     }
 }
 
+/* A function in D3 need not heed a reset. True: it was told to leave it. */
+static bool wake(const struct pci_config *cfg, const struct pci_device *dev)
+{
+    uint32_t at = dev->pm + PCI_PM_CONTROL, control = dev->pm ? read16(cfg, dev, at) : 0;
+    if (!(control & PCI_PM_CONTROL_STATE))
+        return false;
+    write16(cfg, dev, at, control & ~(PCI_PM_CONTROL_STATE | PCI_PM_CONTROL_PME_STATUS));
+    return true;
+}
+
 enum status pci_reset_begin(const struct pci_inventory *inv, const struct pci_config *cfg,
                             const struct dev_env *env, const struct pci_device *dev, struct pci_reset *r,
                             char *why, size_t size)
@@ -230,7 +262,10 @@ enum status pci_reset_begin(const struct pci_inventory *inv, const struct pci_co
         return status;
     pci_master(cfg, dev, false);
     save(cfg, dev, r);
-    launch_when_quiet(inv, cfg, env, dev, r);
+    if (wake(cfg, dev))
+        wait(env, r, PCI_RESET_WAKING, WAKE_US);
+    else
+        launch_when_quiet(inv, cfg, env, dev, r);
     return STATUS_OK;
 }
 
@@ -239,12 +274,11 @@ static void look_for_answer(const struct pci_config *cfg, const struct dev_env *
                             const struct pci_device *dev, struct pci_reset *r)
 {
     if (read16(cfg, dev, PCI_REG_COMMAND) != GONE) {
-        restore(cfg, dev, r);
-        r->step = PCI_RESET_DONE;
+        r->step = give_back(cfg, dev, r) ? PCI_RESET_DONE : PCI_RESET_UNWILLING;
     } else if (--r->polls) {
         wait(env, r, PCI_RESET_ANSWER, POLL_US);
     } else {
-        r->step = PCI_RESET_FAILED;
+        r->step = PCI_RESET_SILENT;
     }
 }
 
@@ -252,7 +286,7 @@ bool pci_reset_continue(const struct pci_inventory *inv, const struct pci_config
                         const struct dev_env *env, const struct pci_device *dev, struct pci_reset *r)
 {
     if (env->now_us(env->ctx) >= r->due_us) {
-        if (r->step == PCI_RESET_PENDING) {
+        if (r->step == PCI_RESET_WAKING || r->step == PCI_RESET_PENDING) {
             launch_when_quiet(inv, cfg, env, dev, r);
         } else if (r->step == PCI_RESET_BUS) {
             hold_bus(cfg, own_port(inv, dev), false);
@@ -268,10 +302,14 @@ enum status pci_reset_result(const struct pci_device *dev, const struct pci_rese
 {
     if (r->step == PCI_RESET_DONE)
         return STATUS_OK;
-    fmt_format(why, size,
-               BDF_FMT
-               " does not answer %u s after its reset: it must not be used until the machine is restarted",
-               BDF_ARGS(dev->bdf), ANSWER_POLLS / 100);
+    if (r->step == PCI_RESET_UNWILLING)
+        fmt_format(why, size, BDF_FMT " does not take its BARs back after its reset", BDF_ARGS(dev->bdf));
+    else
+        fmt_format(
+            why, size,
+            BDF_FMT
+            " does not answer %u s after its reset: it must not be used until the machine is restarted",
+            BDF_ARGS(dev->bdf), ANSWER_POLLS / 100);
     return ERR_NOT_FOUND;
 }
 

@@ -100,10 +100,10 @@ void pci_acs_enable(struct pci_inventory *inv, const struct pci_config *cfg)
             continue;
         uint16_t want = dev->acs_caps & ACS_NEEDED, at = dev->acs + PCI_ACS_CONTROL;
         uint32_t control = cfg->read(cfg->ctx, dev->bdf, at, 2);
-        if ((control & want) != want)
-            cfg->write(cfg->ctx, dev->bdf, at, 2, control | want);
+        if ((control & want) != want || (control & PCI_ACS_DT))
+            cfg->write(cfg->ctx, dev->bdf, at, 2, (control | want) & ~PCI_ACS_DT);
         dev->acs_control = (uint16_t)cfg->read(cfg->ctx, dev->bdf, at, 2);
-        dev->acs_refused = (dev->acs_control & want) != want;
+        dev->acs_refused = (dev->acs_control & want) != want || (dev->acs_control & PCI_ACS_DT);
     }
     pci_group(inv);
 }

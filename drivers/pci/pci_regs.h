@@ -114,7 +114,8 @@ enum pci_exp_type {
 
 /* Power Management, 7.5.2. */
 enum { PCI_PM_CAPS = 0x02 /* 16 bits */, PCI_PM_CONTROL = 0x04 };
-#define PCI_PM_CONTROL_STATE         0x3u /* D0 .. D3hot */
+#define PCI_PM_CONTROL_PME_STATUS    (1u << 15) /* cleared by writing 1 */
+#define PCI_PM_CONTROL_STATE         0x3u       /* D0 .. D3hot */
 #define PCI_PM_CONTROL_NO_SOFT_RESET (1u << 3)
 #define PCI_PM_D3HOT                 3u
 
@@ -144,6 +145,7 @@ enum { PCI_ACS_CAPS = 0x04, PCI_ACS_CONTROL = 0x06 }; /* 16 bits each */
 #define PCI_ACS_RR (1u << 2)                          /* P2P request redirect */
 #define PCI_ACS_CR (1u << 3)                          /* P2P completion redirect */
 #define PCI_ACS_UF (1u << 4)                          /* upstream forwarding */
+#define PCI_ACS_DT (1u << 6)                          /* direct translated P2P */
 
 /* SR-IOV, 9.3.3. */
 enum {

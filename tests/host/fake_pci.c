@@ -6,6 +6,7 @@
 #include <string.h>
 
 #define RESET_US 100000u
+#define D3_US    10000u /* to D0 */
 
 static void fault(struct fake_pci *pci, const char *format, ...)
 {
@@ -95,10 +96,15 @@ static void reset(struct fake_pci *pci, struct fake_pci_function *f)
         fault(pci, "%04x: reset while a bus master", f->bdf);
     if (pci->now_us < f->pending_end)
         fault(pci, "%04x: reset while transactions are pending", f->bdf);
-    if (is_on(f))
+    if (f->pm && (fake_pci_get(f, f->pm + PCI_PM_CONTROL, 2) & PCI_PM_CONTROL_STATE))
+        fault(pci, "%04x: reset while in D3", f->bdf);
+    if (is_on(f) && !f->keeps_vfs)
         remove_vfs(pci, (int)(f - pci->f));
     for (unsigned i = 0; i < sizeof(f->space); i++)
-        f->space[i] &= (uint8_t)~f->mask[i];
+        if (!f->keeps_vfs || !f->sriov || i < f->sriov || i >= f->sriov + PCI_SRIOV_SIZE)
+            f->space[i] &= (uint8_t)~f->mask[i];
+    if (f->bars_stuck)
+        memset(f->mask + PCI_REG_BAR0, 0, 4 * PCI_BARS);
     f->quiet_us = pci->now_us + RESET_US;
     f->ready_us = f->never_returns ? UINT64_MAX : pci->now_us + f->reset_us;
 }
@@ -194,6 +200,7 @@ static void config_write(void *ctx, uint16_t bdf, uint32_t offset, unsigned size
     if (!f)
         return;
     bool was_on = is_on(f), was_master = fake_pci_get(f, PCI_REG_COMMAND, 2) & PCI_COMMAND_MASTER;
+    bool slept = f->pm && (fake_pci_get(f, f->pm + PCI_PM_CONTROL, 2) & PCI_PM_CONTROL_STATE);
     check_sizing(pci, f, offset, size, value);
     check_sriov(pci, f, offset);
     for (unsigned i = 0; i < size; i++) {
@@ -201,6 +208,8 @@ static void config_write(void *ctx, uint16_t bdf, uint32_t offset, unsigned size
         f->space[offset + i] =
             (uint8_t)((f->space[offset + i] & ~mask) | ((uint8_t)(value >> (8 * i)) & mask));
     }
+    if (slept && !(fake_pci_get(f, f->pm + PCI_PM_CONTROL, 2) & PCI_PM_CONTROL_STATE))
+        f->quiet_us = pci->now_us + D3_US;
     after_write(pci, f, offset, was_on, was_master, value);
 }
 
@@ -224,6 +233,10 @@ static void finish_cap(struct fake_pci_function *f, uint16_t id, uint16_t at)
         break;
     case PCI_CAP_AF:
         f->af = at;
+        break;
+    case PCI_CAP_PM:
+        f->pm = at;
+        allow(f, at + PCI_PM_CONTROL, 2, PCI_PM_CONTROL_STATE);
         break;
     case PCI_CAP_PCIE:
         f->pcie = at;

@@ -20,10 +20,12 @@ struct fake_pci_function {
     uint64_t held_us;     /* a bridge: since when its bus is in reset */
     uint32_t reset_us;    /* how long a reset takes; default 100 ms */
     unsigned resets;
-    uint32_t pcie, af, sriov;    /* capabilities, found by fake_pci_finish() */
-    uint16_t offset_without_ari; /* First VF Offset while ARI is off; 0: the same */
-    bool refuses_vfs;            /* VFE does not stick */
-    bool acs_stuck;              /* ACS control is read-only */
+    uint32_t pcie, af, sriov, pm; /* capabilities, found by fake_pci_finish() */
+    uint16_t offset_without_ari;  /* First VF Offset while ARI is off; 0: the same */
+    bool refuses_vfs;             /* VFE does not stick */
+    bool acs_stuck;               /* ACS control is read-only */
+    bool bars_stuck;              /* BARs are, from a reset on */
+    bool keeps_vfs;               /* over a reset */
     uint8_t space[4096], mask[4096];
     uint8_t vf_space[256];
 };

@@ -206,7 +206,8 @@ static void test_acs_enable(void **state)
     struct fake_pci_function *port = fake_pci_find(&pci, PCI_BDF(0, 1, 0));
     uint16_t control = at(0, 1, 0)->acs + PCI_ACS_CONTROL;
     const uint16_t blocking = 2; /* translation blocking: not ours to change */
-    fake_pci_put(port, control, 2, blocking);
+    port->mask[control] |= PCI_ACS_DT;
+    fake_pci_put(port, control, 2, blocking | PCI_ACS_DT);
     pci_acs_enable(&inv, &pci.cfg);
     assert_int_equal(fake_pci_get(port, control, 2),
                      blocking | PCI_ACS_SV | PCI_ACS_RR | PCI_ACS_CR | PCI_ACS_UF);
@@ -218,6 +219,10 @@ static void test_acs_enable(void **state)
     machine("server");
     port = fake_pci_find(&pci, PCI_BDF(0, 1, 0));
     memset(port->mask + control, 0, 2);
+    pci_acs_enable(&inv, &pci.cfg);
+    expect_group(1, 0, 0, PCI_BDF(0, 1, 0));
+    port->mask[control] = 0x1f; /* all but DT sticks as it should */
+    fake_pci_put(port, control, 2, PCI_ACS_DT);
     pci_acs_enable(&inv, &pci.cfg);
     expect_group(1, 0, 0, PCI_BDF(0, 1, 0));
     expect_verdict(at(1, 0, 0), "needs ACS: shares a group with 01:00.1");
@@ -884,6 +889,33 @@ static void test_reset_in_steps(void **state)
     assert_int_equal(pci.faults, 0);
 }
 
+/* Whatever its last owner did to it by a way of its own. */
+static void test_reset_takes_all(void **state)
+{
+    machine("qemu-q35-ovmf");
+    struct pci_device *pf = at(1, 0, 0);
+    struct fake_pci_function *f = fake_pci_find(&pci, pf->bdf);
+    assert_int_not_equal(pf->pm, 0);
+    fake_pci_put(f, pf->pm + PCI_PM_CONTROL, 2, PCI_PM_D3HOT); /* asleep, */
+    reset_in_steps(pf, 110 * MS, STATUS_OK);
+    assert_int_equal(fake_pci_get(f, pf->pm + PCI_PM_CONTROL, 2) & PCI_PM_CONTROL_STATE, 0);
+    assert_int_equal(fake_pci_get(f, PCI_REG_BAR0, 4) & ~0xfu, (uint32_t)pf->bars[0].base);
+
+    /* with VFs that nobody asked for, and that survive its reset, */
+    uint32_t control = f->sriov + PCI_SRIOV_CONTROL;
+    f->keeps_vfs = true;
+    pci.cfg.write(pci.cfg.ctx, pf->bdf, f->sriov + PCI_SRIOV_NUM, 2, 2);
+    pci.cfg.write(pci.cfg.ctx, pf->bdf, control, 2, PCI_SRIOV_CONTROL_VFE | PCI_SRIOV_CONTROL_MSE);
+    assert_non_null(fake_pci_find(&pci, PCI_BDF(1, 0x10, 0)));
+    reset_in_steps(pf, 100 * MS, STATUS_OK);
+    assert_int_equal(fake_pci_get(f, control, 2) & (PCI_SRIOV_CONTROL_VFE | PCI_SRIOV_CONTROL_MSE), 0);
+    assert_null(fake_pci_find(&pci, PCI_BDF(1, 0x10, 0)));
+
+    f->bars_stuck = true; /* or broken. */
+    reset_in_steps(pf, 100 * MS, ERR_NOT_FOUND);
+    assert_string_equal(why, "01:00.0 does not take its BARs back after its reset");
+}
+
 static void test_names(void **state)
 {
     char line[120];
@@ -909,19 +941,33 @@ static void test_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_ovmf),         cmocka_unit_test(test_verdicts),
-        cmocka_unit_test(test_server),       cmocka_unit_test(test_acs_enable),
-        cmocka_unit_test(test_passive),      cmocka_unit_test(test_roots),
-        cmocka_unit_test(test_capacity),     cmocka_unit_test(test_find),
-        cmocka_unit_test(test_bridges),      cmocka_unit_test(test_odd_headers),
-        cmocka_unit_test(test_ari),          cmocka_unit_test(test_caps),
-        cmocka_unit_test(test_bad_caps),     cmocka_unit_test(test_sriov_kept),
-        cmocka_unit_test(test_sriov_placed), cmocka_unit_test(test_sriov_moved),
-        cmocka_unit_test(test_sriov_bus),    cmocka_unit_test(test_sriov_refused),
-        cmocka_unit_test(test_sriov_dead),   cmocka_unit_test(test_sriov_left_on),
-        cmocka_unit_test(test_quiesce),      cmocka_unit_test(test_flr_pf),
-        cmocka_unit_test(test_flr_vf),       cmocka_unit_test(test_flr_others),
-        cmocka_unit_test(test_bus_reset),    cmocka_unit_test(test_reset_in_steps),
+        cmocka_unit_test(test_ovmf),
+        cmocka_unit_test(test_verdicts),
+        cmocka_unit_test(test_server),
+        cmocka_unit_test(test_acs_enable),
+        cmocka_unit_test(test_passive),
+        cmocka_unit_test(test_roots),
+        cmocka_unit_test(test_capacity),
+        cmocka_unit_test(test_find),
+        cmocka_unit_test(test_bridges),
+        cmocka_unit_test(test_odd_headers),
+        cmocka_unit_test(test_ari),
+        cmocka_unit_test(test_caps),
+        cmocka_unit_test(test_bad_caps),
+        cmocka_unit_test(test_sriov_kept),
+        cmocka_unit_test(test_sriov_placed),
+        cmocka_unit_test(test_sriov_moved),
+        cmocka_unit_test(test_sriov_bus),
+        cmocka_unit_test(test_sriov_refused),
+        cmocka_unit_test(test_sriov_dead),
+        cmocka_unit_test(test_sriov_left_on),
+        cmocka_unit_test(test_quiesce),
+        cmocka_unit_test(test_flr_pf),
+        cmocka_unit_test(test_flr_vf),
+        cmocka_unit_test(test_flr_others),
+        cmocka_unit_test(test_bus_reset),
+        cmocka_unit_test(test_reset_in_steps),
+        cmocka_unit_test(test_reset_takes_all),
         cmocka_unit_test(test_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
