@@ -1,7 +1,8 @@
 /* Random instructions, for ever: the second processor runs them in the lab, a few at a time, in random modes
  * and with registers that point at interesting places; the first one watches, and starts the second again
- * with INIT when it does not get on. Every case follows from the seed and the case's number alone; the number
- * outlives a restart of the VM. */
+ * with INIT when it does not get on. Every case follows from the seed and the case's number alone. The number
+ * outlives a restart of the VM; where the power was off nothing is left, and with case=ask whoever put it on
+ * again says on the serial port where to go on. */
 #include "hostile.h"
 
 #define CASE_TICKS   6000u /* of the APIC's timer: then a case that still runs is left */
@@ -16,6 +17,7 @@
 #define ENTRY_ALL    7ull
 #define NO_EXECUTE   (1ull << 63)
 #define IOAPIC_PINS  24u
+#define LSR_READY    1u
 #define ENTRY_SYSTEM 3ull
 #define ENTRY_READ   1ull
 #define IMAGE        0x200000ull
@@ -454,6 +456,28 @@ static void watch_again(void)
     write_cr8(0);
 }
 
+static uint64_t ask_number(const char *question)
+{
+    uint64_t number = 0;
+    print("%s\n", question);
+    for (;;) {
+        while (!(in8(COM1 + 5) & LSR_READY))
+            ;
+        uint8_t c = in8(COM1);
+        if (c == '\r')
+            return number;
+        if (c >= '0' && c <= '9')
+            number = number * 10 + (uint64_t)(c - '0');
+    }
+}
+
+static uint64_t first_case(void)
+{
+    char text[24];
+    bool ask = option_text("case", text, sizeof(text)) && text_equals(text, "ask");
+    return ask ? ask_number("fuzz: first case?") : option_number("case", 0);
+}
+
 void program_fuzz(unsigned step)
 {
     uint64_t last = 0, since_report = 0;
@@ -461,7 +485,7 @@ void program_fuzz(unsigned step)
     progress->step = 0; /* after a restart: the same again, with the next case */
     if (progress->boots == 1) {
         progress->seed = option_number("seed", 1);
-        progress->cases = option_number("case", 0);
+        progress->cases = first_case();
     } else {
         say_last_case();
     }
