@@ -248,7 +248,7 @@ static bool begin_new_task(struct switching *s)
     struct vcpu *vcpu = s->e.vcpu;
     bool wide = is_32bit(&s->tss);
     uint64_t flags = new_flags(s), cr0 = virt_get(vcpu, VIRT_CR0);
-    unsigned cpl = flags & RFLAGS_VM ? 3 : new_selector(s, FIELD_SEG + SEG_CS) & SELECTOR_RPL;
+    unsigned cpl = new_selector(s, FIELD_SEG + SEG_CS) & SELECTOR_RPL; /* but in virtual-8086 mode */
     s->tss.access |= SEG_TYPE_TSS_BUSY;
     virt_set_seg(vcpu, SEG_TR, &s->tss);
     virt_set(vcpu, VIRT_DR7, virt_get(vcpu, VIRT_DR7) & ~(uint64_t)DR7_LOCAL);
