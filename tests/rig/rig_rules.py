@@ -20,7 +20,7 @@ VMS = (
     ("lines", 1, "compat = qemu\n", {"pic": 50, "pit": 34, "hpet": 23, "ioapic": 86, "mmio": 636}),
     ("clock", 1, "", {"rtc": 34}),
     ("tasks", 1, "", {"tasks": 146}),
-    ("apic", 2, "", {"apic": 50, "apic_modes": 550, "apic_ipi": 37}),
+    ("apic", 2, "", {"apic": 50, "apic_modes": 550, "apic_ipi": 37, "fairness": 300}),
 )
 # What the other model lacks: protection keys, UMIP, more components of XSAVE.
 NEWER_VMS = (("newer", 1, "", {"pku": 4900, "umip": 340, "features": 200}),)

@@ -18,6 +18,7 @@
     X(apic)                                                                                                  \
     X(apic_modes)                                                                                            \
     X(apic_ipi)                                                                                              \
+    X(fairness)                                                                                              \
     X(nmi)                                                                                                   \
     X(events)                                                                                                \
     X(tsc)                                                                                                   \
