@@ -348,7 +348,8 @@ static void __attribute__((noinline)) finish_step(struct vcpu *vcpu, uint64_t rf
 static inline __attribute__((always_inline)) void advance(struct vcpu *vcpu, unsigned length)
 {
     uint64_t rip = vcpu->rip + length;
-    if (__builtin_expect((rip ^ vcpu->rip) >> 32, 0))
+    uint32_t eip;
+    if (__builtin_expect(__builtin_add_overflow((uint32_t)vcpu->rip, length, &eip), 0))
         rip = wrap_rip(vcpu, rip);
     virt_set(vcpu, VIRT_RIP, rip);
     uint64_t shadow = virt_get(vcpu, VIRT_INTR_SHADOW);

@@ -14,18 +14,13 @@
 /* Of the pending debug exceptions: a breakpoint that was met is enabled. */
 #define PENDING_DEBUG_ENABLED BIT(12)
 
-void emulate_port_access(struct vcpu *vcpu, struct io_req *req)
+static void __attribute__((noinline)) access_several(struct vcpu *vcpu, struct io_req *req)
 {
     struct vm *vm = vcpu->vm;
-    struct vdev *dev = bus_find_port(&vm->bus, (uint16_t)req->addr, req->size);
-    bool found = dev != NULL;
     vm_lock_devices(vm);
-    if (__builtin_expect(found, 1))
-        dev->ops->access(dev, req);
-    else
-        found = bus_split_ports(&vm->bus, req);
+    bool found = bus_split_ports(&vm->bus, req);
     spin_unlock(&vm->devices);
-    if (__builtin_expect(!found, 0) && bus_port_first(&vm->bus, (uint16_t)req->addr))
+    if (!found && bus_port_first(&vm->bus, (uint16_t)req->addr))
         log_vcpu(LOG_DEBUG, vcpu, "%s of %u bytes at port 0x%x: nothing there", req->write ? "write" : "read",
                  req->size, (unsigned)req->addr);
 }
@@ -52,6 +47,19 @@ unsigned emulate_port_run(struct vcpu *vcpu, const struct io_req *req, uint8_t *
     if (dev)
         spin_unlock(&vm->devices);
     return done;
+}
+
+void emulate_port_access(struct vcpu *vcpu, struct io_req *req)
+{
+    struct vm *vm = vcpu->vm;
+    struct vdev *dev = bus_find_port(&vm->bus, (uint16_t)req->addr, req->size);
+    if (__builtin_expect(!dev, 0)) {
+        access_several(vcpu, req);
+        return;
+    }
+    vm_lock_devices(vm);
+    dev->ops->access(dev, req);
+    spin_unlock(&vm->devices);
 }
 
 /* I/O breakpoints of what exits are the hypervisor's to find: a trap behind the instruction (SDM volume
@@ -82,11 +90,15 @@ static inline void access_once(struct vcpu *vcpu, const struct exit_io *io)
     if (req.write)
         req.value = bits_low_bytes(vcpu->gpr[RAX], req.size);
     emulate_port_access(vcpu, &req);
-    if (!req.write) {
-        /* IN to EAX clears the upper half of RAX, the narrower forms leave it. */
-        uint64_t kept = req.size == 4 ? 0 : vcpu->gpr[RAX] & ~vdev_all_ones(req.size);
-        vcpu->gpr[RAX] = kept | bits_low_bytes(req.value, req.size);
-    }
+    if (req.write)
+        return;
+    /* IN to EAX clears the upper half of RAX, the narrower forms leave it. */
+    if (req.size == 1)
+        vcpu->gpr[RAX] = (vcpu->gpr[RAX] & ~0xffull) | (uint8_t)req.value;
+    else if (req.size == 2)
+        vcpu->gpr[RAX] = (vcpu->gpr[RAX] & ~0xffffull) | (uint16_t)req.value;
+    else
+        vcpu->gpr[RAX] = (uint32_t)req.value;
 }
 
 struct exit_result handle_io(struct vcpu *vcpu, const struct exit *exit)

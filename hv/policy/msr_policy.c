@@ -73,12 +73,8 @@
     ROW(MSR_IA32_KERNEL_GS_BASE, 1, MSR_CLASS_SWITCHED, "IA32_KERNEL_GS_BASE")                               \
     ROW(MSR_IA32_TSC_AUX, 1, MSR_CLASS_SWITCHED, "IA32_TSC_AUX")
 
-enum msr_class msr_policy_class(uint32_t msr)
+enum msr_class msr_policy_table(uint32_t msr)
 {
-    /* Once per tick or per interrupt: before everything else. */
-    if (msr == MSR_IA32_TSC_DEADLINE || msr - MSR_IA32_X2APIC_FIRST < X2APIC_COUNT ||
-        msr == MSR_IA32_APIC_BASE)
-        return MSR_CLASS_LAPIC;
     switch (msr) {
 #define ROW(first, count, class, name)                                                                       \
     case (first)...(first) + (count)-1:                                                                      \

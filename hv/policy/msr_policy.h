@@ -1,6 +1,7 @@
 /* What every MSR is inside a VM. The default is #GP. Pure. */
 #pragma once
 
+#include "arch/x86/msr.h"
 #include "hv/policy/cpuid_policy.h"
 
 enum msr_class {
@@ -15,8 +16,16 @@ enum msr_class {
     MSR_CLASS_SPEC,     /* SPEC_CTRL (switched), PRED_CMD, FLUSH_CMD (commands): after msr_spec_check() */
 };
 
-/* The class of an MSR; ordered by heat, at most about 15 compares. */
-enum msr_class msr_policy_class(uint32_t msr);
+/* The class of an MSR. The local APIC's come first, as they are used once per tick or per interrupt; then a
+ * table. */
+enum msr_class msr_policy_table(uint32_t msr);
+static inline enum msr_class msr_policy_class(uint32_t msr)
+{
+    if (msr == MSR_IA32_TSC_DEADLINE || msr == MSR_IA32_APIC_BASE ||
+        (msr >= MSR_IA32_X2APIC_FIRST && msr <= MSR_IA32_X2APIC_LAST))
+        return MSR_CLASS_LAPIC;
+    return msr_policy_table(msr);
+}
 const char *msr_policy_name(uint32_t msr); /* SDM name for logs, "?" for an unknown one */
 
 /* MSRs the guest may access without exits, given the switching the core does. */

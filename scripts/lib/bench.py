@@ -22,20 +22,20 @@ MITIGATIONS = re.compile(r"core: speculation mitigations: (.*)")
 
 Row = collections.namedtuple("Row", "name title kvm peer limit aim")
 ROWS = (
-    Row("cpuid", "CPUID", "1000", "440 BitVisor", 300, 150),
-    Row("vmcall", "VMCALL, unknown number", "972", "331 BitVisor", 250, 120),
-    Row("rdmsr_apic_base", "RDMSR IA32_APIC_BASE", "1116", "790 Xen", 300, 150),
-    Row("xsetbv", "XSETBV", "985", "412 BitVisor", 350, 180),
-    Row("in_61", "IN 0x61", "6405", "1281 Xen", 600, 250),
-    Row("in_uart", "IN 0x3fd (UART)", "4861", "1287 Xen", 600, 250),
-    Row("lapic_mmio", "LAPIC register read (MMIO)", "7221", "-", 1500, 600),
-    Row("self_ipi", "x2APIC self-IPI to its handler", "4136", "475 BitVisor", 900, 450),
-    Row("tsc_deadline", "WRMSR TSC_DEADLINE", "1329", "-", 400, 200),
-    Row("msi", "MSI of a device to its handler", "-", "-", 600, 300),
+    Row("cpuid", "CPUID", "1000", "440 BitVisor", 260, 150),
+    Row("vmcall", "VMCALL, unknown number", "972", "331 BitVisor", 230, 120),
+    Row("rdmsr_apic_base", "RDMSR IA32_APIC_BASE", "1116", "790 Xen", 240, 150),
+    Row("xsetbv", "XSETBV", "985", "412 BitVisor", 260, 180),
+    Row("in_61", "IN 0x61", "6405", "1281 Xen", 475, 250),
+    Row("in_uart", "IN 0x3fd (UART)", "4861", "1287 Xen", 390, 250),
+    Row("lapic_mmio", "LAPIC register read (MMIO)", "7221", "-", 945, 600),
+    Row("self_ipi", "x2APIC self-IPI to its handler", "4136", "475 BitVisor", 475, 450),
+    Row("tsc_deadline", "WRMSR TSC_DEADLINE", "1329", "-", 295, 200),
+    Row("msi", "MSI of a device to its handler", "-", "-", 485, 300),
     Row("lookup_port", "finding a port's device, of 30", "-", "-", 40, 20),
     Row("lookup_mmio", "finding a register's device, of 30", "-", "-", 40, 30),
-    Row("late_spin", "TSC-deadline lateness, spinning", "1285", "427 BitVisor", 700, 250),
-    Row("late_halt", "TSC-deadline lateness, halted", "3109", "436 BitVisor", 1500, 400),
+    Row("late_spin", "TSC-deadline lateness, spinning", "1285", "427 BitVisor", 640, 250),
+    Row("late_halt", "TSC-deadline lateness, halted", "3109", "436 BitVisor", 640, 400),
 )
 # Without a budget, shown because an exit that grows there is worth knowing. (name, title, KVM, best peer)
 MORE = (

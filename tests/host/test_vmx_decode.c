@@ -477,10 +477,57 @@ static void test_plain(void **state)
                  vmx_is_plain(VMX_REASON_CPUID | EXIT_REASON_ENTRY_FAILURE));
 }
 
+/* The short ways of vmx_run_hw.c: what they read is all that vmx_needs() asks for, and their answer
+ * vmx_decode()'s. */
+static void compare_short(const struct vmx_raw *raw)
+{
+    struct exit slow, fast;
+    memset(&slow, 0, sizeof(slow));
+    memset(&fast, 0, sizeof(fast));
+    vmx_decode_plain(raw->reason, 0, &fast);
+    bool valid = raw->reason == VMX_REASON_EXTERNAL_INTERRUPT ? vmx_decode_vector(raw->intr_info, &fast)
+                 : raw->reason == VMX_REASON_IO_INSTRUCTION   ? vmx_decode_io(raw, &fast)
+                                                              : vmx_decode_ept_violation(raw, &fast);
+    assert_int_equal(vmx_decode(raw, &slow) == STATUS_OK, valid);
+    if (valid)
+        assert_memory_equal(&slow, &fast, sizeof(slow));
+}
+
+static void test_short_ways(void **state)
+{
+    static const uint32_t events[] = {0,          EVENT(0, 0x51), EVENT(2, 2), EVENT(3, 14), EVENT(4, 0x80),
+                                      EVENT(1, 3)};
+    assert_int_equal(vmx_needs(VMX_REASON_EXTERNAL_INTERRUPT), VMX_NEED_INTR_INFO);
+    assert_int_equal(vmx_needs(VMX_REASON_IO_INSTRUCTION), VMX_NEED_QUALIFICATION | VMX_NEED_INSN_LEN);
+    assert_int_equal(vmx_needs(VMX_REASON_EPT_VIOLATION),
+                     VMX_NEED_QUALIFICATION | VMX_NEED_GPA | VMX_NEED_GLA | VMX_NEED_IDT_INFO);
+    for (uint32_t i = 0; i < ARRAY_SIZE(events); i++)
+        for (uint32_t qual = 0; qual < 0x2000; qual++) {
+            struct vmx_raw raw = {.reason = VMX_REASON_EPT_VIOLATION,
+                                  .qualification = qual,
+                                  .idt_info = events[i],
+                                  .insn_len = 2,
+                                  .gpa = 0xfee00000,
+                                  .gla = 0x1234};
+            compare_short(&raw);
+            raw.reason = VMX_REASON_IO_INSTRUCTION;
+            raw.qualification = 0x3f80000 | qual;
+            raw.insn_len = i * 4; /* of which 0 and 20 are none */
+            compare_short(&raw);
+        }
+    for (uint32_t info = 0; info < 0x2000; info++) {
+        struct vmx_raw raw = {.reason = VMX_REASON_EXTERNAL_INTERRUPT, .intr_info = info};
+        compare_short(&raw);
+        raw.intr_info |= INTR_INFO_VALID;
+        compare_short(&raw);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_plain),
+        cmocka_unit_test(test_short_ways),
         cmocka_unit_test(test_instructions),
         cmocka_unit_test(test_plain_reasons),
         cmocka_unit_test(test_unknown_reasons),

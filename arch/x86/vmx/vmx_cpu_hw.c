@@ -63,8 +63,8 @@ static void choose_mitigations(void)
     vmx_host.mitigate = m;
     vmx_host.host_spec_ctrl = (m.ibrs_all ? SPEC_CTRL_IBRS : 0) | (m.bhi_dis_s ? SPEC_CTRL_BHI_DIS_S : 0) |
                               (m.rrsba_dis_s ? SPEC_CTRL_RRSBA_DIS_S : 0);
-    vmx_border_flags = (m.fill_rsb ? VMX_BORDER_FILL_RSB : 0) | (m.verw ? VMX_BORDER_VERW : 0) |
-                       (m.clear_bhb ? VMX_BORDER_CLEAR_BHB : 0);
+    vmx_exit_flags = (uint8_t)((m.fill_rsb ? VMX_EXIT_FILL_RSB : 0) | (m.clear_bhb ? VMX_EXIT_CLEAR_BHB : 0));
+    vmx_entry_verw = m.verw;
     vmx_mitigate_describe(&m, text, sizeof(text));
     log_line(LOG_INFO, "core", "speculation mitigations: %s", text);
 }

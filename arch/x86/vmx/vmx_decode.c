@@ -187,7 +187,7 @@ static bool decode_io_string(const struct vmx_raw *raw, struct exit_io *io)
 }
 
 /* SDM table 28-5 */
-static bool decode_io(const struct vmx_raw *raw, struct exit *out)
+bool vmx_decode_io(const struct vmx_raw *raw, struct exit *out)
 {
     uint32_t qual = (uint32_t)raw->qualification;
     uint32_t size = (qual & 7) + 1;
@@ -203,7 +203,7 @@ static bool decode_io(const struct vmx_raw *raw, struct exit *out)
     return decode_insn_len(raw, out);
 }
 
-static bool decode_ept_violation(const struct vmx_raw *raw, struct exit *out)
+bool vmx_decode_ept_violation(const struct vmx_raw *raw, struct exit *out)
 {
     uint64_t qual = raw->qualification;
     bool linear_valid = qual & EPT_QUAL_LINEAR_VALID;
@@ -269,7 +269,7 @@ static bool decode_shape(const struct vmx_raw *raw, enum vmx_shape shape, struct
     case VMX_SHAPE_DR:
         return decode_dr(raw, out);
     case VMX_SHAPE_IO:
-        return decode_io(raw, out);
+        return vmx_decode_io(raw, out);
     case VMX_SHAPE_APIC_ACCESS:
         return decode_apic_access(raw, out);
     case VMX_SHAPE_APIC_WRITE:
@@ -279,7 +279,7 @@ static bool decode_shape(const struct vmx_raw *raw, enum vmx_shape shape, struct
         out->u.interrupt = (uint8_t)raw->qualification;
         return true;
     case VMX_SHAPE_EPT_VIOLATION:
-        return decode_ept_violation(raw, out);
+        return vmx_decode_ept_violation(raw, out);
     case VMX_SHAPE_EPT_MISCONFIG:
         out->u.nested = (struct exit_nested){.address = gpa(raw->gpa)};
         return decode_vectoring(raw, out);

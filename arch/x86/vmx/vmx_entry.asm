@@ -7,10 +7,9 @@ extern vmx_entry_failed
 
 VMCS_HOST_RSP equ 0x6c14
 
-; vmx_border_flags, as in vmx_hw.h.
-BORDER_FILL_RSB equ 1
-BORDER_VERW     equ 2
-BORDER_CLEAR_BHB equ 4
+; vmx_exit_flags, as in vmx_hw.h.
+EXIT_FILL_RSB  equ 1
+EXIT_CLEAR_BHB equ 2
 
 ; Thirty-two calls that never return: every entry of the return stack buffer now leads into a trap of ours (Intel,
 ; "Retpoline: A Branch Target Injection Mitigation", section "RSB stuffing"). No register changes.
@@ -61,8 +60,8 @@ align 64
 %define RECORD(n)   [rsi + 0x48 + 8 * n]
 
 %macro LOAD_GUEST 0
-    test byte [rel vmx_border_flags], BORDER_VERW
-    jz %%loaded
+    cmp byte [rel vmx_entry_verw], 0
+    je %%loaded
     verw [rel data_selector]
 %%loaded:
     mov rax, GPR(0)
@@ -157,13 +156,9 @@ vmx_exit:
     xor r13d, r13d
     xor r14d, r14d
     xor r15d, r15d
-    test byte [rel vmx_border_flags], BORDER_FILL_RSB
-    jz .filled
+    cmp byte [rel vmx_exit_flags], EXIT_FILL_RSB
+    jne .less_or_more
     FILL_RSB
-.filled:
-    test byte [rel vmx_border_flags], BORDER_CLEAR_BHB
-    jz .cleared
-    CLEAR_BHB
 .cleared:
     lfence                      ; a branch above may have been mispredicted: nothing goes on before it is decided
     call vmx_handle_exit
@@ -171,9 +166,19 @@ vmx_exit:
     test al, al
     jnz vmx_enter.resume
     jmp vmx_enter.leave
+.less_or_more:                  ; than what most processors call for
+    test byte [rel vmx_exit_flags], EXIT_FILL_RSB
+    jz .filled
+    FILL_RSB
+.filled:
+    test byte [rel vmx_exit_flags], EXIT_CLEAR_BHB
+    jz .cleared
+    CLEAR_BHB
+    jmp .cleared
 
 section .data
-global vmx_border_flags
-vmx_border_flags: db 0
+global vmx_exit_flags, vmx_entry_verw
+vmx_exit_flags: db 0
+vmx_entry_verw: db 0
 align 2
 data_selector: dw 0x10              ; VERW wants a writable data segment

@@ -65,11 +65,11 @@ static inline void vmcs_write(vmcs_field_t field, uint64_t value)
 /* In vmx_entry.asm. */
 void vmx_enter(struct vcpu *vcpu, bool launched);
 void vmx_exit(void);
-/* What vmx_entry.asm does at each exit and entry: bit 0 fill the RSB, bit 1 VERW. */
-#define VMX_BORDER_FILL_RSB  1u
-#define VMX_BORDER_VERW      2u
-#define VMX_BORDER_CLEAR_BHB 4u
-extern uint8_t vmx_border_flags;
+/* What vmx_entry.asm does at each exit, and whether it executes VERW at each entry. */
+#define VMX_EXIT_FILL_RSB  1u
+#define VMX_EXIT_CLEAR_BHB 2u
+extern uint8_t vmx_exit_flags;
+extern bool vmx_entry_verw;
 /* Called from there. `entry` is vcpu->recorder.next with the registers in it. */
 bool vmx_handle_exit(struct vcpu *vcpu, struct recorder_entry *entry);
 void vmx_entry_failed(struct vcpu *vcpu);

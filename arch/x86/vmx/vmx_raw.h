@@ -216,6 +216,11 @@ static inline bool vmx_decode_vector(uint32_t intr_info, struct exit *out)
     return true;
 }
 
+/* The same for two more reasons of busy guests, IO_INSTRUCTION and EPT_VIOLATION, whose fields are all there.
+ * False: they contradict the SDM. */
+bool vmx_decode_io(const struct vmx_raw *raw, struct exit *out);
+bool vmx_decode_ept_violation(const struct vmx_raw *raw, struct exit *out);
+
 /* Name of a basic exit reason as in the SDM's appendix C, "EPT_VIOLATION"; "?" when unknown. */
 const char *vmx_reason_name(uint32_t basic_reason);
 

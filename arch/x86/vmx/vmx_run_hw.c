@@ -21,7 +21,7 @@ static void take_more(struct vmx_raw *raw, unsigned needs)
         raw->insn_len = (uint32_t)vmcs_read(VMCS_EXIT_INSN_LEN);
 }
 
-/* Everything but the plain instructions: the rest of the snapshot, and what it means. */
+/* The rest of the snapshot, and what it means, for any reason. */
 static void __attribute__((noinline)) decode_other(struct vmx_raw *raw, struct exit *exit)
 {
     unsigned needs = vmx_needs(raw->reason & EXIT_REASON_BASIC);
@@ -39,6 +39,50 @@ static void __attribute__((noinline)) decode_other(struct vmx_raw *raw, struct e
     if (more)
         take_more(raw, more);
     vmx_decode(raw, exit);
+}
+
+/* The reasons of busy guests have short ways: each reads what vmx_needs() says of it, and decodes it as
+ * vmx_decode() would. False: the snapshot contradicts the SDM. */
+static inline bool decode_interrupt(struct vmx_raw *raw, struct exit *exit)
+{
+    vmx_decode_plain(VMX_REASON_EXTERNAL_INTERRUPT, 0, exit);
+    raw->intr_info = (uint32_t)vmcs_read(VMCS_EXIT_INTR_INFO);
+    return vmx_decode_vector(raw->intr_info, exit);
+}
+
+static inline bool decode_port(struct vmx_raw *raw, struct exit *exit)
+{
+    vmx_decode_plain(VMX_REASON_IO_INSTRUCTION, 0, exit);
+    raw->insn_len = (uint32_t)vmcs_read(VMCS_EXIT_INSN_LEN);
+    raw->qualification = vmcs_read(VMCS_EXIT_QUALIFICATION);
+    if (__builtin_expect(raw->qualification & VMX_IO_STRING, 0))
+        take_more(raw, VMX_NEED_INSN_INFO | VMX_NEED_GLA);
+    return vmx_decode_io(raw, exit);
+}
+
+static inline bool decode_violation(struct vmx_raw *raw, struct exit *exit)
+{
+    vmx_decode_plain(VMX_REASON_EPT_VIOLATION, 0, exit);
+    raw->qualification = vmcs_read(VMCS_EXIT_QUALIFICATION);
+    raw->idt_info = (uint32_t)vmcs_read(VMCS_IDT_VECTORING_INFO);
+    raw->gpa = vmcs_read(VMCS_GUEST_PHYSICAL_ADDRESS);
+    raw->gla = vmcs_read(VMCS_GUEST_LINEAR_ADDRESS);
+    if (__builtin_expect(raw->idt_info & INTR_INFO_VALID, 0))
+        take_more(raw, vmx_needs_more(raw, VMX_NEED_IDT_INFO));
+    return vmx_decode_ept_violation(raw, exit);
+}
+
+static void __attribute__((noinline)) decode(struct vmx_raw *raw, struct exit *exit)
+{
+    if (raw->reason == VMX_REASON_EPT_VIOLATION) {
+        if (!decode_violation(raw, exit))
+            exit->kind = EXIT_UNEXPECTED;
+    } else if (raw->reason == VMX_REASON_IO_INSTRUCTION) {
+        if (!decode_port(raw, exit))
+            exit->kind = EXIT_UNEXPECTED;
+    } else {
+        decode_other(raw, exit);
+    }
 }
 
 /* The timer is armed at every entry: the field is a count, and time passes in the host too. It has 32 bits,
@@ -88,12 +132,10 @@ bool vmx_handle_exit(struct vcpu *vcpu, struct recorder_entry *entry)
         entry->raw.insn_len = length;
         vmx_decode_plain(reason, length, &exit);
     } else if (reason == VMX_REASON_EXTERNAL_INTERRUPT) {
-        entry->raw.intr_info = (uint32_t)vmcs_read(VMCS_EXIT_INTR_INFO);
-        vmx_decode_plain(reason, 0, &exit);
-        if (!vmx_decode_vector(entry->raw.intr_info, &exit))
+        if (!decode_interrupt(&entry->raw, &exit))
             exit.kind = EXIT_UNEXPECTED;
     } else {
-        decode_other(&entry->raw, &exit);
+        decode(&entry->raw, &exit);
     }
     if (!vcpu_handle_exit(vcpu, &exit, entry))
         return false;
