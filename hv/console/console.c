@@ -632,6 +632,9 @@ void console_interrupt(void)
     struct cpu *cpu = host_cpu();
     if (line_state == LINE_POLLED)
         return;
+    if (line_state == LINE_TRIED)
+        log_line(LOG_DEBUG, "core", "the serial port's interrupts arrive: it is polled %u times a second",
+                 CONSOLE_QUIET_PER_SECOND);
     missed = 0;
     set_line(LINE_BUSY, CONSOLE_LISTEN_NONE);
     cpu->poll_tsc = 0;
