@@ -203,8 +203,10 @@ static bool give_back(const struct pci_config *cfg, const struct pci_device *dev
         uint64_t base = cfg->read(cfg->ctx, dev->bdf, at, 4) & PCI_BAR_MEMORY_ADDRESS;
         if (pci_bar_is_64(bar->kind) && i + 1 < PCI_BARS)
             base |= (uint64_t)cfg->read(cfg->ctx, dev->bdf, at + 4, 4) << 32;
-        if (base != bar->base)
-            return false;
+        if (base == bar->base)
+            continue;
+        pci_memory(cfg, dev, false); /* it answers for nobody, wherever it thinks that it is */
+        return false;
     }
     return true;
 }

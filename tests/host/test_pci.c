@@ -914,6 +914,7 @@ static void test_reset_takes_all(void **state)
     f->bars_stuck = true; /* or broken. */
     reset_in_steps(pf, 100 * MS, ERR_NOT_FOUND);
     assert_string_equal(why, "01:00.0 does not take its BARs back after its reset");
+    assert_false(fake_pci_get(f, PCI_REG_COMMAND, 2) & PCI_COMMAND_MEMORY);
 }
 
 static void test_names(void **state)
