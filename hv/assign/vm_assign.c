@@ -278,7 +278,9 @@ static bool may_forge(const struct vm_device *d, uint16_t bdf)
 struct vm_device *vm_assign_find_forger(uint16_t bdf)
 {
     struct vm_device *found = NULL;
-    for (uint32_t v = 0; v < CONFIG_MAX_VMS && !pci_find(&core.pci, bdf); v++) {
+    if (pci_find(&core.pci, bdf))
+        return NULL;
+    for (uint32_t v = 0; v < CONFIG_MAX_VMS; v++) {
         const struct vm *vm = core.vms[v];
         for (uint32_t i = 0; vm && vm->assign && i < vm->assign->count; i++) {
             struct vm_device *d = &vm->assign->devices[i];

@@ -248,9 +248,7 @@ static void env_mmio_write(void *ctx, unsigned bar, uint64_t offset, unsigned si
     }
 }
 
-/* ---- the guest's reset: begun here, then continued by a timer, or by the guest that looks whether it is
- * over
- * ---- */
+/* ---- the guest's reset: begun here, continued by a timer or by the guest's next look ---- */
 
 /* The log says how many it was at the first one, the second, the fourth ... */
 static void count_reset(struct vm_device *d)

@@ -670,6 +670,36 @@ static void test_guest_reset(void **state)
     vm_assign_stop(&vms[0]);
 }
 
+/* Two devices of one VM, reset one after the other: each is over in its own time, and one timer does for
+ * both.
+ */
+static void test_two_resets(void **state)
+{
+    add(0, ASSIGN_NET_VF, NET_PF);
+    add(0, ASSIGN_NET_VF, NET_PF);
+    devices_start_pfs();
+    create(0);
+    start(0);
+    drive(0, 0, 0x41);
+    struct vm_device *a = device(0, 0), *b = device(0, 1);
+    guest_resets(a);
+    uint64_t first = vms[0].assign->window.deadline_ns;
+    pass_us(50000);
+    guest_config_write(0, b->setup.guest_bdf, b->setup.pcie + PCI_EXP_DEVCTL, 2, PCI_EXP_DEVCTL_FLR);
+    assert_in_range(vms[0].assign->window.deadline_ns, first - 50000,
+                    first + 50000); /* 50 us: how often the clock was read */
+    pass_us(52000);
+    platform_run_timers(&vms[0]);
+    assert_int_equal(a->assign.state, ASSIGN_OWNED);
+    assert_int_equal(b->assign.state, ASSIGN_RESETTING);
+    assert_in_range(vms[0].assign->window.deadline_ns, first + 45000000, first + 52000000);
+    pass_us(50000);
+    platform_run_timers(&vms[0]);
+    assert_int_equal(b->assign.state, ASSIGN_OWNED);
+    assert_int_equal(vms[0].assign->window.deadline_ns, VDEV_NEVER);
+    vm_assign_stop(&vms[0]);
+}
+
 /* In the middle of a reset the VM is stopped: the next life finds the device fresh, and its driver heard of
  * the reset. */
 static void test_stop_in_reset(void **state)
@@ -1648,6 +1678,7 @@ int main(void)
         TEST(test_bars_over_devices),
         TEST(test_affinity),
         TEST(test_guest_reset),
+        TEST(test_two_resets),
         TEST(test_stop_in_reset),
         TEST(test_dead_after_reset),
         TEST(test_faults),
