@@ -4,7 +4,7 @@
 #define POLL_US      10000u
 /* Link, wrong senders, and one VF's counters: every eight of these a counter is read, well before it wraps.
  */
-#define SLOW_US 100000u
+#define SLOW_US 200000u
 
 STATIC_ASSERT(sizeof(struct igb) <= 4096, "a page is enough");
 
@@ -158,7 +158,7 @@ static void handle_resets(struct pf *pf, uint32_t resets)
     }
 }
 
-static void poll_locked(struct pf *pf)
+static bool poll_locked(struct pf *pf)
 {
     struct igb *igb = pf->priv;
     uint32_t mask = (1u << pf->vf_count) - 1;
@@ -169,7 +169,7 @@ static void poll_locked(struct pf *pf)
     if (mail == ~0u && resets == ~0u) {
         igb->gone = true;
         log_line(LOG_ERROR, pf->name, "the card does not answer any more; its VFs are cut off");
-        return;
+        return false;
     }
     uint64_t now_us = pf->env->now_us(pf->env->ctx);
     handle_resets(pf, resets & mask);
@@ -185,16 +185,17 @@ static void poll_locked(struct pf *pf)
         else if (igb->vf[vf].ping_due)
             igb_mailbox_ping(pf, vf, now_us);
     }
+    return mail || resets;
 }
 
-static void poll(struct pf *pf)
+static bool poll(struct pf *pf)
 {
     const struct igb *igb = pf->priv;
     if (!spin_trylock(&pf->lock))
-        return;
-    if (pf->vf_count && !igb->gone)
-        poll_locked(pf);
+        return true; /* somebody wants something of it */
+    bool busy = pf->vf_count && !igb->gone && poll_locked(pf);
     spin_unlock(&pf->lock);
+    return busy;
 }
 
 static void vf_status(struct pf *pf, uint32_t vf, struct pf_vf_status *status)

@@ -50,7 +50,7 @@ struct pf_ops {
     bool (*match)(uint16_t vendor, uint16_t device);
     uint32_t priv_size; /* bytes of memory the caller gives in pf->priv, zeroed, aligned to 8 */
     uint32_t vfs_max;   /* the most VFs it can serve */
-    uint32_t poll_us;   /* how often poll() wants to be called */
+    uint32_t poll_us;   /* how often poll() wants to be called; rather less when it found nothing for long */
 
     /* Reset, link, switch, with nothing passing yet; before VFs are enabled. Every wait is bounded (all
      * together less than 4 s) and goes through env->delay_us. A missing link is no failure.
@@ -62,8 +62,8 @@ struct pf_ops {
     /* Before VF `vf`'s VM starts, after the VF's FLR. NULL: the VF belongs to nobody, nothing goes in or out,
      * nothing it asks is granted. Counters begin at 0 with a policy. vf >= vf_count: nothing happens. */
     void (*vf_policy)(struct pf *pf, uint32_t vf, const struct pf_vf_policy *policy);
-    /* Mailboxes, resets, link. Bounded work; two register reads when idle. */
-    void (*poll)(struct pf *pf);
+    /* Mailboxes, resets, link. Bounded work; two register reads when idle. False: no VF wanted anything. */
+    bool (*poll)(struct pf *pf);
     /* All zero when vf >= vf_count. */
     void (*vf_status)(struct pf *pf, uint32_t vf, struct pf_vf_status *status);
     /* True: up, at *mbps (0 when down). As poll() saw it last. */

@@ -10,6 +10,7 @@
 #define POLL_SLACK_NS  1000000u
 #define FAULTS_AT_ONCE 8u
 #define NS_PER_US      1000u
+#define NS_PER_MS      1000000u
 
 struct devices host_devices;
 
@@ -411,6 +412,7 @@ static bool start_pf(struct devices_pf *p, struct pci_device *dev)
         return false;
     if (p->kind == ASSIGN_NVME_VF)
         return start_nvme_vfs(p);
+    p->began_tsc = host_tsc();
     enum status s = p->pf.ops->vfs_enabled(&p->pf, p->wanted);
     if (s != STATUS_OK)
         fmt_format(p->why, DEVICES_WHY, "the driver of " BDF_FMT " does not take its VFs: %s",
@@ -511,6 +513,11 @@ static void poll_faults(void)
         tell_fault(&faults[i]);
 }
 
+/* A card that has been asked nothing for a second is looked at less often: VFs' drivers wait for an answer
+ * much longer than that, and then ask more. */
+#define IDLE_POLLS  100u
+#define IDLE_FACTOR 4u
+
 void devices_poll_now(void)
 {
     /* What is due soon is done at once: each look takes a CPU from its guest. */
@@ -525,8 +532,12 @@ void devices_poll_now(void)
         if (p->kind != ASSIGN_NET_VF || p->vfs == 0)
             continue;
         if (due >= p->poll_tsc) {
-            p->pf.ops->poll(&p->pf);
-            p->poll_tsc = now + clock_ns_to_ticks((uint64_t)p->pf.ops->poll_us * NS_PER_US);
+            uint64_t begun = host_tsc();
+            p->idle_polls = p->pf.ops->poll(&p->pf) ? 0 : p->idle_polls + 1;
+            p->poll_ticks += host_tsc() - begun;
+            p->polls++;
+            uint64_t next_us = (uint64_t)p->pf.ops->poll_us * (p->idle_polls < IDLE_POLLS ? 1 : IDLE_FACTOR);
+            p->poll_tsc = now + clock_ns_to_ticks(next_us * NS_PER_US);
         }
         if (p->poll_tsc < host_devices.poll_tsc)
             host_devices.poll_tsc = p->poll_tsc;
@@ -565,15 +576,19 @@ static void nvme_line(const struct devices_pf *p, uint32_t vf, const struct vm_d
 
 static void pf_line(const struct devices_pf *p, char *line, size_t size)
 {
+    uint64_t spent = clock_ticks_to_ns(p->poll_ticks) / NS_PER_US;
+    uint64_t since = clock_ticks_to_ns(host_tsc() - p->began_tsc) / NS_PER_MS;
     if (p->vfs == 0)
         fmt_format(line, size, "PF " BDF_FMT ": no VFs: %s", BDF_ARGS(p->bdf), p->why);
     else if (p->kind == ASSIGN_NVME_VF)
         fmt_format(line, size, "PF " BDF_FMT ": NVMe, %u VFs", BDF_ARGS(p->bdf), p->vfs);
     else
         fmt_format(line, size,
-                   "PF " BDF_FMT
-                   ": %s; VFs: owner, MAC, VLAN, link, driver ready, packets in and out, spoofed, faults",
-                   BDF_ARGS(p->bdf), p->pf.ops->name);
+                   "PF " BDF_FMT ": %s, polled %llu times in %llu ms, for %llu us in all; VFs: owner, MAC, "
+                                 "VLAN, link, driver ready, "
+                   "packets in and out, spoofed, faults",
+                   BDF_ARGS(p->bdf), p->pf.ops->name, (unsigned long long)p->polls, (unsigned long long)since,
+                   (unsigned long long)spent);
 }
 
 /* self->at: the PF, self->step: 0 its own line, then its VFs. */

@@ -31,7 +31,10 @@ struct devices_pf {
     struct mmio bar;
     struct dev_env env;
     struct iommu_domain domain; /* NVMe: its admin queue's memory */
-    uint64_t poll_tsc;          /* when a network card is looked at next. Boot CPU only */
+    uint64_t poll_tsc;          /* when a network card is looked at next. Boot CPU only, as is: */
+    uint64_t polls, poll_ticks; /* how often it was, and how long that took, since `began_tsc` */
+    uint64_t began_tsc;
+    uint32_t idle_polls; /* that found nothing, since the last one that did */
 };
 
 struct devices {

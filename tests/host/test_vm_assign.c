@@ -1117,6 +1117,31 @@ static void test_dead_card(void **state)
     assert_false(lines.next(&lines, line, sizeof(line)));
 }
 
+/* What the operator sees of it: how often the card is looked at, and what that takes. */
+static void test_polling_is_counted(void **state)
+{
+    struct lines lines = {.next = devices_vfs_next};
+    char line[LINES_MAX];
+    add(0, ASSIGN_NET_VF, NET_PF);
+    devices_start_pfs();
+    create(0);
+    for (unsigned i = 0; i < 10000; i++) { /* 10 s */
+        fake_host.tsc += FAKE_TSC_HZ / 1000;
+        fake_host.tsc_step =
+            1000; /* each look at the clock takes a microsecond: two for a poll, one or two in it */
+        devices_poll_now();
+        fake_host.tsc_step = 0;
+    }
+    assert_true(lines.next(&lines, line, sizeof(line)));
+    const char *polled = strstr(line, "polled ");
+    assert_non_null(polled);
+    unsigned long times, ms, us;
+    assert_int_equal(sscanf(polled, "polled %lu times in %lu ms, for %lu us in all", &times, &ms, &us), 3);
+    assert_in_range(times, 325, 340); /* a hundred, then 25 a second, some of them a bit early */
+    assert_in_range(ms, 10000, 10100);
+    assert_in_range(us, times, 4 * times);
+}
+
 static void test_nvme(void **state)
 {
     struct lines lines = {.next = devices_vfs_next};
@@ -1288,10 +1313,11 @@ static void test_single_msi(void **state)
  * that looks after the console and everybody's cards, wants something of the VM's devices meanwhile. */
 static unsigned polls;
 
-static void poll_and_let_go(struct pf *pf)
+static bool poll_and_let_go(struct pf *pf)
 {
     if (++polls == 3)
         spin_unlock(&vms[0].devices);
+    return true;
 }
 
 static void test_waiting_cpu_polls(void **state)
@@ -1695,6 +1721,7 @@ int main(void)
         TEST(test_no_memory),
         TEST(test_dead_card),
         TEST(test_nothing_assigned),
+        TEST(test_polling_is_counted),
         TEST(test_nvme),
         TEST(test_nvme_refusals),
         TEST(test_nvme_dead),

@@ -22,6 +22,8 @@ BOOT_SECONDS = 900               # two kernels at once, on one emulated processo
 COPY_MIB = int(os.environ.get("VF_COPY_MIB", "64"))   # in each direction
 COPY_SECONDS = 900
 STILL_SECONDS = 6                # without a packet: a copy has ended
+IDLE_SECONDS = 10
+POLL_PERCENT = 0.5               # of a CPU, for looking at an idle card
 MTU = 9000                       # in an emulator packets cost, and bytes do not
 COALESCE_US = 10000              # the longest that igbvf takes: fewer interrupts, each of which is many exits down there
 FEWEST_PACKETS = 16              # of a MiB: the card cuts segments of 64 KiB itself
@@ -220,6 +222,17 @@ def _restarts(world):
     world.check(before is not None and before == after, "and no domain, interrupt or table page", "%s, %s; %.0f s" % (before, after, seconds))
 
 
+def _polling(world):
+    """Nobody wants anything of the card: Bulkhead looks at it all the same, and says what that takes."""
+    pattern = r"polled (\d+) times in (\d+) ms, for (\d+) us in all"
+    first = [int(figure) for figure in re.search(pattern, world.operator("vfs")).groups()]
+    time.sleep(IDLE_SECONDS)
+    polls, ms, us = (int(new) - old for old, new in zip(first, re.search(pattern, world.operator("vfs")).groups()))
+    share = us / (10 * ms)
+    world.check(polls > 0 and share <= POLL_PERCENT, "looking at the idle card takes at most %.1f %% of a CPU" % POLL_PERCENT,
+                "%.2f %%: %d times in %.1f s, %d us each, though each register is an exit to an emulator" % (share, polls, ms / 1000, us / max(polls, 1)))
+
+
 def functions(t, carrier):
     """Everything about VFs on one boot."""
     build.ninja(["hostile_guests"], what="building the hostile guests")
@@ -235,6 +248,7 @@ def functions(t, carrier):
         world.front("db")
         up(world, "db", *VMS["db"][2:])
         _pings(world)
+        _polling(world)
         _traffic(world)
         _restarts(world)
         _disk(world)
