@@ -15,8 +15,8 @@ import ui
 GUESTS = os.path.join(build.BUILD, "guest")
 BOOT_SECONDS = 300          # wall time until the guests run
 SUITE_SECONDS = 500         # wall time for a boot's programs on a busy machine
-# The victim's tick is a millisecond: one that is later than this was lost. Gaps of 1.0 to 1.7 ms are seen when another VM starts. The
-# emulator may make them itself (it copies a page with REP as one instruction, and the clock of all CPUs goes on); that is not proven.
+# The victim's tick is a millisecond: one that is later than this was lost. (What copies with REP on another CPU does not make it
+# late: bochs-patches/0010 lets the emulator's processors take turns there, too. Without it gaps of 2.2 ms were seen.)
 WORST_GAP_US = 2000
 CTRL_A = b"\x01"
 PANIC = r"HOST PANIC|PANIC|host exception|assertion"
