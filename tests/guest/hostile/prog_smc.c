@@ -3,7 +3,7 @@
 #include "hostile.h"
 
 #define ROUNDS       20000u
-#define CHANGE_PAUSE 600u
+#define CHANGE_PAUSE 130u /* of PAUSEs, which take their time */
 
 /* Three bytes and a RET; what begins in the middle of a change may be longer, and ends at one of the RETs
  * behind. */
