@@ -91,6 +91,7 @@ static void create_cpuid(struct vm *vm, uint32_t vcpu_count)
         .spec_ctrl = features.spec_ctrl,
         .rdtscp = features.rdtscp,
         .invpcid = features.invpcid,
+        .no_x2apic = vm->config->no_x2apic,
     };
     vm->xcr0_allowed = params.xcr0_allowed;
     cpuid_policy_build(&host, &params, &vm->cpuid);
@@ -160,6 +161,8 @@ static enum status create_vcpu(struct vm *vm, uint32_t id, struct cpu *cpu)
     };
     lapic_init(&vcpu->lapic, &vcpu->lapic_env, id, id == 0, LOCAL_APIC_HZ(vm), vm->cpuid.tsc_hz);
     lapic_set_maxphyaddr(&vcpu->lapic, vm->cpuid.phys_bits);
+    if (vm->config->no_x2apic)
+        lapic_hide_x2apic(&vcpu->lapic);
     enum status s = create_recorder(vcpu);
     return s == STATUS_OK ? virt_vcpu_create(vcpu) : s;
 }

@@ -828,6 +828,11 @@ void lapic_set_maxphyaddr(struct lapic *l, unsigned bits)
     l->maxphyaddr = (uint8_t)bits;
 }
 
+void lapic_hide_x2apic(struct lapic *l)
+{
+    l->no_x2apic = true;
+}
+
 void lapic_reset(struct lapic *l)
 {
     uint64_t base = LAPIC_BASE_DEFAULT | APIC_BASE_ENABLE | (l->is_bsp ? APIC_BASE_BSP : 0);
@@ -844,7 +849,8 @@ void lapic_init_signal(struct lapic *l)
 enum status lapic_base_write(struct lapic *l, uint64_t value)
 {
     uint64_t allowed = bits_get(~0ull, l->maxphyaddr - 1, 0) & ~PAGE_MASK;
-    if (value & ~(allowed | BASE_FLAGS))
+    allowed |= BASE_FLAGS & ~(l->no_x2apic ? APIC_BASE_X2APIC : 0);
+    if (value & ~allowed)
         return ERR_INVALID;
     bool enable = value & APIC_BASE_ENABLE, x2apic = value & APIC_BASE_X2APIC;
     bool was_enabled = l->base_msr & APIC_BASE_ENABLE, was_x2apic = l->base_msr & APIC_BASE_X2APIC;

@@ -74,6 +74,7 @@ struct lapic {
     uint32_t tpr, svr;
     uint8_t highest_isr; /* highest vector in service, 0 = none (vectors below 16 are never in service) */
     bool is_bsp;
+    bool no_x2apic;     /* as a processor that has none */
     uint8_t maxphyaddr; /* bits of a physical address, for the reserved bits of IA32_APIC_BASE */
     uint32_t irr[8];    /* atomic: other CPUs set bits */
     uint32_t isr[8];
@@ -94,6 +95,7 @@ struct lapic {
 void lapic_init(struct lapic *l, const struct lapic_env *env, uint32_t id, bool is_bsp, uint64_t timer_hz,
                 uint64_t tsc_hz);
 void lapic_set_maxphyaddr(struct lapic *l, unsigned bits); /* 32..52, as CPUID tells the guest */
+void lapic_hide_x2apic(struct lapic *l); /* IA32_APIC_BASE.EXTD is reserved from now on; CPUID must agree */
 void lapic_reset(struct lapic *l);       /* power-up state: xAPIC mode at the default base */
 void lapic_init_signal(struct lapic *l); /* INIT: as reset, but IA32_APIC_BASE stays */
 

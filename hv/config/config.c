@@ -193,6 +193,17 @@ static bool parse_compat(struct parser *p, const struct value *v)
     return true;
 }
 
+static bool parse_x2apic(struct parser *p, const struct value *v)
+{
+    static const char *const names[] = {"on", "off"};
+    unsigned choice;
+
+    if (!parse_choice(p, v, names, ARRAY_SIZE(names), "on or off", &choice))
+        return false;
+    p->vm->no_x2apic = choice == 1;
+    return true;
+}
+
 static bool parse_vm_log(struct parser *p, const struct value *v)
 {
     p->vm->log_line = p->line_number;
@@ -644,6 +655,7 @@ static const struct key {
     {"console", SECTION_VM, false, false, false, parse_vm_console},
     {"log", SECTION_VM, false, false, false, parse_vm_log},
     {"compat", SECTION_VM, false, false, false, parse_compat},
+    {"x2apic", SECTION_VM, false, false, false, parse_x2apic},
     {"net#", SECTION_VM, false, false, true, parse_net},
     {"disk#", SECTION_VM, false, false, true, parse_disk},
     {"cdrom#", SECTION_VM, false, false, true, parse_cdrom},
@@ -784,7 +796,7 @@ static bool unknown_key(struct parser *p, struct span name, uint32_t column)
                 config_quoted(name).text, where,
                 p->section == SECTION_VM
                     ? "cpus, memory, kernel, firmware, load, initrd, cmdline, module, on_reboot, "
-                      "on_crash, console, log, compat, net0, disk0, cdrom0 and pci"
+                      "on_crash, console, log, compat, x2apic, net0, disk0, cdrom0 and pci"
                     : "console, log, report, on_idle and on_panic");
 }
 

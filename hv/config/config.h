@@ -28,11 +28,13 @@
  *                [trust=on|off]: a virtual function of a network card; N is 0..9
  *     diskN      nvme-vf pf=FUNCTION namespace=n [index=auto|n]: a virtual function of an NVMe controller
  *     diskN      ramdisk path: an IDE disk whose content is the file's; N is 0..3, its position: primary
- * master, primary slave, secondary master, secondary slave cdromN     ramdisk path: an IDE CD-ROM drive; N is
- * 0..3: secondary master, secondary slave, primary master, primary slave pci        FUNCTION: a whole
- * function of the machine; may be given several times FUNCTION is an address, 01:00.0, or vendor and device,
- * 8086:10c9, with /n for the nth (from 0) compat     none (default) | qemu: also the devices that test
- * kernels know from QEMU */
+ *                master, primary slave, secondary master, secondary slave
+ *     cdromN     ramdisk path: an IDE CD-ROM drive; N is 0..3: secondary master, secondary slave, primary
+ *                master, primary slave
+ *     pci        FUNCTION: a whole function of the machine; may be given several times
+ *     compat     none (default) | qemu: also the devices that test kernels know from QEMU
+ *     x2apic     on (default) | off: the VM's processors have only the memory-mapped local APIC
+ * FUNCTION is an address, 01:00.0, or vendor and device, 8086:10c9, with /n for the nth (from 0). */
 #pragma once
 
 #include "hv/lib/log.h"
@@ -122,6 +124,7 @@ struct config_vm {
     uint8_t console;               /* the digit that brings it to the front, 1..9, no two VMs have the same */
     enum log_level log;            /* what the console shows of its lines */
     enum config_compat compat;     /* default none */
+    bool no_x2apic;
     uint32_t module_count;
     struct config_module modules[CONFIG_MAX_MODULES];
     uint32_t disk_count;

@@ -451,6 +451,8 @@ void cpuid_policy_build(const struct cpuid_host *host, const struct cpuid_vm *vm
     uint64_t xcr0 = xstate_allowed(host_xcr0) & xstate_allowed(vm->xcr0_allowed);
     apply_rules(host, xcr0, out);
     apply_vm(vm, xcr0, out);
+    if (vm->no_x2apic)
+        out->basic[1].ecx &= ~CPUID_01_ECX_X2APIC;
     build_identity(host, out);
     build_topology(host, vm->vcpu_count, out);
     build_tsc(vm->tsc_hz, out);

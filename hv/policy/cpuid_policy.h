@@ -39,6 +39,7 @@ struct cpuid_vm {
     bool spec_ctrl;        /* IA32_SPEC_CTRL/PRED_CMD/FLUSH_CMD are switched or executed for the guest */
     bool rdtscp;           /* the "enable RDTSCP" control is on and IA32_TSC_AUX is switched */
     bool invpcid;          /* the "enable INVPCID" control is on */
+    bool no_x2apic;        /* lapic_hide_x2apic() was called */
 };
 
 #define CPUID_BASIC_COUNT 0x20u /* leaves 0 .. 0x1f */

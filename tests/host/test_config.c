@@ -53,7 +53,8 @@ static void test_full_example(void **state)
                        "log = warn\n"
                        "disk1 = ramdisk  d/x.img # the slave\n"
                        "cdrom1 = ramdisk y.iso\n"
-                       "compat = qemu\n";
+                       "compat = qemu\n"
+                       "x2apic = off\n";
     assert_int_equal(parse(text), STATUS_OK);
     assert_int_equal(error.rule, CONFIG_OK);
     assert_int_equal(config.console, CONSOLE_SERIAL);
@@ -87,6 +88,7 @@ static void test_full_example(void **state)
     assert_int_equal(vm->console_line, 18);
     assert_int_equal(vm->log, LOG_WARN);
     assert_int_equal(vm->compat, COMPAT_QEMU);
+    assert_true(vm->no_x2apic);
     assert_int_equal(vm->module_count, 2);
     assert_string_equal(vm->modules[0].path, "a/one.bin");
     assert_string_equal(vm->modules[0].args, "first -x");
@@ -123,8 +125,10 @@ static void test_defaults(void **state)
     assert_int_equal(config.vms[0].on_reboot, ON_STOP_RESTART);
     assert_int_equal(config.vms[0].on_crash, ON_STOP_STOP);
     assert_int_equal(config.vms[0].compat, COMPAT_NONE);
-    assert_int_equal(parse(VM "compat = none\n"), STATUS_OK);
+    assert_false(config.vms[0].no_x2apic);
+    assert_int_equal(parse(VM "compat = none\nx2apic = on\n"), STATUS_OK);
     assert_int_equal(config.vms[0].compat, COMPAT_NONE);
+    assert_false(config.vms[0].no_x2apic);
 }
 
 #define NET  "net0 = vf pf=01:00.0"
@@ -347,6 +351,7 @@ static const struct bad {
     {CONFIG_UNKNOWN_KEY, 5, 1, VM "modules = a\n", "did you mean 'module'?"},
     {CONFIG_BAD_CHOICE, 5, 13, VM "on_reboot = poweroff\n", "use stop or restart"},
     {CONFIG_BAD_CHOICE, 5, 10, VM "compat = QEMU\n", "use qemu, or leave the line out"},
+    {CONFIG_BAD_CHOICE, 5, 10, VM "x2apic = no\n", "use on or off"},
     {CONFIG_BAD_CHOICE, 5, 12, VM "on_crash = stopp\n", "use stop, restart or dump"},
     {CONFIG_BAD_SIZE, 2, 10, "[vm a]\nmemory = 512MB\n", "'512MB' is not a size"},
     {CONFIG_BAD_SIZE, 2, 10, "[vm a]\nmemory = M\n", "as in memory = 512M"},

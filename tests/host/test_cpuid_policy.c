@@ -248,6 +248,18 @@ static void test_dynamic_bits(void **state)
     assert_int_equal(get(1, 0, &d).ebx >> 24, 1);
 }
 
+static void test_no_x2apic(void **state)
+{
+    struct cpuid_vm without = vm4;
+    (void)state;
+    cpuid_policy_build(&everything, &vm4, &t);
+    uint32_t with = get(1, 0, &idle).ecx;
+    without.no_x2apic = true;
+    cpuid_policy_build(&everything, &without, &t);
+    assert_int_equal(get(1, 0, &idle).ecx, with & ~CPUID_01_ECX_X2APIC);
+    assert_int_equal(with & CPUID_01_ECX_X2APIC, CPUID_01_ECX_X2APIC);
+}
+
 static void test_xsave_leaf(void **state)
 {
     (void)state;
@@ -379,15 +391,11 @@ static void test_capture(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_identity),
-        cmocka_unit_test(test_silent_leaves),
-        cmocka_unit_test(test_default_deny),
-        cmocka_unit_test(test_features_follow_the_state),
-        cmocka_unit_test(test_bare_host),
-        cmocka_unit_test(test_dynamic_bits),
-        cmocka_unit_test(test_xsave_leaf),
-        cmocka_unit_test(test_topology),
-        cmocka_unit_test(test_tsc_as_linux_reads_it),
+        cmocka_unit_test(test_identity),     cmocka_unit_test(test_silent_leaves),
+        cmocka_unit_test(test_default_deny), cmocka_unit_test(test_features_follow_the_state),
+        cmocka_unit_test(test_bare_host),    cmocka_unit_test(test_dynamic_bits),
+        cmocka_unit_test(test_no_x2apic),    cmocka_unit_test(test_xsave_leaf),
+        cmocka_unit_test(test_topology),     cmocka_unit_test(test_tsc_as_linux_reads_it),
         cmocka_unit_test(test_capture),
     };
     return cmocka_run_group_tests(tests, setup, NULL);

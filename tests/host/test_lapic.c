@@ -674,6 +674,21 @@ static void test_base_reserved_bits_and_relocation(void **state)
     assert_int_not_equal(lapic_base_write(l, 0x180d0000900), STATUS_OK);
 }
 
+/* CPUID.01H:ECX.x2APIC clear: EXTD is a reserved bit, and none of the MSRs exists ("Detecting and Enabling
+ * x2APIC Mode"). */
+static void test_without_x2apic(void **state)
+{
+    uint64_t ignored;
+    lapic_hide_x2apic(l);
+    lapic_reset(l);
+    assert_int_equal(lapic_base_write(l, 0xfee00d00), ERR_INVALID);
+    assert_false(lapic_is_x2apic(l));
+    assert_int_not_equal(lapic_msr_read(l, 0x803, &ignored), STATUS_OK);
+    assert_int_equal(lapic_base_write(l, 0xfee00000), STATUS_OK);
+    assert_int_equal(lapic_base_write(l, 0xfee00800), STATUS_OK);
+    assert_int_equal(rd(VERSION), 0x01060014);
+}
+
 static void test_disabling_loses_state(void **state)
 {
     wr(TPR, 0x30);
@@ -1029,7 +1044,7 @@ int main(void)
     X1(test_matches_xapic), X1(test_matches_x2apic), X2(test_x2apic_access_rights),
     X2(test_x2apic_reserved_bits), X2(test_x2apic_icr_is_one_register), X2(test_self_ipi_msr),
     X2(test_state_changed_may_be_null), X1(test_mode_transitions),
-    X1(test_base_reserved_bits_and_relocation), X1(test_disabling_loses_state),
+    X1(test_base_reserved_bits_and_relocation), X1(test_without_x2apic), X1(test_disabling_loses_state),
     X1(test_x2apic_transition_init_and_reset), X1(test_one_shot), X1(test_divide), X1(test_periodic),
     X1(test_absurd_period), X1(test_masked_timer_counts_silently), X1(test_tsc_deadline),
     X1(test_timer_mode_changes), X1(test_tsc_moved), X1(test_clock_ratios),
