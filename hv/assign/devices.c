@@ -585,7 +585,7 @@ static void pf_line(const struct devices_pf *p, char *line, size_t size)
     else
         fmt_format(line, size,
                    "PF " BDF_FMT ": %s, polled %llu times in %llu ms, for %llu us in all; VFs: owner, MAC, "
-                                 "VLAN, link, driver ready, "
+                   "VLAN, link, driver ready, "
                    "packets in and out, spoofed, faults",
                    BDF_ARGS(p->bdf), p->pf.ops->name, (unsigned long long)p->polls, (unsigned long long)since,
                    (unsigned long long)spent);
