@@ -1,8 +1,8 @@
 /* What is kept of failures: the black box of a run that ended in a panic goes into a file, memory is set
  * aside for the next one, and the report of this start goes into a file as well. */
 #include "boot/efi_loader.h"
-#include "hv/record/blackbox.h"
 #include "hv/lib/string.h"
+#include "hv/record/blackbox.h"
 
 #define CRASH_NAME     L"\\bulkhead.crash"
 #define CRASH_OLD_NAME L"\\bulkhead.crash.old"

@@ -5,10 +5,10 @@
 #include "boot/handover.h"
 #include "boot/memmap.h"
 #include "boot/pool_plan.h"
-#include "hv/record/blackbox.h"
 #include "hv/lib/bits.h"
 #include "hv/lib/string.h"
 #include "hv/pmem.h"
+#include "hv/record/blackbox.h"
 
 #define LOW_MEMORY_END ((uint64_t)1 << 20)
 #define FOUR_GIB       ((uint64_t)1 << 32)

@@ -1,8 +1,8 @@
 #include "boot/handover.h"
 #include "arch/x86/hostpt.h"
 #include "arch/x86/layout.h"
-#include "hv/record/blackbox.h"
 #include "hv/lib/string.h"
+#include "hv/record/blackbox.h"
 
 /* Takes pages from the pool's start, one after the other; nothing is given back. */
 struct bump {

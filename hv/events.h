@@ -31,7 +31,7 @@ enum events_pending {
     EVENTS_INIT = 1 << 6,   /* an INIT arrived. Who sets it clears EVENTS_SIPI first: older SIPIs are void */
     EVENTS_SIPI = 1 << 7,   /* a SIPI with `sipi_vector` arrived */
     EVENTS_NMI_REBLOCK = 1 << 8, /* exit.nmi_unblocked: an IRET was undone, NMIs are to be blocked again */
-    EVENTS_NMI_AGAIN = 1 << 9, /* with EVENTS_NMI, while none is in service: a second one waits behind it */
+    EVENTS_NMI_AGAIN = 1 << 9,   /* with EVENTS_NMI, while none is in service: a second one waits behind it */
 };
 
 /* Bits of `shadow`, as VIRT_INTR_SHADOW. */

@@ -1,10 +1,10 @@
 /* The scheduler's simplest policy: every vCPU has a CPU of its own. pick -> run -> account, for ever. */
 #include "hv/sched.h"
 #include "arch/x86/virt.h"
+#include "hv/assign/devices.h"
 #include "hv/clock.h"
 #include "hv/console/console.h"
 #include "hv/core.h"
-#include "hv/assign/devices.h"
 #include "hv/record/report.h"
 
 static struct vcpu *pick(struct cpu *cpu)

@@ -1,17 +1,17 @@
 /* What happens between an exit and the next entry. */
 #include "hv/vcpu.h"
-#include "hv/sched.h"
 #include "arch/x86/cpu.h"
 #include "arch/x86/msr.h"
 #include "arch/x86/virt.h"
+#include "hv/assign/devices.h"
 #include "hv/clock.h"
 #include "hv/console/console.h"
-#include "hv/assign/devices.h"
 #include "hv/exits/exit_table.h"
 #include "hv/lib/log.h"
 #include "hv/lib/string.h"
-#include "hv/vm.h"
 #include "hv/pc/warm_reset.h"
+#include "hv/sched.h"
+#include "hv/vm.h"
 
 #define SHADOW_INTERRUPTS (EVENTS_SHADOW_STI | EVENTS_SHADOW_MOV_SS)
 #define NEVER             UINT64_MAX

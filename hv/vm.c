@@ -1,10 +1,9 @@
 /* What a VM is made of: created once, loaded from pristine images for each of its lives (hv/vm_life.c). */
 #include "hv/vm.h"
-#include "hv/pc/warm_reset.h"
 #include "arch/x86/virt.h"
-#include "hv/pc/bios.h"
+#include "hv/assign/msi.h"
+#include "hv/assign/vm_assign.h"
 #include "hv/clock.h"
-#include "hv/pc/flash.h"
 #include "hv/core.h"
 #include "hv/guest/acpi_build.h"
 #include "hv/guest/pci_place.h"
@@ -12,10 +11,11 @@
 #include "hv/lib/fmt.h"
 #include "hv/lib/log.h"
 #include "hv/lib/string.h"
-#include "hv/sched.h"
-#include "hv/assign/msi.h"
-#include "hv/assign/vm_assign.h"
+#include "hv/pc/bios.h"
+#include "hv/pc/flash.h"
 #include "hv/pc/vm_disks.h"
+#include "hv/pc/warm_reset.h"
+#include "hv/sched.h"
 
 #define VCPU_PAGES        ((sizeof(struct vcpu) + PAGE_SIZE - 1) / PAGE_SIZE)
 #define ACPI_PAGES        (ACPI_BUILD_SIZE / PAGE_SIZE)

@@ -1,11 +1,11 @@
 /* The lives of a VM: orders, starts, ends. What is to happen is decided in hv/life.c. */
 #include "hv/console/console.h"
+#include "hv/assign/vm_assign.h"
 #include "hv/core.h"
-#include "hv/record/dump.h"
 #include "hv/lib/bits.h"
 #include "hv/lib/fmt.h"
+#include "hv/record/dump.h"
 #include "hv/sched.h"
-#include "hv/assign/vm_assign.h"
 
 /* Memory is zeroed in pieces of this size, by whichever of the VM's CPUs is free: about a millisecond each.
  */

@@ -6,15 +6,15 @@
 #include "arch/x86/cpu_init.h"
 #include "arch/x86/hostpt.h"
 #include "arch/x86/layout.h"
-#include "arch/x86/smp.h"
 #include "arch/x86/panic.h"
+#include "arch/x86/smp.h"
 #include "arch/x86/traps.h"
 #include "arch/x86/virt.h"
+#include "hv/assign/msi.h"
 #include "hv/console/console.h"
 #include "hv/cpu.h"
 #include "hv/lib/log.h"
 #include "hv/lib/string.h"
-#include "hv/assign/msi.h"
 
 #define PIC_MASTER_MASK 0x21u
 #define PIC_SLAVE_MASK  0xa1u

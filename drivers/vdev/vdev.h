@@ -1,6 +1,6 @@
-/* An emulated device: one file, one row in hv/pc/platform.c, one unit test, one fuzz target. A device gets its
- * whole world as a struct vdev_env; it includes neither arch/ nor hv/vm.h. All calls are made under the VM's
- * device lock, so a device has no locks of its own. Values from the guest are untrusted. */
+/* An emulated device: one file, one row in hv/pc/platform.c, one unit test, one fuzz target. A device gets
+ * its whole world as a struct vdev_env; it includes neither arch/ nor hv/vm.h. All calls are made under the
+ * VM's device lock, so a device has no locks of its own. Values from the guest are untrusted. */
 #pragma once
 
 #include "hv/lib/addr.h"

@@ -1,10 +1,10 @@
 #include "hv/assign/devices.h"
+#include "hv/assign/vm_assign.h"
 #include "hv/clock.h"
 #include "hv/core.h"
 #include "hv/lib/bits.h"
 #include "hv/lib/fmt.h"
 #include "hv/sched.h"
-#include "hv/assign/vm_assign.h"
 
 #define FAULT_POLL_NS  10000000u /* 100 times a second */
 #define POLL_SLACK_NS  1000000u

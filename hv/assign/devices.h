@@ -10,10 +10,10 @@
 #include "drivers/nic/pf.h"
 #include "drivers/nvme/nvme_pf.h"
 #include "drivers/pci/pci.h"
-#include "hv/config/config.h"
-#include "hv/cpu.h"
 #include "hv/assign/faults.h"
+#include "hv/config/config.h"
 #include "hv/console/lines.h"
+#include "hv/cpu.h"
 
 #define DEVICES_WHY 160u
 

@@ -1,5 +1,5 @@
-/* The values of `netN`, `diskN` and `pci`: which of the machine's devices a VM gets. A part of hv/config/config.c.
- */
+/* The values of `netN`, `diskN` and `pci`: which of the machine's devices a VM gets. A part of
+ * hv/config/config.c. */
 #pragma once
 
 #include "hv/config/config.h"

@@ -1,11 +1,11 @@
 #include "hv/console/console.h"
 #include "hv/clock.h"
+#include "hv/console/prompt.h"
 #include "hv/core.h"
 #include "hv/lib/fmt.h"
 #include "hv/lib/lock.h"
 #include "hv/lib/plain.h"
 #include "hv/lib/string.h"
-#include "hv/console/prompt.h"
 
 #define OUTPUT_SIZE  32768u /* bytes of the core's own that wait; a power of two */
 #define OUTPUT_SPARE 128u   /* kept free for the line that says how many were left out */

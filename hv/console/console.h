@@ -13,8 +13,8 @@
  * follows. */
 #pragma once
 
-#include "hv/lib/lock.h"
 #include "hv/console/lines.h"
+#include "hv/lib/lock.h"
 
 struct vcpu;
 

@@ -1,8 +1,8 @@
 #include "hv/console/console_irq.h"
 #include "drivers/irqchip/irqchip.h"
+#include "hv/assign/devices.h"
 #include "hv/console/console.h"
 #include "hv/core.h"
-#include "hv/assign/devices.h"
 #include "hv/lib/log.h"
 
 #define ISA_IRQ_COM1 4u

@@ -1,13 +1,13 @@
 /* The prompt's commands, and the table of them. */
 #include "hv/clock.h"
-#include "hv/console/console.h"
-#include "hv/core.h"
 #include "hv/assign/devices.h"
-#include "hv/record/dump.h"
+#include "hv/console/console.h"
+#include "hv/console/prompt.h"
+#include "hv/core.h"
 #include "hv/lib/bits.h"
 #include "hv/lib/fmt.h"
 #include "hv/lib/string.h"
-#include "hv/console/prompt.h"
+#include "hv/record/dump.h"
 #include "hv/record/stats.h"
 
 #define LOG_LINES  40u

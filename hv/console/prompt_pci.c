@@ -1,7 +1,7 @@
 /* The prompt's `pci`. */
 #include "hv/core.h"
-#include "hv/lib/fmt.h"
 #include "hv/console/prompt.h"
+#include "hv/lib/fmt.h"
 
 /* One hexadecimal number of at most `digits` digits, up to `max`, followed by `end`. */
 static bool parse_hex(const char **at, unsigned digits, uint32_t max, char end, uint32_t *out)

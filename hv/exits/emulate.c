@@ -2,10 +2,10 @@
 #include "arch/x86/cpu.h"
 #include "arch/x86/msr.h"
 #include "arch/x86/virt.h"
-#include "hv/pc/flash.h"
 #include "hv/lib/bits.h"
 #include "hv/lib/log.h"
 #include "hv/lib/string.h"
+#include "hv/pc/flash.h"
 #include "hv/vm.h"
 
 /* Elements of a string instruction done per exit; then the guest re-enters, so that interrupts get their

@@ -4,8 +4,8 @@
 #include "arch/x86/fxsave.h"
 #include "arch/x86/msr.h"
 #include "hv/exits/exit_table.h"
-#include "hv/lib/bits.h"
 #include "hv/exits/segment.h"
+#include "hv/lib/bits.h"
 #include "hv/vm.h"
 
 #define REAL_SEG_ACCESS 0x93u /* present, writable data, accessed */

@@ -2,10 +2,10 @@
 #include "arch/x86/cpu.h"
 #include "arch/x86/virt.h"
 #include "hv/exits/exit_table.h"
-#include "hv/lib/log.h"
 #include "hv/exits/task_switch.h"
-#include "hv/vm.h"
+#include "hv/lib/log.h"
 #include "hv/pc/warm_reset.h"
+#include "hv/vm.h"
 
 #define NMI_LINES 8u /* logged per CPU, then silence */
 

@@ -3,8 +3,8 @@
  * (struct ept, nx_large). */
 #include "hv/exits/emulate.h"
 #include "hv/exits/exit_table.h"
-#include "hv/pc/flash.h"
 #include "hv/lib/log.h"
+#include "hv/pc/flash.h"
 #include "hv/vm.h"
 
 static enum status allow_fetch(struct vcpu *vcpu, gpa_t address)

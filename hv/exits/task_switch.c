@@ -1,9 +1,9 @@
 #include "hv/exits/task_switch.h"
 #include "arch/x86/cpu.h"
 #include "hv/exits/exit_table.h"
+#include "hv/exits/segment.h"
 #include "hv/lib/bits.h"
 #include "hv/lib/bytes.h"
-#include "hv/exits/segment.h"
 
 /* The TSS (SDM volume 3, figures 8-2 and 8-10). Both begin with the link and have the registers in a row,
  * each in a field of `word` bytes: EIP, EFLAGS, eight general and four or six segment registers, the LDT

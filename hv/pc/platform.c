@@ -2,11 +2,11 @@
 #include "hv/assign/msi.h"
 #include "hv/clock.h"
 #include "hv/console/console.h"
-#include "hv/pc/flash.h"
 #include "hv/guest/layout.h"
 #include "hv/lib/log.h"
-#include "hv/vm.h"
+#include "hv/pc/flash.h"
 #include "hv/pc/warm_reset.h"
+#include "hv/vm.h"
 
 #define GUEST_TURN_NS 5000u /* between two rounds of device timers, at least */
 

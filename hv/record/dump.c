@@ -1,10 +1,10 @@
 #include "hv/record/dump.h"
 #include "hv/clock.h"
+#include "hv/console/lines.h"
 #include "hv/core.h"
 #include "hv/exits/emulate.h"
 #include "hv/lib/fmt.h"
 #include "hv/lib/string.h"
-#include "hv/console/lines.h"
 #include "hv/vm.h"
 
 #define LL(v)          ((unsigned long long)(v))

@@ -1,9 +1,9 @@
 #include "hv/record/recorder.h"
 #include "arch/x86/cpu.h"
 #include "hv/clock.h"
+#include "hv/console/lines.h"
 #include "hv/lib/bits.h"
 #include "hv/lib/fmt.h"
-#include "hv/console/lines.h"
 #include "hv/vm.h"
 
 #define LL(v) ((unsigned long long)(v))

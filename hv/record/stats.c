@@ -1,8 +1,8 @@
 #include "hv/record/stats.h"
 #include "hv/clock.h"
+#include "hv/console/lines.h"
 #include "hv/exits/exit_table.h"
 #include "hv/lib/fmt.h"
-#include "hv/console/lines.h"
 #include "hv/vm.h"
 
 #define LL(v)      ((unsigned long long)(v))

@@ -3,9 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "hv/assign/msi.h"
 #include "hv/core.h"
 #include "hv/lib/bits.h"
-#include "hv/assign/msi.h"
 #include "tests/host/machine.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

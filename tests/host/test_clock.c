@@ -66,8 +66,8 @@ static void test_time_never_runs_backwards(void **state)
     }
 }
 
-/* A device's deadline becomes a TSC value (hv/pc/platform.c). When that is reached, the VM's clock must show the
- * deadline after a few ticks at most, also when the machine has been up for long: until it does, the vCPU
+/* A device's deadline becomes a TSC value (hv/pc/platform.c). When that is reached, the VM's clock must show
+ * the deadline after a few ticks at most, also when the machine has been up for long: until it does, the vCPU
  * makes no progress. */
 static void test_deadline_is_not_early(void **state)
 {

@@ -8,11 +8,11 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "hv/console/console_irq.h"
 #include "drivers/irqchip/irqchip.h"
-#include "hv/console/console.h"
-#include "hv/core.h"
 #include "hv/assign/devices.h"
+#include "hv/console/console.h"
+#include "hv/console/console_irq.h"
+#include "hv/core.h"
 #include "tests/host/fake_host.h"
 #include "tests/host/fake_vtd.h"
 

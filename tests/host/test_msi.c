@@ -5,9 +5,9 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "hv/assign/msi.h"
 #include "hv/core.h"
 #include "hv/lib/bits.h"
-#include "hv/assign/msi.h"
 #include "tests/host/fake_host.h"
 #include "tests/host/machine.h"
 

@@ -9,8 +9,8 @@
 #include <cmocka.h>
 
 #include "drivers/pci/pci.h"
-#include "drivers/pci/pci_read.h"
 #include "drivers/pci/pci_caps.h"
+#include "drivers/pci/pci_read.h"
 #include "tests/host/fake_pci.h"
 
 #define MS 1000u

@@ -11,8 +11,8 @@
 #include "arch/x86/layout.h"
 #include "boot/pool_plan.h"
 #include "drivers/vdev/ata.h"
-#include "hv/pc/flash.h"
 #include "hv/lib/bits.h"
+#include "hv/pc/flash.h"
 #include "hv/pool.h"
 
 #define MIB ((uint64_t)1 << 20)

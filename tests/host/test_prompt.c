@@ -8,11 +8,11 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "hv/console/console.h"
 #include "hv/assign/devices.h"
+#include "hv/console/console.h"
+#include "hv/console/prompt.h"
 #include "hv/lib/bits.h"
 #include "hv/lib/fmt.h"
-#include "hv/console/prompt.h"
 #include "tests/host/fake_host.h"
 #include "tests/host/fake_pci.h"
 #include "tests/host/fake_vtd.h"

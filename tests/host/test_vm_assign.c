@@ -10,12 +10,12 @@
 #include <cmocka.h>
 
 #include "drivers/iommu/vtd.h"
-#include "hv/core.h"
 #include "hv/assign/devices.h"
+#include "hv/assign/vm_assign.h"
+#include "hv/core.h"
 #include "hv/exits/emulate.h"
 #include "hv/guest/pci_place.h"
 #include "hv/lib/bits.h"
-#include "hv/assign/vm_assign.h"
 #include "tests/host/fake_host.h"
 #include "tests/host/fake_igb.h"
 #include "tests/host/fake_nvme.h"

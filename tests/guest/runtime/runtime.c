@@ -1,5 +1,5 @@
-#include "tests/guest/runtime/runtime.h"
 #include "tests/guest/runtime/lab.h"
+#include "tests/guest/runtime/runtime.h"
 
 #define MULTIBOOT_LOADED 0x2badb002u
 #define INFO_MEMORY      0x1u
