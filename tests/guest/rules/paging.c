@@ -1,44 +1,13 @@
 /* Access rights of pages: SDM volume 3, section 4.6 "Access Rights" and 4.7 "Page-Fault Exceptions". Every
  * combination of the bits of a directory entry and a table entry, of accesses, privilege, CR0.WP, SMEP, SMAP
  * and EFLAGS.AC, with 4-level and with PAE paging, against the rules as a function. */
-#include "rules.h"
+#include "pages.h"
 
-#define SLOT           504u /* of the first directory: nobody else needs these addresses */
-#define LINEAR         (SLOT * LARGE_PAGE)
-#define FREE_LARGE     0x600000ull /* memory behind the image */
-#define ENTRY_P        1ull
-#define ENTRY_RW       2ull
-#define ENTRY_US       4ull
-#define ENTRY_A        0x20ull
-#define ENTRY_D        0x40ull
-#define ENTRY_PS       0x80ull
-#define ENTRY_NX       (1ull << 63)
 #define LARGE_RESERVED (1ull << 13)
-#define ERROR_P        1u
-#define ERROR_W        2u
-#define ERROR_U        4u
-#define ERROR_RSVD     8u
-#define ERROR_I        16u
-#define CR0_WP         (1ull << 16)
 #define CR4_SMEP       (1ull << 20)
 #define CR4_SMAP       (1ull << 21)
 #define FLAGS_AC       (1ull << 18)
 #define RIGHTS         16u /* combinations of P, RW, US, NX */
-#define TRAP_BYTE      0xccu
-
-enum access { READ, WRITE, FETCH };
-
-static uint64_t table[512] __attribute__((aligned(4096)));
-static uint8_t target[4096] __attribute__((aligned(4096)));
-
-SNIPPET(read64, 64, "mov (%rbx), %al");
-SNIPPET(write64, 64, "mov %al, (%rbx)");
-SNIPPET(fetch64, 64, "jmp *%rbx");
-SNIPPET(read32, 32, "mov (%ebx), %al");
-SNIPPET(write32, 32, "mov %al, (%ebx)");
-SNIPPET(fetch32, 32, "jmp *%ebx");
-
-static const char *const access_names[] = {"read", "write", "fetch"};
 
 struct setting {
     enum lab_mode mode;
@@ -50,7 +19,7 @@ static uint64_t rights(unsigned combination)
     return (combination & 7) | (combination & 8 ? ENTRY_NX : 0);
 }
 
-/* The error code of the page fault, or ~0 for none. */
+/* The error code of the page fault, or DONE. */
 static uint32_t expected(const struct setting *s, enum access access, uint64_t pde, uint64_t pte)
 {
     bool user = lab_is_user(s->mode), present = pde & pte & ENTRY_P;
@@ -66,7 +35,7 @@ static uint32_t expected(const struct setting *s, enum access access, uint64_t p
         refused = no_execute || (s->smep && user_page);
     else
         refused = (s->smap && user_page && !s->ac) || (access == WRITE && s->wp && !writable);
-    return refused ? error | ERROR_P : ~0u;
+    return refused ? error | ERROR_P : DONE;
 }
 
 static void flush(void)
@@ -76,35 +45,21 @@ static void flush(void)
 
 static uint32_t attempt(const struct setting *s, enum access access)
 {
-    static const uint8_t *const codes[2][3] = {{read32, write32, fetch32}, {read64, write64, fetch64}};
-    static const uint8_t *const ends[2][3] = {{read32_end, write32_end, fetch32_end},
-                                              {read64_end, write64_end, fetch64_end}};
-    bool wide = lab_is_long(s->mode);
     flush();
-    lab_clear();
-    lab.gpr[3] = LINEAR;
-    unsigned vector =
-        lab_execute_flags(s->mode, codes[wide][access], (size_t)(ends[wide][access] - codes[wide][access]),
-                          s->ac ? FLAGS_AC : 0);
-    if (vector != VECTOR_PF)
-        return vector == VECTOR_BP && (lab.ip == LINEAR + 1) == (access == FETCH) ? ~0u : ~1u;
-    /* CR2 is still what the fault left: nothing has faulted since. */
-    return read_cr2() == LINEAR ? lab.error : ~2u;
+    return pages_attempt(s->mode, access, s->ac ? FLAGS_AC : 0);
 }
 
 static void one(const struct setting *s, enum access access, uint64_t pde, uint64_t pte, bool large)
 {
-    uint64_t *entry = large ? &page_pds[0][SLOT] : &table[0];
-    page_pds[0][SLOT] = large ? FREE_LARGE | pde | ENTRY_PS : (uintptr_t)table | pde;
-    table[0] = (uintptr_t)target | pte;
-    target[0] = *(volatile uint8_t *)FREE_LARGE = TRAP_BYTE;
-    lab.gpr[0] = TRAP_BYTE;
+    uint64_t *entry = large ? &page_pds[0][SLOT] : &pages_table[0];
+    page_pds[0][SLOT] = large ? FREE_LARGE | pde | ENTRY_PS : (uintptr_t)pages_table | pde;
+    pages_table[0] = (uintptr_t)pages_target | pte;
     uint32_t found = attempt(s, access), wanted = expected(s, access, pde, large ? pde : pte);
     bool dirty = *entry & ENTRY_D, accessed = *entry & ENTRY_A;
     check(found == wanted, "%s: %s, pde %x pte %x wp %u smep %u smap %u ac %u: error %x, expected %x",
           lab_mode_names[s->mode], access_names[access], pde, large ? ENTRY_PS : pte, (uint64_t)s->wp,
           (uint64_t)s->smep, (uint64_t)s->smap, (uint64_t)s->ac, (uint64_t)found, (uint64_t)wanted);
-    bool done = wanted == ~0u;
+    bool done = wanted == DONE;
     check(dirty == (done && access == WRITE) && (accessed || !done),
           "%s: %s, pde %x pte %x: the entry became %x", lab_mode_names[s->mode], access_names[access], pde,
           pte, *entry);
@@ -163,22 +118,22 @@ static void reserved(void)
     const uint64_t all = ENTRY_P | ENTRY_RW | ENTRY_US;
     const uint32_t fault = ERROR_P | ERROR_RSVD;
     for (unsigned bit = physical_bits; bit < 52; bit++) {
-        page_pds[0][SLOT] = (uintptr_t)table | all;
-        table[0] = (uintptr_t)target | all | 1ull << bit;
+        page_pds[0][SLOT] = (uintptr_t)pages_table | all;
+        pages_table[0] = (uintptr_t)pages_target | all | 1ull << bit;
         check(attempt(&s, READ) == fault, "bit %u of a table entry is reserved", (uint64_t)bit);
         page_pds[0][SLOT] |= 1ull << bit;
-        table[0] = (uintptr_t)target | all;
+        pages_table[0] = (uintptr_t)pages_target | all;
         check(attempt(&s, READ) == fault, "bit %u of a directory entry is reserved", (uint64_t)bit);
     }
     page_pds[0][SLOT] = FREE_LARGE | all | ENTRY_PS | LARGE_RESERVED;
     check_equal(attempt(&s, READ), fault, "bit 13 of a large page");
-    page_pds[0][SLOT] = (uintptr_t)table | all;
-    table[0] = (uintptr_t)target | all | ENTRY_NX;
+    page_pds[0][SLOT] = (uintptr_t)pages_table | all;
+    pages_table[0] = (uintptr_t)pages_target | all | ENTRY_NX;
     uint64_t efer = rdmsr(MSR_EFER);
     wrmsr(MSR_EFER, efer & ~(1ull << 11));
     check_equal(attempt(&s, READ), fault, "NX without EFER.NXE");
     wrmsr(MSR_EFER, efer);
-    table[0] = (uintptr_t)target | ENTRY_P;
+    pages_table[0] = (uintptr_t)pages_target | ENTRY_P;
 }
 
 SNIPPET(load_cr3, 32, "mov %cr3, %ecx; mov %eax, %cr3; mov %ecx, %cr3");

@@ -2,42 +2,18 @@
  * page fault's error code: with 4-level paging and CR4.PKE, PKRU may take away the right to read (AD) or to
  * write (WD) the user-mode pages of a key, from the supervisor, too. It concerns neither supervisor-mode
  * pages nor fetches. */
-#include "rules.h"
+#include "pages.h"
 
-#define SLOT       505u /* of the first directory: nobody else needs these addresses */
-#define LINEAR     (SLOT * LARGE_PAGE)
-#define FREE_LARGE 0x600000ull /* memory behind the image */
-#define ENTRY_P    1ull
-#define ENTRY_RW   2ull
-#define ENTRY_US   4ull
-#define ENTRY_PS   0x80ull
-#define KEY_SHIFT  59
-#define ERROR_P    1u
-#define ERROR_W    2u
-#define ERROR_U    4u
-#define ERROR_I    16u
-#define ERROR_PK   32u
-#define CR0_WP     (1ull << 16)
-#define CR4_PKE    (1ull << 22)
-#define XCR0_PKRU  (1ull << 9)
-#define KEY        6u
-#define AD         1u
-#define WD         2u
-#define OSPKE      4u /* bit of CPUID.7:ECX */
-#define TRAP_BYTE  0xccu
+#define KEY_SHIFT 59
+#define CR4_PKE   (1ull << 22)
+#define XCR0_PKRU (1ull << 9)
+#define KEY       6u
+#define AD        1u
+#define WD        2u
+#define OSPKE     4u /* bit of CPUID.7:ECX */
 
-enum access { READ, WRITE, FETCH };
-
-static uint64_t table[512] __attribute__((aligned(4096)));
-static uint8_t target[4096] __attribute__((aligned(4096)));
 static uint8_t area[4096] __attribute__((aligned(64))); /* of XSAVE */
 
-SNIPPET(read64, 64, "mov (%rbx), %al");
-SNIPPET(write64, 64, "mov %al, (%rbx)");
-SNIPPET(fetch64, 64, "jmp *%rbx");
-SNIPPET(read32, 32, "mov (%ebx), %al");
-SNIPPET(write32, 32, "mov %al, (%ebx)");
-SNIPPET(fetch32, 32, "jmp *%ebx");
 SNIPPET(push64, 64, "lea 64(%rbx), %rsp; push %rax; pop %rax");
 SNIPPET(cpuid64, 64, "xor %eax, %eax; push %rbx; cpuid; pop %rbx; mov (%rbx), %al");
 SNIPPET(rdpkru, 32, "rdpkru");
@@ -47,8 +23,6 @@ SNIPPET(outs64, 64, "mov %rbx, %rsi; mov $0x80, %edx; outsb");
 SNIPPET(ins64, 64, "mov %rbx, %rdi; mov $0x80, %edx; insb");
 SNIPPET(device_to64, 64, "mov %rbx, %rdi; mov $0xfec00000, %esi; movsl");
 SNIPPET(device_from64, 64, "mov %rbx, %rsi; mov $0xfec00000, %edi; movsl");
-
-static const char *const access_names[] = {"read", "write", "fetch"};
 
 struct setting {
     enum lab_mode mode;
@@ -68,7 +42,7 @@ static void write_pkru(uint32_t v)
     __asm__ volatile("wrpkru" ::"a"(v), "c"(0), "d"(0) : "memory");
 }
 
-/* The error code of the page fault, or ~0 for none. */
+/* The error code of the page fault, or DONE. */
 static uint32_t expected(const struct setting *s, enum access access)
 {
     bool user = lab_is_user(s->mode), keys = s->on && lab_is_long(s->mode);
@@ -77,20 +51,8 @@ static uint32_t expected(const struct setting *s, enum access access)
                   (s->rights & AD || (s->rights & WD && access == WRITE && (user || s->wp)));
     bool by_entry = (user && !s->user_page) || (access == WRITE && !s->writable && (user || s->wp));
     if (!by_key && !by_entry)
-        return ~0u;
+        return DONE;
     return error | (by_key ? ERROR_PK : 0) | (access == FETCH ? ERROR_I : 0);
-}
-
-static uint32_t outcome(enum lab_mode mode, const uint8_t *code, const uint8_t *end)
-{
-    target[0] = *(volatile uint8_t *)FREE_LARGE = TRAP_BYTE;
-    lab_clear();
-    lab.gpr[0] = TRAP_BYTE;
-    lab.gpr[3] = LINEAR;
-    unsigned vector = lab_execute(mode, code, (size_t)(end - code));
-    if (vector == VECTOR_BP)
-        return ~0u;
-    return vector == VECTOR_PF && read_cr2() >> 12 == LINEAR >> 12 ? lab.error : ~1u;
 }
 
 static void map(const struct setting *s, bool large)
@@ -98,21 +60,16 @@ static void map(const struct setting *s, bool large)
     uint64_t bits = ENTRY_P | (s->writable ? ENTRY_RW : 0) | (s->user_page ? ENTRY_US : 0) |
                     (uint64_t)s->key << KEY_SHIFT;
     page_pds[0][SLOT] =
-        large ? FREE_LARGE | bits | ENTRY_PS : (uintptr_t)table | ENTRY_P | ENTRY_RW | ENTRY_US;
-    table[0] = (uintptr_t)target | bits;
+        large ? FREE_LARGE | bits | ENTRY_PS : (uintptr_t)pages_table | ENTRY_P | ENTRY_RW | ENTRY_US;
+    pages_table[0] = (uintptr_t)pages_target | bits;
     write_cr3(read_cr3());
 }
 
 static void one(const struct setting *s, bool large)
 {
-    static const uint8_t *const codes[2][3][2] = {
-        {{read32, read32_end}, {write32, write32_end}, {fetch32, fetch32_end}},
-        {{read64, read64_end}, {write64, write64_end}, {fetch64, fetch64_end}}};
-    bool wide = s->mode == MODE_LONG || s->mode == MODE_LONG_USER;
     map(s, large);
     for (unsigned access = READ; access <= FETCH; access++) {
-        uint32_t found = outcome(s->mode, codes[wide][access][0], codes[wide][access][1]),
-                 wanted = expected(s, access);
+        uint32_t found = pages_attempt(s->mode, access, 0), wanted = expected(s, access);
         check(found == wanted,
               "%s: %s, key %u rights %u, user page %u writable %u wp %u pke %u: error %x, expected %x",
               lab_mode_names[s->mode], access_names[access], (uint64_t)s->key, (uint64_t)s->rights,
@@ -218,7 +175,7 @@ static void other_accesses(void)
             write_cr0(s.wp ? cr0 | CR0_WP : cr0 & ~CR0_WP);
             write_pkru(s.rights << 2 * KEY);
             uint32_t wanted = expected(&s, rows[i].write ? WRITE : READ),
-                     found = outcome(MODE_LONG, rows[i].code, rows[i].end);
+                     found = pages_run(MODE_LONG, rows[i].code, (size_t)(rows[i].end - rows[i].code), 0);
             check(found == wanted, "%s: rights %u, user page %u, wp %u: error %x, expected %x", rows[i].name,
                   (uint64_t)s.rights, (uint64_t)s.user_page, (uint64_t)s.wp, (uint64_t)found,
                   (uint64_t)wanted);
@@ -237,7 +194,7 @@ static void at_once(void)
         write_pkru(0);
         *p = (uint8_t)i; /* now the TLB has it */
         write_pkru((i & 1 ? WD : AD) << 2 * KEY);
-        check_equal(outcome(MODE_LONG, i & 1 ? write64 : read64, i & 1 ? write64_end : read64_end),
+        check_equal(pages_attempt(MODE_LONG, i & 1 ? WRITE : READ, 0),
                     ERROR_P | ERROR_PK | (i & 1 ? ERROR_W : 0), "right after WRPKRU");
         sleep_ms(1); /* exits of many kinds */
         check_equal(read_pkru(), (i & 1 ? WD : AD) << 2 * KEY, "PKRU after exits");
