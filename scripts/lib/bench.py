@@ -34,6 +34,7 @@ ROWS = (
     Row("msi", "MSI of a device to its handler", "-", "-", 485, 300),
     Row("lookup_port", "finding a port's device, of 30", "-", "-", 40, 20),
     Row("lookup_mmio", "finding a register's device, of 30", "-", "-", 40, 30),
+    Row("map_1g", "mapping 1 GiB for a VM's devices", "-", "-", 20000, 10000),
     Row("late_spin", "TSC-deadline lateness, spinning", "1285", "427 BitVisor", 640, 250),
     Row("late_halt", "TSC-deadline lateness, halted", "3109", "436 BitVisor", 640, 400),
 )

@@ -15,7 +15,8 @@ endfunction()
 # What scripts/bench boots: a flat binary in the bzImage format.
 set(GUEST_BENCH ${CMAKE_SOURCE_DIR}/tests/guest/bench)
 add_guest64(bench_guest bench.elf ${GUEST_BENCH}/bench.ld ${GUEST_BENCH}/start.asm ${GUEST_BENCH}/bench.c
-    ${GUEST_BENCH}/lookup.c ${CMAKE_SOURCE_DIR}/hv/pc/bus.c ${CMAKE_SOURCE_DIR}/hv/once.c ${CMAKE_SOURCE_DIR}/hv/lib/mem.c)
+    ${GUEST_BENCH}/lookup.c ${GUEST_BENCH}/mapping.c ${CMAKE_SOURCE_DIR}/drivers/iommu/vtd_tables.c
+    ${CMAKE_SOURCE_DIR}/hv/pc/bus.c ${CMAKE_SOURCE_DIR}/hv/once.c ${CMAKE_SOURCE_DIR}/hv/lib/mem.c)
 add_custom_command(OUTPUT ${CMAKE_BINARY_DIR}/guest/bench.bin DEPENDS bench_guest
     COMMAND ${CMAKE_OBJCOPY} -O binary $<TARGET_FILE:bench_guest> ${CMAKE_BINARY_DIR}/guest/bench.bin)
 add_custom_target(bench_bin ALL DEPENDS ${CMAKE_BINARY_DIR}/guest/bench.bin)

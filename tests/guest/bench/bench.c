@@ -462,6 +462,7 @@ void bench_main(void)
         bench_fault(VECTOR_UD, 0, 0);
     record("lookup_port", lookup_port_cost());
     record("lookup_mmio", lookup_mmio_cost());
+    record("map_1g", mapping_cost());
     measure_exits();
     measure_xapic();
     measure_x2apic();

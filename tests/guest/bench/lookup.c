@@ -25,36 +25,29 @@ static uint64_t first_byte(uint32_t device)
     return MMIO_BASE + (uint64_t)MMIO_STEP * device;
 }
 
-static inline uint32_t now(void)
-{
-    uint32_t low, high;
-    __asm__ volatile("rdtsc" : "=a"(low), "=d"(high)::"memory");
-    return low;
-}
-
 /* One lookup of each kind between two readings of the counter, and none. */
 static __attribute__((noinline)) uint32_t time_port(uint64_t port, const struct vdev **found)
 {
-    uint32_t start = now();
+    uint32_t start = bench_now();
     __asm__ volatile("" : "+r"(port));
     *found = bus_find_port(&bus, (uint16_t)port, 4);
-    return now() - start;
+    return bench_now() - start;
 }
 
 static __attribute__((noinline)) uint32_t time_mmio(uint64_t addr, const struct vdev **found)
 {
-    uint32_t start = now();
+    uint32_t start = bench_now();
     __asm__ volatile("" : "+r"(addr));
     *found = bus_find_mmio(&bus, addr);
-    return now() - start;
+    return bench_now() - start;
 }
 
 static __attribute__((noinline)) uint32_t time_none(uint64_t addr, const struct vdev **found)
 {
-    uint32_t start = now();
+    uint32_t start = bench_now();
     __asm__ volatile("" : "+r"(addr));
     *found = (const struct vdev *)addr; // NOLINT: never looked at
-    return now() - start;
+    return bench_now() - start;
 }
 
 /* The smallest of a few, as the host may come between. A wrong answer is worse than any slow one. */
