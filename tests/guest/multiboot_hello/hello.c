@@ -33,6 +33,10 @@
 #define PAGE          0x1000u
 #define FORGED_LENGTH 18u
 #define CR4_OSFXSR    0x200u
+#define CR4_OSXSAVE   0x40000u
+#define CR4_PKE       0x400000u
+#define HAS_PKU       8u /* CPUID.7:ECX */
+#define XCR0_ALL      0x207u
 #define CR0_PE        0x1u
 #define CR0_PG        0x80000000u
 
@@ -258,6 +262,27 @@ static void wrmsr(uint32_t msr, uint64_t value)
 #define READ(what, to)    __asm__ volatile("mov %%" what ", %0" : "=r"(to))
 #define WRITE(what, from) __asm__ volatile("mov %0, %%" what : : "r"(from))
 
+static uint32_t has_pku(void)
+{
+    uint32_t leaf = 7, ecx = 0;
+    __asm__ volatile("cpuid" : "+a"(leaf), "+c"(ecx) : : "ebx", "edx");
+    return ecx & HAS_PKU;
+}
+
+/* What only CR4 makes readable. */
+static void check_extended(void)
+{
+    uint32_t xcr0, pkru, high;
+
+    WRITE("cr4", CR4_OSFXSR | CR4_OSXSAVE | (has_pku() ? CR4_PKE : 0));
+    __asm__ volatile("xgetbv" : "=a"(xcr0), "=d"(high) : "c"(0));
+    check("XCR0", xcr0 == 1 && !high);
+    if (!has_pku())
+        return;
+    __asm__ volatile("rdpkru" : "=a"(pkru), "=d"(high) : "c"(0));
+    check("PKRU", !pkru);
+}
+
 static void check_registers(void)
 {
     uint32_t dr[4], dr6, dr7, cr2, cr4, xmm, mxcsr;
@@ -277,6 +302,7 @@ static void check_registers(void)
     WRITE("cr4", CR4_OSFXSR);
     __asm__ volatile("fnstcw %0; movd %%xmm7, %1; stmxcsr %2" : "=m"(fcw), "=r"(xmm), "=m"(mxcsr));
     check("x87 and SSE", fcw == 0x40 && !xmm && mxcsr == 0x1f80);
+    check_extended();
     for (unsigned i = 0; i < MSRS; i++)
         check(msrs[i].name, rdmsr(msrs[i].msr) == msrs[i].reset);
 }
@@ -293,6 +319,10 @@ static void make_dirty(void)
     WRITE("dr7", 0x4aa);
     WRITE("cr2", other);
     __asm__ volatile("fninit; movd %0, %%xmm7; ldmxcsr %1" : : "r"(other), "m"(mxcsr));
+    if (has_pku()) {
+        __asm__ volatile("xsetbv" : : "a"(XCR0_ALL), "d"(0), "c"(0));
+        __asm__ volatile("wrpkru" : : "a"(other), "d"(0), "c"(0));
+    }
     for (unsigned i = 0; i < MSRS; i++)
         wrmsr(msrs[i].msr, msrs[i].dirty);
 }
