@@ -297,6 +297,7 @@ CASES = [
     ("scripts/run", run_command),
     ("life: restarts", rig_life.restarts),
     ("life: crashes", rig_life.crashes),
+    ("life: no VT-d", rig_life.no_iommu),
     ("large memory", large_memory),
     ("reboot stop", no_stop),
     ("small memory", smallest_memory),

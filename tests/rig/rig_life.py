@@ -66,6 +66,19 @@ def crashes(t):
             "%.0f s" % boot.seconds())
 
 
+def no_iommu(t):
+    """A VM that asks for a device on a machine without VT-d, beside one that does not."""
+    where = _small_guests()
+    hello = ["kernel = hello.elf", "cmdline = poweroff"]
+    config = _vm("wants", "0", "8M", hello + ["net0 = vf pf=01:00.0"]) + _vm("calm", "1", "8M", hello)
+    disk = rig.disk("life-no-iommu", config, [("hello.elf", os.path.join(where, "multiboot_hello.elf"))])
+    with rig.Boot("life-no-iommu", disk, cpus=2, memory=256) as boot:
+        off = boot.wait_off(120)
+    t.check(boot.seen(r"\] wants: ERROR: .*no VT-d"), "life: without VT-d no VM gets a device, and the reason is said")
+    t.check(off and boot.seen(r"calm: stopped: the guest powered off") and not boot.seen(r"wants: stopped"),
+            "life: the other VM starts, and ends the machine", "%.0f s" % boot.seconds())
+
+
 def _free(text):
     return re.findall(r"again: debug: own memory: (\d+) KiB free, guest memory: (\d+) MiB free\n", text)
 

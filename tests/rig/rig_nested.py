@@ -91,6 +91,27 @@ def preflight(t, carrier):
                 "%.0f s" % boot.seconds())
 
 
+REFUSED = (  # (VM, what it asks for, why it does not get it)
+    ("index", "disk0 = nvme-vf pf=02:00.0 namespace=1 index=5", r"02:00\.0 has no VF 5 for it: its VFs are 0 to 1"),
+    ("absent", "net0 = vf pf=05:00.0", r"this machine has no PCI function 05:00\.0"),
+    ("plain", "net0 = vf pf=03:00.0", r"03:00\.0 has no SR-IOV"),
+    ("group", "pci = 00:1f.2", r"00:1f\.2 (is not isolated|cannot be reset)"),
+)
+
+
+def refused(t, carrier):
+    """VMs that ask for what there is not, each with its sentence, beside one that starts all the same."""
+    hello = ("kernel = hello.elf", "cmdline = poweroff")
+    config = "".join(vm(name, str(cpu), "8M", *hello, asks) for cpu, (name, asks, _) in enumerate(REFUSED))
+    out = disk("refused", config + vm("calm", str(len(REFUSED)), "8M", *hello), {"hello.elf": rig_multiboot.guest("multiboot_hello.elf")})
+    with Boot(carrier, "refused", out, cpus=len(REFUSED) + 1, memory=256) as boot:
+        off = boot.wait_off(BOOT_SECONDS)
+        for name, asks, why in REFUSED:
+            t.check(boot.seen(r"\] %s: ERROR: .*%s" % (name, why)), "nested: refused: " + asks)
+        t.check(off and boot.seen(r"calm: stopped: the guest powered off"), "nested: refused: the other VM starts, and ends the machine",
+                "%.0f s" % boot.seconds())
+
+
 def linux(t, carrier):
     """Debian's kernel to its shell on two of two CPUs, one VM."""
     out = disk("linux", vm("linux", "0-1", "192M", *LINUX), {"vmlinuz": guests.DEMO_KERNEL})
@@ -154,6 +175,7 @@ def functions(t, carrier):
 CASES = [
     ("A", "functions", functions),
     ("B", "preflight", preflight),
+    ("B", "refused", refused),
     ("B", "linux", linux),
     ("B", "panic", panic),
     ("B", "hostile VF", hostile_vf),
