@@ -3,6 +3,9 @@
 
 #include "hv/lib/types.h"
 
+#define NS_PER_US 1000u
+#define NS_PER_MS 1000000u
+
 /* tsc_hz: 1 MHz .. 8 GHz. Once, before anything else here. */
 void clock_init(uint64_t tsc_hz);
 uint64_t clock_hz(void);

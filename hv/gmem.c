@@ -10,7 +10,7 @@ void gmem_init(struct gmem *g, void *(*map)(void *ctx, hpa_t page), void *ctx)
 
 static bool overlaps(const struct gmem_extent *e, uint64_t addr, uint64_t size)
 {
-    return addr < e->gpa + e->size && e->gpa < addr + size;
+    return ranges_overlap(e->gpa, e->size, addr, size);
 }
 
 enum status gmem_add(struct gmem *g, gpa_t addr, hpa_t at, uint64_t size)

@@ -234,10 +234,10 @@ static enum status create_parts(struct vm *vm, char *why, size_t why_size)
     s = create_vcpus(vm, why, why_size);
     if (s != STATUS_OK)
         return s;
-    if (vm->config->compat == COMPAT_QEMU && msi_create_tables(vm) != STATUS_OK) {
-        fmt_format(why, why_size, "Bulkhead's own memory is used up");
-        return ERR_NO_MEMORY;
-    }
+    if (vm->config->compat == COMPAT_QEMU)
+        s = msi_create_tables(vm, why, why_size);
+    if (s != STATUS_OK)
+        return s;
     s = platform_init(vm);
     if (s != STATUS_OK) {
         fmt_format(why, why_size, "its devices cannot be placed: %s", status_name(s));

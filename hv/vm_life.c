@@ -1,6 +1,6 @@
 /* The lives of a VM: orders, starts, ends. What is to happen is decided in hv/life.c. */
-#include "hv/console/console.h"
 #include "hv/assign/vm_assign.h"
+#include "hv/console/console.h"
 #include "hv/core.h"
 #include "hv/lib/bits.h"
 #include "hv/lib/fmt.h"

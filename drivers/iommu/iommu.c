@@ -28,7 +28,7 @@ bool iommu_is_registers(const struct iommu *iommu, uint64_t base, uint64_t size)
 {
     for (uint32_t i = 0; i < iommu->unit_count; i++) {
         const struct vtd_unit *unit = iommu->units[i];
-        if (base < unit->base.v + unit->regs.size && unit->base.v < base + size)
+        if (ranges_overlap(base, size, unit->base.v, unit->regs.size))
             return true;
     }
     return false;

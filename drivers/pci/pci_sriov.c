@@ -102,7 +102,7 @@ struct range {
 
 static bool overlaps(struct range r, uint64_t base, uint64_t size)
 {
-    return size && base && r.base < base + size && base < r.end;
+    return size && base && ranges_overlap(r.base, r.end - r.base, base, size);
 }
 
 /* What `dev` uses of the memory that `r` is in: *end behind it. */

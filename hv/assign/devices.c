@@ -9,8 +9,6 @@
 #define FAULT_POLL_NS  10000000u /* 100 times a second */
 #define POLL_SLACK_NS  1000000u
 #define FAULTS_AT_ONCE 8u
-#define NS_PER_US      1000u
-#define NS_PER_MS      1000000u
 
 struct devices host_devices;
 
@@ -69,17 +67,12 @@ bool devices_map(hpa_t base, uint64_t size, struct mmio *out)
 #define PLATFORM_SIZE  0x1400000ull
 #define ECAM_PER_BUS   0x100000ull
 
-static bool overlap(uint64_t a, uint64_t a_size, uint64_t b, uint64_t b_size)
-{
-    return a < b + b_size && b < a + a_size;
-}
-
 static bool is_in_map(uint64_t base, uint64_t size, bool reserved)
 {
     const struct boot_info *info = core.info;
     for (uint32_t i = 0; i < info->region_count; i++) {
         const struct boot_region *r = &info->regions[i];
-        if ((reserved || r->kind != BOOT_REGION_RESERVED) && overlap(base, size, r->base, r->size))
+        if ((reserved || r->kind != BOOT_REGION_RESERVED) && ranges_overlap(base, size, r->base, r->size))
             return true;
     }
     return false;
@@ -94,8 +87,8 @@ static bool is_ecam(uint64_t base, uint64_t size)
 {
     for (uint32_t i = 0; i < core.mcfg.count; i++) {
         const struct acpi_ecam *e = &core.mcfg.ecams[i];
-        if (overlap(base, size, e->base.v + e->first_bus * ECAM_PER_BUS,
-                    (e->last_bus - e->first_bus + 1) * ECAM_PER_BUS))
+        if (ranges_overlap(base, size, e->base.v + e->first_bus * ECAM_PER_BUS,
+                           (e->last_bus - e->first_bus + 1) * ECAM_PER_BUS))
             return true;
     }
     return false;
@@ -103,7 +96,7 @@ static bool is_ecam(uint64_t base, uint64_t size)
 
 bool devices_is_machine(uint64_t base, uint64_t size)
 {
-    return devices_is_memory(base, size) || overlap(base, size, PLATFORM_FIRST, PLATFORM_SIZE) ||
+    return devices_is_memory(base, size) || ranges_overlap(base, size, PLATFORM_FIRST, PLATFORM_SIZE) ||
            is_ecam(base, size) || (core.iommu && iommu_is_registers(core.iommu, base, size));
 }
 
@@ -585,8 +578,7 @@ static void pf_line(const struct devices_pf *p, char *line, size_t size)
     else
         fmt_format(line, size,
                    "PF " BDF_FMT ": %s, polled %llu times in %llu ms, for %llu us in all; VFs: owner, MAC, "
-                   "VLAN, link, driver ready, "
-                   "packets in and out, spoofed, faults",
+                   "VLAN, link, driver ready, packets in and out, spoofed, faults",
                    BDF_ARGS(p->bdf), p->pf.ops->name, (unsigned long long)p->polls, (unsigned long long)since,
                    (unsigned long long)spent);
 }

@@ -1,6 +1,7 @@
 #include "hv/assign/msi.h"
 #include "hv/core.h"
 #include "hv/lib/bits.h"
+#include "hv/lib/fmt.h"
 
 /* Address: SDM volume 3, figure "Layout of the MSI Message Address Register". */
 #define ADDRESS_LAPIC   0xfeeu /* bits 31:20 */
@@ -56,7 +57,7 @@ void msi_silence(struct msi_irq *irq)
     __atomic_store_n(&irq->message, 0, __ATOMIC_RELEASE);
 }
 
-enum status msi_create_tables(struct vm *vm)
+enum status msi_create_tables(struct vm *vm, char *why, size_t size)
 {
     STATIC_ASSERT(sizeof(struct msi_cpu) <= PAGE_SIZE, "a page for each CPU's vectors");
     for (uint32_t i = 0; i < vm->vcpu_count; i++) {
@@ -64,7 +65,7 @@ enum status msi_create_tables(struct vm *vm)
         if (!cpu->msi)
             cpu->msi = pool_alloc(&core.pool);
         if (!cpu->msi)
-            return ERR_NO_MEMORY;
+            return fmt_refuse(why, size, ERR_NO_MEMORY, "Bulkhead's own memory is used up");
     }
     return STATUS_OK;
 }

@@ -27,8 +27,8 @@ struct msi_cpu {
     struct msi_irq test; /* msi_send_test()'s */
 };
 
-/* The VM's CPUs can be interrupted by devices. ERR_NO_MEMORY. Before VMs run. */
-enum status msi_create_tables(struct vm *vm);
+/* The VM's CPUs can be interrupted by devices. ERR_NO_MEMORY with a sentence in `why`. Before VMs run. */
+enum status msi_create_tables(struct vm *vm, char *why, size_t size);
 
 /* The guest's MSI message (SDM volume 3, "Message Signalled Interrupts"): sets what `irq` delivers, and says
  * at which vCPU it should arrive: the one that the message names, the first of several. False: not a message

@@ -1,10 +1,9 @@
 #include "hv/assign/vm_assign.h"
+#include "hv/clock.h"
 #include "hv/core.h"
 #include "hv/guest/pci_place.h"
 #include "hv/lib/bits.h"
 #include "hv/lib/fmt.h"
-
-#define NS_PER_US 1000u
 
 /* ---- the part of the guest's PCI window where its devices are ---- */
 
@@ -136,14 +135,6 @@ static enum status create_domain(struct vm *vm, char *why, size_t size)
     return s;
 }
 
-static enum status create_vectors(struct vm *vm, char *why, size_t size)
-{
-    enum status s = msi_create_tables(vm);
-    if (s != STATUS_OK)
-        fmt_format(why, size, "Bulkhead's own memory is used up");
-    return s;
-}
-
 /* ---- making it ---- */
 
 static enum status check_machine(char *why, size_t size)
@@ -223,7 +214,7 @@ enum status vm_assign_create(struct vm *vm, char *why, size_t size)
     if (s == STATUS_OK)
         s = create_domain(vm, why, size);
     if (s == STATUS_OK)
-        s = create_vectors(vm, why, size);
+        s = msi_create_tables(vm, why, size);
     if (s == STATUS_OK)
         s = create_devices(vm, why, size);
     if (s == STATUS_OK && claim_window(vm) != STATUS_OK) {

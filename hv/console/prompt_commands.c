@@ -1,6 +1,6 @@
 /* The prompt's commands, and the table of them. */
-#include "hv/clock.h"
 #include "hv/assign/devices.h"
+#include "hv/clock.h"
 #include "hv/console/console.h"
 #include "hv/console/prompt.h"
 #include "hv/core.h"

@@ -1,6 +1,6 @@
 /* The prompt's `pci`. */
-#include "hv/core.h"
 #include "hv/console/prompt.h"
+#include "hv/core.h"
 #include "hv/lib/fmt.h"
 
 /* One hexadecimal number of at most `digits` digits, up to `max`, followed by `end`. */

@@ -44,3 +44,9 @@ static inline uint64_t align_up(uint64_t v, uint64_t align)
 {
     return (v + align - 1) & ~(align - 1);
 }
+
+/* Do two ranges of bytes share one? Neither is empty, nor wraps. */
+static inline bool ranges_overlap(uint64_t a, uint64_t a_size, uint64_t b, uint64_t b_size)
+{
+    return a < b + b_size && b < a + a_size;
+}

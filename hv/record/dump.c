@@ -8,7 +8,6 @@
 #include "hv/vm.h"
 
 #define LL(v)          ((unsigned long long)(v))
-#define NS_PER_MS      1000000u
 #define FNV_PRIME      0x100000001b3ull
 #define SNAPSHOT_TRIES 3u
 #define REGS_PER_LINE  4u

@@ -72,17 +72,14 @@ static inline bool decode_violation(struct vmx_raw *raw, struct exit *exit)
     return vmx_decode_ept_violation(raw, exit);
 }
 
-static void __attribute__((noinline)) decode(struct vmx_raw *raw, struct exit *exit)
+static bool __attribute__((noinline)) decode(struct vmx_raw *raw, struct exit *exit)
 {
-    if (raw->reason == VMX_REASON_EPT_VIOLATION) {
-        if (!decode_violation(raw, exit))
-            exit->kind = EXIT_UNEXPECTED;
-    } else if (raw->reason == VMX_REASON_IO_INSTRUCTION) {
-        if (!decode_port(raw, exit))
-            exit->kind = EXIT_UNEXPECTED;
-    } else {
-        decode_other(raw, exit);
-    }
+    if (raw->reason == VMX_REASON_EPT_VIOLATION)
+        return decode_violation(raw, exit);
+    if (raw->reason == VMX_REASON_IO_INSTRUCTION)
+        return decode_port(raw, exit);
+    decode_other(raw, exit);
+    return true;
 }
 
 /* The timer is armed at every entry: the field is a count, and time passes in the host too. It has 32 bits,
@@ -131,11 +128,9 @@ bool vmx_handle_exit(struct vcpu *vcpu, struct recorder_entry *entry)
         uint32_t length = vmx_needs(reason) ? (uint32_t)vmcs_read(VMCS_EXIT_INSN_LEN) : 0;
         entry->raw.insn_len = length;
         vmx_decode_plain(reason, length, &exit);
-    } else if (reason == VMX_REASON_EXTERNAL_INTERRUPT) {
-        if (!decode_interrupt(&entry->raw, &exit))
-            exit.kind = EXIT_UNEXPECTED;
-    } else {
-        decode(&entry->raw, &exit);
+    } else if (!(reason == VMX_REASON_EXTERNAL_INTERRUPT ? decode_interrupt(&entry->raw, &exit)
+                                                         : decode(&entry->raw, &exit))) {
+        exit.kind = EXIT_UNEXPECTED;
     }
     if (!vcpu_handle_exit(vcpu, &exit, entry))
         return false;
