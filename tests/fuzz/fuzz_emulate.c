@@ -11,6 +11,7 @@
 #include "arch/x86/msr.h"
 #include "hv/exits/exit_table.h"
 #include "hv/guest/layout.h"
+#include "tests/fuzz/fuzz_memory.h"
 #include "tests/host/fake_host.h"
 #include "tests/host/fake_vdev_env.h"
 #include "tests/host/fake_virt.h"
@@ -22,7 +23,6 @@
 #define DEV_PORTS 8u
 #define CODE      0x1000ull
 #define DATA      0x20000ull
-#define PAGES     512u /* host pages that the machine has at most */
 #define STEPS     4u
 #define BATCH     1024u /* elements of a string in one exit, at most */
 
@@ -30,60 +30,8 @@
 
 #define ENTRY_ALL      7u /* present, writable, user */
 #define ENTRY_WRITABLE 2u
-#define ENTRY_USED     0x60u /* accessed and dirty: what a walk may set in an entry */
 
-static void *(*machine_map)(void *ctx, hpa_t page);
-static uint8_t pristine[PAGES][4096], before[PAGES][4096];
-static uint8_t *page_at[PAGES];
-static bool touched[PAGES];
-static unsigned touched_list[PAGES], touched_count;
 static unsigned dev_reads, dev_writes;
-
-/* ---- memory: which pages were reached, and what changed in them ---- */
-
-static void touch(uint64_t number, uint8_t *page)
-{
-    FAKE_REQUIRE(number < PAGES);
-    if (touched[number])
-        return;
-    touched[number] = true;
-    touched_list[touched_count++] = (unsigned)number;
-    page_at[number] = page;
-    memcpy(before[number], page, 4096);
-}
-
-static void *map(void *ctx, hpa_t page)
-{
-    uint8_t *at = machine_map(ctx, page);
-    touch(page.v >> PAGE_SHIFT, at);
-    return at;
-}
-
-/* The test's own writes go through the guest's memory, so that they are undone too. */
-static void poke(uint64_t at, const void *bytes, size_t size)
-{
-    (void)gmem_write(&machine.vm.gmem, gpa(at), bytes, size);
-}
-
-static void remember(void)
-{
-    for (unsigned i = 0; i < touched_count; i++)
-        memcpy(before[touched_list[i]], page_at[touched_list[i]], 4096);
-}
-
-/* Bytes that differ from remember(), accessed and dirty flags aside. */
-static unsigned changed_bytes(void)
-{
-    unsigned n = 0;
-    for (unsigned i = 0; i < touched_count; i++) {
-        const uint8_t *now = page_at[touched_list[i]], *was = before[touched_list[i]];
-        if (memcmp(now, was, 4096) == 0)
-            continue;
-        for (unsigned b = 0; b < 4096; b++)
-            n += ((now[b] ^ was[b]) & ~ENTRY_USED) != 0;
-    }
-    return n;
-}
 
 /* ---- a device that checks what it is asked ---- */
 
@@ -126,22 +74,12 @@ static void init_once(void)
     *machine_pte(CROSS + 0x3000) = DATA | (ENTRY_ALL & ~ENTRY_WRITABLE);
     *machine_pte(CROSS + 0x4000) = DEV | ENTRY_ALL;
     *machine_pte(CROSS + 0x5000) = MACHINE_NOTHING | ENTRY_ALL;
-    machine_map = machine.vm.gmem.map;
-    machine.vm.gmem.map = map;
-    uint8_t byte;
-    for (uint64_t at = 0; at < MACHINE_RAM_END; at += PAGE_SIZE)
-        (void)gmem_read(&machine.vm.gmem, gpa(at), &byte, 1);
-    for (unsigned i = 0; i < touched_count; i++)
-        memcpy(pristine[touched_list[i]], page_at[touched_list[i]], 4096);
+    memory_watch();
 }
 
 static void restore(void)
 {
-    for (unsigned i = 0; i < touched_count; i++) {
-        memcpy(page_at[touched_list[i]], pristine[touched_list[i]], 4096);
-        touched[touched_list[i]] = false;
-    }
-    touched_count = 0;
+    memory_restore();
     struct vcpu *v = &machine.vcpus[0];
     platform_reset(&machine.vm);
     lapic_reset(&v->lapic);
@@ -246,7 +184,7 @@ static void choose_tables(struct fake_input *in)
             at = MACHINE_TABLES + 8 * (linear & 0x3ff); /* anywhere in the upper levels */
             break;
         }
-        poke(at, &entry, sizeof(entry));
+        memory_poke(at, &entry, sizeof(entry));
     }
 }
 
@@ -328,7 +266,7 @@ static void check_unchanged(const struct shot *was, const struct shot *now, cons
 {
     FAKE_REQUIRE(memcmp(was->gpr, now->gpr, sizeof(was->gpr)) == 0 && was->rflags == now->rflags);
     FAKE_REQUIRE((dev_reads == 0 || reads_first(in)) && dev_writes == 0);
-    FAKE_REQUIRE(changed_bytes() == 0);
+    FAKE_REQUIRE(memory_changed() == 0);
 }
 
 static bool is_branch(const struct insn *in)
@@ -367,7 +305,7 @@ static void check_step(struct vcpu *v, const struct shot *was, struct exit_resul
     switch (r.action) {
     case ACTION_ADVANCE:
         FAKE_REQUIRE(in.length && r.length == in.length);
-        FAKE_REQUIRE(string || changed_bytes() <= (reads_first(&in) ? 17 : 8));
+        FAKE_REQUIRE(string || memory_changed() <= (reads_first(&in) ? 17 : 8));
         FAKE_REQUIRE(now.cr2 == was->cr2);
         break;
     case ACTION_RETRY:
@@ -419,17 +357,17 @@ static void step(struct fake_input *in, struct vcpu *v)
     virt_set(v, VIRT_RIP, v->rip);
     for (unsigned i = 0; i < sizeof(code); i++)
         code[i] = fake_input_u8(in);
-    poke(v->rip, code, sizeof(code));
+    memory_poke(v->rip, code, sizeof(code));
     struct exit exit = choose_exit(in, v);
 
     fake_host.log_size = 0;
     dev_reads = dev_writes = 0;
-    remember();
+    memory_remember();
     struct shot was = take_shot(v);
     struct exit_result r = exit.kind == EXIT_IO ? handle_io(v, &exit) : handle_nested_fault(v, &exit);
     check_kept_instruction(v);
     check_step(v, &was, r);
-    remember();
+    memory_remember();
     dev_reads = dev_writes = 0;
     was = take_shot(v);
     uint8_t shown[16];

@@ -15,6 +15,7 @@
 #include "hv/exits/segment.h"
 #include "hv/exits/task_switch.h"
 #include "hv/lib/bytes.h"
+#include "tests/fuzz/fuzz_memory.h"
 #include "tests/host/fake_host.h"
 #include "tests/host/fake_vdev_env.h"
 #include "tests/host/fake_virt.h"
@@ -34,13 +35,11 @@
 #define DEV          0xd1000000ull
 #define DEV_SIZE     0x2000ull
 
-#define PAGES       512u /* host pages that the machine has at most */
 #define STEPS       3u
 #define CHANGES     24u
 #define TSS32_SIZE  104u
 #define TSS16_SIZE  44u
 #define ENTRY_ALL   7u
-#define ENTRY_USED  0x60u /* accessed and dirty: what a walk may set in an entry */
 #define MAPS_MOST   6000u
 #define DEVICE_MOST 600u
 
@@ -60,55 +59,8 @@ enum { /* selectors */
        LOCAL_DATA = 0x04,
 };
 
-static void *(*machine_map)(void *ctx, hpa_t page);
-static uint8_t pristine[PAGES][PAGE_SIZE], before[PAGES][PAGE_SIZE];
-static uint8_t *page_at[PAGES];
-static bool touched[PAGES];
-static unsigned touched_list[PAGES], touched_count;
-static unsigned maps, device_accesses;
+static unsigned device_accesses;
 static struct vcpu *v;
-
-/* ---- memory: which pages were reached, and what changed in them ---- */
-
-static void *map(void *ctx, hpa_t page)
-{
-    uint8_t *at = machine_map(ctx, page);
-    uint64_t number = page.v >> PAGE_SHIFT;
-    FAKE_REQUIRE(number < PAGES);
-    maps++;
-    if (!touched[number]) {
-        touched[number] = true;
-        touched_list[touched_count++] = (unsigned)number;
-        page_at[number] = at;
-        memcpy(before[number], at, PAGE_SIZE);
-    }
-    return at;
-}
-
-static void remember(void)
-{
-    for (unsigned i = 0; i < touched_count; i++)
-        memcpy(before[touched_list[i]], page_at[touched_list[i]], PAGE_SIZE);
-}
-
-/* Does a byte differ from remember(), accessed and dirty flags aside? */
-static bool has_changed(void)
-{
-    for (unsigned i = 0; i < touched_count; i++) {
-        const uint8_t *now = page_at[touched_list[i]], *was = before[touched_list[i]];
-        if (memcmp(now, was, PAGE_SIZE) == 0)
-            continue;
-        for (unsigned b = 0; b < PAGE_SIZE; b++)
-            if ((now[b] ^ was[b]) & ~ENTRY_USED)
-                return true;
-    }
-    return false;
-}
-
-static void poke(uint64_t at, const void *bytes, size_t size)
-{
-    (void)gmem_write(&machine.vm.gmem, gpa(at), bytes, size);
-}
 
 /* ---- a device ---- */
 
@@ -141,7 +93,7 @@ static uint64_t descriptor_of(uint32_t base, uint32_t limit, uint32_t access)
 static void put_descriptor(unsigned selector, uint32_t base, uint32_t limit, uint32_t access)
 {
     uint64_t raw = descriptor_of(base, limit, access);
-    poke(GDT + selector, &raw, sizeof(raw));
+    memory_poke(GDT + selector, &raw, sizeof(raw));
 }
 
 /* Fields: EIP, EFLAGS, eight registers, ES, CS, SS, DS, FS, GS, LDT. */
@@ -150,22 +102,22 @@ static void put_task(uint64_t tss, unsigned first, unsigned word)
     static const uint32_t fields[] = {0x8000, 0x202, 1,    2,    3,    4,    STACK, 6, 7,
                                       8,      DATA,  CODE, DATA, DATA, DATA, DATA,  0};
     for (unsigned i = 0; i < ARRAY_SIZE(fields) - (word == 2 ? 2 : 0); i++)
-        poke(tss + first + i * word, &fields[i], word);
+        memory_poke(tss + first + i * word, &fields[i], word);
 }
 
 static void put_tables(void)
 {
     for (uint32_t i = 0; i < 1024; i++) {
         uint32_t page = i << PAGE_SHIFT | ENTRY_ALL, device = (uint32_t)DEV + (i & 1) * PAGE_SIZE + ENTRY_ALL;
-        poke(TABLE + 4 * i, &page, sizeof(page));
-        poke(DEVICE_TABLE + 4 * i, &device, sizeof(device));
+        memory_poke(TABLE + 4 * i, &page, sizeof(page));
+        memory_poke(DEVICE_TABLE + 4 * i, &device, sizeof(device));
     }
     uint32_t low = TABLE | ENTRY_ALL, devices = DEVICE_TABLE | ENTRY_ALL;
-    poke(DIRECTORY, &low, sizeof(low));
-    poke(DIRECTORY + 4 * (DEV >> 22), &devices, sizeof(devices));
+    memory_poke(DIRECTORY, &low, sizeof(low));
+    memory_poke(DIRECTORY + 4 * (DEV >> 22), &devices, sizeof(devices));
     for (unsigned i = 0; i < 4; i++) {
         uint64_t pointer = (MACHINE_TABLES + (2 + i) * PAGE_SIZE) | 1;
-        poke(PAE_POINTERS + 8 * i, &pointer, sizeof(pointer));
+        memory_poke(PAE_POINTERS + 8 * i, &pointer, sizeof(pointer));
     }
 }
 
@@ -183,7 +135,7 @@ static void put_world(void)
     put_descriptor(BUSY32, NEW, TSS32_SIZE - 1, 0x8b);
     put_descriptor(BUSY16, NEW16, TSS16_SIZE - 1, 0x83);
     uint64_t local = descriptor_of(0x100000, 0xfff, 0x4092);
-    poke(LDT, &local, sizeof(local));
+    memory_poke(LDT, &local, sizeof(local));
     put_task(OLD, 32, 4);
     put_task(NEW, 32, 4);
     put_task(NEW16, 14, 2);
@@ -199,23 +151,13 @@ static void init_once(void)
     machine_init(1);
     v = &machine.vcpus[0];
     FAKE_REQUIRE(bus_add_mmio(&machine.vm.bus, DEV, DEV_SIZE, &dev) == STATUS_OK);
-    machine_map = machine.vm.gmem.map;
-    machine.vm.gmem.map = map;
     put_world();
-    uint8_t byte;
-    for (uint64_t at = 0; at < MACHINE_RAM_END; at += PAGE_SIZE)
-        (void)gmem_read(&machine.vm.gmem, gpa(at), &byte, 1);
-    for (unsigned i = 0; i < touched_count; i++)
-        memcpy(pristine[touched_list[i]], page_at[touched_list[i]], PAGE_SIZE);
+    memory_watch();
 }
 
 static void restore(void)
 {
-    for (unsigned i = 0; i < touched_count; i++) {
-        memcpy(page_at[touched_list[i]], pristine[touched_list[i]], PAGE_SIZE);
-        touched[touched_list[i]] = false;
-    }
-    touched_count = 0;
+    memory_restore();
     memset(&machine.vm.bus.mmio_seen, 0, sizeof(machine.vm.bus.mmio_seen));
     memset(&v->events, 0, sizeof(v->events));
     struct fake_vcpu *f = fake_vcpu(v);
@@ -255,7 +197,7 @@ static void choose_mode(struct fake_input *in)
     virt_set(v, VIRT_CR0, cr0 | (mode & 8 ? CR0_WP : 0));
     for (unsigned i = 0; i < 2; i++) {
         uint32_t cr3 = mode % 3 == 1 ? DIRECTORY : PAE_POINTERS;
-        poke((i ? OLD : NEW) + 28, &cr3, sizeof(cr3));
+        memory_poke((i ? OLD : NEW) + 28, &cr3, sizeof(cr3));
     }
     if (mode & 16)
         machine_user(v);
@@ -302,7 +244,7 @@ static void change_tss(struct fake_input *in)
         value = choose_selector(in);
     if (field == 18) /* of 32 bits: CR3; 17 is the trap bit */
         at = tss + 28;
-    poke(at, &value, word);
+    memory_poke(at, &value, word);
 }
 
 static void change_descriptor(struct fake_input *in)
@@ -321,13 +263,13 @@ static void change_entry(struct fake_input *in)
     uint32_t linear = address(in), flags = fake_input_u8(in);
     uint64_t entry = (address(in) & ~(uint64_t)PAGE_MASK) | flags;
     if (what & 1)
-        poke(TABLE + 4 * (linear >> PAGE_SHIFT & 1023), &entry, 4);
+        memory_poke(TABLE + 4 * (linear >> PAGE_SHIFT & 1023), &entry, 4);
     else if (what & 2)
-        poke(DIRECTORY + 4 * (linear >> 22), &entry, 4);
+        memory_poke(DIRECTORY + 4 * (linear >> 22), &entry, 4);
     else if (what & 4)
-        poke(MACHINE_TABLES + 0x6000 + 8 * (linear >> PAGE_SHIFT & 511), &entry, 8);
+        memory_poke(MACHINE_TABLES + 0x6000 + 8 * (linear >> PAGE_SHIFT & 511), &entry, 8);
     else
-        poke(MACHINE_TABLES + 0x2000 + 8 * (linear >> 21), &entry, 8);
+        memory_poke(MACHINE_TABLES + 0x2000 + 8 * (linear >> 21), &entry, 8);
 }
 
 static void change(struct fake_input *in)
@@ -348,7 +290,7 @@ static void change(struct fake_input *in)
         break;
     case 2: {
         uint8_t byte = fake_input_u8(in);
-        poke(address(in), &byte, 1);
+        memory_poke(address(in), &byte, 1);
         break;
     }
     case 3:
@@ -613,7 +555,7 @@ static void check_not_begun(const struct plan *p, struct exit_result r)
     FAKE_REQUIRE(!p->apart);
     if (p->faults) {
         FAKE_REQUIRE(p->faults & 1u << r.event_vector);
-        FAKE_REQUIRE(!has_changed());
+        FAKE_REQUIRE(memory_changed() == 0);
     }
 }
 
@@ -627,7 +569,7 @@ static uint64_t saved_field(const struct plan *p, const uint8_t *bytes, unsigned
  * mark in a descriptor or in an entry is allowed. */
 static void check_memory(const struct plan *p)
 {
-    uint64_t marks = p->marks ? SEG_TYPE_ACCESSED | ENTRY_USED : 0;
+    uint64_t marks = p->marks ? SEG_TYPE_ACCESSED | MEMORY_USED : 0;
     uint8_t saved[TSS32_SIZE], loaded[TSS32_SIZE], descriptor[8];
     uint64_t mask = ~(marks * 0x0101010101010101ull) & (p->wide_old ? 0xffffffff : 0xffff);
     copy(&p->old, saved);
@@ -800,10 +742,10 @@ static void step(struct fake_input *in)
     struct plan p = make_plan(&exit);
     struct fake_vcpu *f = fake_vcpu(v);
     fake_host.log_size = 0;
-    maps = device_accesses = f->seg_writes[SEG_TR] = 0;
-    remember();
+    memory.maps = device_accesses = f->seg_writes[SEG_TR] = 0;
+    memory_remember();
     struct exit_result r = handle_task_switch(v, &exit);
-    FAKE_REQUIRE(maps <= MAPS_MOST && device_accesses <= DEVICE_MOST);
+    FAKE_REQUIRE(memory.maps <= MAPS_MOST && device_accesses <= DEVICE_MOST);
     FAKE_REQUIRE(r.action == ACTION_RETRY || r.action == ACTION_INJECT || r.action == ACTION_STOP);
     FAKE_REQUIRE(r.action != ACTION_STOP || (r.stop == STOP_BAD_INSTRUCTION && fake_host.log_size > 0));
     if (f->seg_writes[SEG_TR])
