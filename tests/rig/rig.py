@@ -121,6 +121,11 @@ class Session:
     def send(self, line):
         self.type(line + "\n")
 
+    def to_prompt(self, timeout=60):
+        """To Bulkhead's own prompt."""
+        self.type(KEY + "h")
+        self.expect(OPERATOR, timeout)
+
     def run(self, command, timeout=30):
         """Runs a shell command in the guest and returns (its output, its exit status)."""
         self.runs += 1

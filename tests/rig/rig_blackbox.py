@@ -44,9 +44,8 @@ def _file(disk, name):
 
 def _panic(boot):
     boot.ready(SECONDS)
-    boot.expect(r"^guest# ", 60)
-    boot.machine.console.sendall(b"\x01h")
-    boot.expect(r"bulkhead> ", 30)
+    boot.expect(rig.PROMPT, 60)
+    boot.to_prompt(30)
     boot.send("crash yes")
     boot.expect(r"bulkhead: PANIC: ", 30)
     start = boot.at
@@ -73,16 +72,14 @@ def panic(t):
         again = _panic(boot) # a second one, so that the first file is kept beside the new one
         boot.expect(r"It is in the file \\bulkhead\.crash", SECONDS)
         boot.ready(SECONDS)
-        boot.expect(r"^guest# ", 60)
-        boot.machine.console.sendall(b"\x01h")
-        boot.expect(r"bulkhead> ", 30)
+        boot.expect(rig.PROMPT, 60)
+        boot.to_prompt(30)
         boot.send("reboot yes")
         boot.expect(r"^Bulkhead loader\n", SECONDS)
         start = boot.at
         boot.ready(SECONDS)
         t.check("ended in a panic" not in boot.text[start:], "black box: not shown a second time")
-        boot.machine.console.sendall(b"\x01h")
-        boot.expect(r"bulkhead> ", 60)
+        boot.to_prompt()
         boot.send("poweroff yes")
         t.check(boot.wait_off(120), "black box: the machine goes on afterwards", "%.0f s in all" % boot.seconds())
     crash, old, report = (_file(disk, name) for name in ("bulkhead.crash", "bulkhead.crash.old", "bulkhead.report"))

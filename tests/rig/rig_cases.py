@@ -30,7 +30,6 @@ import rig_witness
 import ui
 
 BOOT_SECONDS = 300               # wall time for a kernel to come up on a busy machine
-PROMPT = r"^guest# "
 QUIET = "console=ttyS0,115200 quiet"
 # What a kernel says of a machine it does not like.
 COMPLAINTS = r"Firmware Bug|FW_BUG|unchecked MSR|WARNING:|Call Trace|BUG:|lost.*timer|timer doesn't work|TSC.*unstable|" \
@@ -88,7 +87,7 @@ def linux_session(t, kernel, cpus, reboot):
     disk = rig.linux_image(log, kernel, cpus)
     with rig.Boot(log, disk, cpus) as boot:
         boot.ready(BOOT_SECONDS)
-        boot.expect(PROMPT, 60)
+        boot.expect(rig.PROMPT, 60)
         t.check(True, name + ": boots to a shell", "%.0f s" % boot.seconds())
         _machine_checks(t, boot, name, cpus)
         _life_checks(t, boot, name, cpus)
@@ -96,7 +95,7 @@ def linux_session(t, kernel, cpus, reboot):
             boot.run("echo left-over > /tmp/left-over")
             boot.send("reboot")
             boot.ready(BOOT_SECONDS)
-            boot.expect(PROMPT, 60)
+            boot.expect(rig.PROMPT, 60)
             t.check(boot.output("ls /tmp") == "", name + ": reboots from pristine images")
         boot.send("poweroff")
         t.check(boot.wait_off(120), name + ": powers off, and then the machine",
@@ -107,7 +106,7 @@ def linux_pvh(t, kernel):
     name = "PVH: vmlinux of %s" % kernel
     with rig.Boot("pvh", rig.linux_image("pvh", kernel, pvh=True)) as boot:
         boot.ready(BOOT_SECONDS)
-        boot.expect(PROMPT, 60)
+        boot.expect(rig.PROMPT, 60)
         t.check(True, name + ": boots to a shell with its initrd", "%.0f s" % boot.seconds())
         t.check("Booting paravirtualized kernel" in boot.text and "ACPI: RSDP 0x" in boot.text, name + ": the RSDP is found")
         t.check("console=ttyS0" in boot.output("cat /proc/cmdline"), name + ": the command line")
@@ -126,7 +125,7 @@ def no_stop(t):
     disk = rig.linux_image("reboot-stop", guests.DEMO_KERNEL, on_reboot="stop", cmdline=QUIET)
     with rig.Boot("reboot-stop", disk) as boot:
         boot.ready(BOOT_SECONDS)
-        boot.expect(PROMPT, 60)
+        boot.expect(rig.PROMPT, 60)
         boot.send("reboot")
         t.check(boot.wait_off(120), "on_reboot = stop: a reboot stops the VM")
 
@@ -136,7 +135,7 @@ def large_memory(t):
     disk = rig.linux_image("large", guests.DEMO_KERNEL, memory="4608M", cmdline=QUIET)
     with rig.Boot("large", disk, memory=6144) as boot:
         boot.ready(BOOT_SECONDS)
-        boot.expect(PROMPT, 60)
+        boot.expect(rig.PROMPT, 60)
         total = int(boot.output("grep MemTotal /proc/meminfo").split()[1]) // 1024
         t.check(total > 4300, "more than 4 GiB of memory", "%d MiB seen" % total)
         boot.send("poweroff")

@@ -18,7 +18,6 @@ SUITE_SECONDS = 500         # wall time for a boot's programs on a busy machine
 # The victim's tick is a millisecond: one that is later than this was lost. (What copies with REP on another CPU does not make it
 # late: bochs-patches/0010 lets the emulator's processors take turns there, too. Without it gaps of 2.2 ms were seen.)
 WORST_GAP_US = 2000
-CTRL_A = b"\x01"
 PANIC = r"HOST PANIC|PANIC|host exception|assertion"
 
 # What is expected of a program. `end`: None, it survives and says ok; otherwise what the log calls each end of its VM, and how
@@ -105,9 +104,6 @@ class Session:
     def __exit__(self, kind, value, trace):
         self.boot.close()
 
-    def keys(self, data):
-        self.boot.machine.console.sendall(data)
-
     def wait_quiet(self, seconds, limit):
         """Reads until nothing has come for `seconds` (wall time)."""
         end, quiet = time.monotonic() + limit, time.monotonic() + seconds
@@ -121,13 +117,9 @@ class Session:
     def prompt(self, command, seconds=1.5):
         """What a command prints; the prompt is in front afterwards."""
         at = len(self.boot.text)
-        self.keys(command.encode() + b"\r")
+        self.boot.type(command + "\r")
         self.wait_quiet(seconds, 120)
         return self.boot.text[at:]
-
-    def to_prompt(self):
-        self.keys(CTRL_A + b"h")
-        self.boot.expect(r"^bulkhead> ", 60)
 
     def states(self):
         """The VMs' states, by name."""
@@ -137,7 +129,7 @@ class Session:
     def wait_stopped(self, timeout):
         """Until every VM but the victim has stopped, at the prompt; the names of those that have not."""
         end = time.monotonic() + timeout
-        self.to_prompt()
+        self.boot.to_prompt()
         left = self.vms
         while left and time.monotonic() < end:
             states = self.states()
@@ -147,7 +139,7 @@ class Session:
     def show(self, digit):
         """What a VM has printed and the console kept."""
         at = len(self.boot.text)
-        self.keys(CTRL_A + b"%d" % digit)
+        self.boot.type(rig.KEY + str(digit))
         self.boot.expect(r"^--- .*\(%d\)" % digit, 60)
         self.wait_quiet(1, 60)
         return self.boot.text[at:]
@@ -156,7 +148,7 @@ class Session:
         """All that the victim has said, up to now. From the prompt."""
         up = re.findall(r"^[ *] 1  victim .* (\d+):(\d\d):(\d\d)\s*$", self.prompt("vms"), re.M)
         hours, minutes, seconds = (int(part) for part in up[-1])
-        self.keys(CTRL_A + b"1")
+        self.boot.type(rig.KEY + "1")
         self.boot.expect(r"^--- .*\(1\)", 60)
         while int(self.boot.expect(TICK, 120).group(1)) < ((hours * 60 + minutes) * 60 + seconds - 1) * 1000:
             pass
@@ -247,10 +239,10 @@ class FuzzLives:
         self.tell()
 
     def tell(self):
-        self.session.keys(CTRL_A + b"2")
+        self.session.boot.type(rig.KEY + "2")
         self.session.boot.expect(r"^fuzz: first case\?", 120)
-        self.session.keys(b"%d\r" % (len(self.reports) * CASES_OF_A_LIFE))
-        self.session.to_prompt()
+        self.session.boot.type("%d\r" % (len(self.reports) * CASES_OF_A_LIFE))
+        self.session.boot.to_prompt()
 
     def take_report(self):
         # A case without paging may have written over these numbers: the seed tells.
@@ -259,7 +251,7 @@ class FuzzLives:
 
     def start_again(self):
         self.take_report()
-        self.session.to_prompt()
+        self.session.boot.to_prompt()
         self.session.prompt("start fuzz", 0.5)
         while self.session.states().get("fuzz") == "starting":
             pass

@@ -98,8 +98,7 @@ def restarts(t):
                     ("hello.elf", os.path.join(where, "multiboot_hello.elf"))])
     with rig.Boot("life-restarts", disk, cpus=2, memory=256) as boot:
         boot.expect(r"victim: tick", 120)
-        boot.type(rig.KEY + "h")
-        boot.expect(rig.OPERATOR, 30)
+        boot.to_prompt(30)
         count = _restart_count(boot)
         while count < RESTARTS and boot.seconds() < 100:
             count = _restart_count(boot)
@@ -109,8 +108,7 @@ def restarts(t):
         boot.expect(r"victim: tick", 60)  # and the limit in rate for `again` has recovered
         boot.expect(r"victim: tick", 60)
         stopped_at = len(boot.text)
-        boot.type(rig.KEY + "h")
-        boot.expect(rig.OPERATOR, 30)
+        boot.to_prompt(30)
         boot.send("start again")
         boot.expect(r"again: debug: own memory: .*\n", 60)
         before, after = _free(boot.text[:stopped_at]), _free(boot.text[stopped_at:])

@@ -30,8 +30,7 @@ class Boot(rig.Session):
 
     def ask(self, command, pattern, timeout=60):
         """A command at Bulkhead's prompt; answers the match of what it prints."""
-        self.type(rig.KEY + "h")
-        self.expect(rig.OPERATOR, timeout)
+        self.to_prompt(timeout)
         self.type(command + "\r")
         return self.expect(pattern, timeout)
 
@@ -148,8 +147,7 @@ def panic(t, carrier):
                {"hello.elf": rig_multiboot.guest("multiboot_hello.elf")})
     with Boot(carrier, "panic", out, cpus=2, memory=256) as boot:
         boot.expect(r"hello: stopped: the guest powered off", 180)
-        boot.type(rig.KEY + "h")
-        boot.expect(rig.OPERATOR, 60)
+        boot.to_prompt()
         _slow_keys(t, boot)
         boot.type("crash yes\r")
         boot.expect(r"bulkhead: PANIC: ", 60)

@@ -50,7 +50,7 @@ def _run(t, machine, model, vms):
         boot.expect(r"core: ready", 120)
         for digit in range(1, len(vms) + 1):  # in the front there is room for every failure
             if digit > 1:
-                boot.machine.console.sendall(b"\x01%d" % digit)
+                boot.type(rig.KEY + str(digit))
             boot.expect(r"^rules: done", SECONDS)
         text, seconds = boot.text, boot.seconds()
     for name, _, _, rules in vms:

@@ -9,7 +9,6 @@ import rig
 import screen
 
 PICTURES = rig.LOGS  # SCREEN-*.png, to look at
-CTRL_A = b"\x01"
 PANIC_TOP = 3 * screen.CELL_HEIGHT + 5 * 8  # of the text, in pixels of the font: fb_panic.c
 ALARM = 0xC02F38
 SETTLE_SECONDS = 60  # wall time until all that was printed is drawn, on a busy machine
@@ -69,9 +68,8 @@ def _console_checks(t, boot):
 
 def _log_check(t, boot):
     """The prompt's `log` shows the core's lines from the start."""
-    boot.machine.console.sendall(CTRL_A + b"h")
-    boot.expect(r"bulkhead> ", 30)
-    boot.machine.console.sendall(b"log\r")
+    boot.to_prompt(30)
+    boot.type("log\r")
     wanted = r"core: screen: \d+ x \d+ pixels"
     picture = _settled(boot, lambda picture: any(re.search(wanted, line) for line in picture.console()))
     _save(picture, "prompt")
@@ -79,7 +77,7 @@ def _log_check(t, boot):
 
 
 def _panic_checks(t, boot):
-    boot.machine.console.sendall(b"crash yes\r")
+    boot.type("crash yes\r")
     boot.expect(r"PANIC: .*", 60)
     alarm = screen.eight_bits(ALARM)
     _settled(boot, lambda picture: picture.pixels[0] == alarm)

@@ -190,7 +190,7 @@ def _ipxe(t, boot):
 def bios(t):
     """GRUB and iPXE, under SeaBIOS, from disks in memory."""
     disk = rig.disk("witness-bios", BIOS, [("seabios", witnesses.path("seabios")), ("grub.img", witnesses.path("grub")),
-                                ("debian.img", _debian_disk()), ("ipxe.iso", witnesses.path("ipxe"))])
+                     ("debian.img", _debian_disk()), ("ipxe.iso", witnesses.path("ipxe"))])
     with rig.Boot("witness-bios", disk, cpus=2, memory=704) as boot:
         _grub(t, boot)
         boot.type(rig.KEY + "2")
