@@ -413,6 +413,20 @@ static void start(unsigned vm)
         fail_msg("%s", why);
 }
 
+/* VM 0 with one VF of the network card, and nothing else. */
+static void create_with_vf(void)
+{
+    add(0, ASSIGN_NET_VF, NET_PF);
+    devices_start_pfs();
+    create(0);
+}
+
+static void start_with_vf(void)
+{
+    create_with_vf();
+    start(0);
+}
+
 /* ---- tests ---- */
 
 static void test_life(void **state)
@@ -482,10 +496,7 @@ static void test_registers(void **state)
     uint64_t page;
     unsigned flags;
     enum ept_memory_type type;
-    add(0, ASSIGN_NET_VF, NET_PF);
-    devices_start_pfs();
-    create(0);
-    start(0);
+    start_with_vf();
     struct vm_device *d = device(0, 0);
     uint64_t bar0 = d->setup.bars[0].gpa, bar3 = d->setup.bars[3].gpa;
     assert_int_equal(ept_lookup(&vms[0].ept, gpa(bar0), &ha, &page, &flags, &type), ERR_NOT_FOUND);
@@ -520,10 +531,7 @@ static void test_registers(void **state)
 /* Every place that has an owner already: BARs are nowhere there, and what was there answers. */
 static void test_bars_over_devices(void **state)
 {
-    add(0, ASSIGN_NET_VF, NET_PF);
-    devices_start_pfs();
-    create(0);
-    start(0);
+    start_with_vf();
     struct vm_device *d = device(0, 0);
     const uint64_t home = d->setup.bars[0].gpa, size = d->setup.bars[0].size;
     const uint64_t places[] = {0,
@@ -566,10 +574,7 @@ static void test_affinity(void **state)
 {
     uint32_t apic;
     uint8_t old, vector;
-    add(0, ASSIGN_NET_VF, NET_PF);
-    devices_start_pfs();
-    create(0);
-    start(0);
+    start_with_vf();
     enable_apics(0);
     struct vm_device *d = device(0, 0);
     drive(0, 0, 0x41);
@@ -621,10 +626,7 @@ static void test_guest_reset(void **state)
     uint64_t at;
     uint32_t apic;
     uint8_t vector;
-    add(0, ASSIGN_NET_VF, NET_PF);
-    devices_start_pfs();
-    create(0);
-    start(0);
+    start_with_vf();
     enable_apics(0);
     struct vm_device *d = device(0, 0);
     drive(0, 0, 0x41);
@@ -676,10 +678,7 @@ static void test_guest_reset(void **state)
 static void test_two_resets(void **state)
 {
     add(0, ASSIGN_NET_VF, NET_PF);
-    add(0, ASSIGN_NET_VF, NET_PF);
-    devices_start_pfs();
-    create(0);
-    start(0);
+    start_with_vf();
     drive(0, 0, 0x41);
     struct vm_device *a = device(0, 0), *b = device(0, 1);
     guest_resets(a);
@@ -704,9 +703,7 @@ static void test_two_resets(void **state)
  * the reset. */
 static void test_stop_in_reset(void **state)
 {
-    add(0, ASSIGN_NET_VF, NET_PF);
-    devices_start_pfs();
-    create(0);
+    create_with_vf();
     struct vm_device *d = device(0, 0);
     struct fake_pci_function *f = fake_pci_find(&pci, VF0);
     for (unsigned life = 0; life < 3; life++) {
@@ -744,10 +741,7 @@ static void test_dead_after_reset(void **state)
     uint64_t at;
     uint32_t apic;
     uint8_t vector;
-    add(0, ASSIGN_NET_VF, NET_PF);
-    devices_start_pfs();
-    create(0);
-    start(0);
+    start_with_vf();
     struct vm_device *d = device(0, 0);
     struct fake_pci_function *f = fake_pci_find(&pci, VF0);
     fake_host.tsc_step = 50;
@@ -801,10 +795,7 @@ static void test_dead_after_reset(void **state)
 static void test_faults(void **state)
 {
     uint64_t at;
-    add(0, ASSIGN_NET_VF, NET_PF);
-    devices_start_pfs();
-    create(0);
-    start(0);
+    start_with_vf();
     drive(0, 0, 0x41);
     assert_false(fake_vtd_dma(&vtd, 0, VF0, 0x40000000, true, &at));
     devices_poll_now();
@@ -1122,9 +1113,7 @@ static void test_polling_is_counted(void **state)
 {
     struct lines lines = {.next = devices_vfs_next};
     char line[LINES_MAX];
-    add(0, ASSIGN_NET_VF, NET_PF);
-    devices_start_pfs();
-    create(0);
+    create_with_vf();
     for (unsigned i = 0; i < 10000; i++) { /* 10 s */
         fake_host.tsc += FAKE_TSC_HZ / 1000;
         fake_host.tsc_step =
@@ -1227,10 +1216,7 @@ static void test_nvme_dead(void **state)
 static void test_beside_the_table(void **state)
 {
     static const unsigned sizes[] = {1, 2, 4, 8};
-    add(0, ASSIGN_NET_VF, NET_PF);
-    devices_start_pfs();
-    create(0);
-    start(0);
+    start_with_vf();
     drive(0, 0, 0x41);
     struct vm_device *d = device(0, 0);
     uint64_t at = d->setup.bars[3].gpa + 0x800;
@@ -1322,10 +1308,7 @@ static bool poll_and_let_go(struct pf *pf)
 
 static void test_waiting_cpu_polls(void **state)
 {
-    add(0, ASSIGN_NET_VF, NET_PF);
-    devices_start_pfs();
-    create(0);
-    start(0);
+    start_with_vf();
     struct pf_ops ops = *host_devices.pfs[0].pf.ops;
     ops.poll = poll_and_let_go;
     host_devices.pfs[0].pf.ops = &ops;
@@ -1430,10 +1413,7 @@ static void test_vectors_used_up(void **state)
     struct msi_irq other = {.vm = &vms[0]};
     uint32_t apic;
     uint8_t vector;
-    add(0, ASSIGN_NET_VF, NET_PF);
-    devices_start_pfs();
-    create(0);
-    start(0);
+    start_with_vf();
     enable_apics(0);
     for (unsigned i = 0; i < MSI_VECTORS; i++)
         assert_int_equal(msi_take_vector(&other, &core.cpus[0], &vector), STATUS_OK);
@@ -1449,10 +1429,7 @@ static void test_vectors_used_up(void **state)
 /* The IOMMU stops to answer while a device is taken back: it is never given away again. */
 static void test_iommu_hangs(void **state)
 {
-    add(0, ASSIGN_NET_VF, NET_PF);
-    devices_start_pfs();
-    create(0);
-    start(0);
+    start_with_vf();
     drive(0, 0, 0x41);
     vtd.units[0].hangs = true;
     vm_assign_stop(&vms[0]);
@@ -1605,9 +1582,7 @@ static void check_walls(const struct vm_device *d)
 
 static void test_hostile_guest(void **state)
 {
-    add(0, ASSIGN_NET_VF, NET_PF);
-    devices_start_pfs();
-    create(0);
+    create_with_vf();
     struct vm_device *d = device(0, 0);
     fake_host.tsc_step = 20000;
     random_state = 1;
