@@ -22,28 +22,45 @@ def _seconds():
 
 
 def _seed():
-    """FUZZ_SEED; without it CI always takes the same way, so that a submission is judged by what it changed, and everybody
-    else takes a new one."""
+    """FUZZ_SEED; without it CI always takes the same way, so that a submission is judged by what it changed and a refusal
+    can be repeated, and everybody else takes a new one."""
     text = os.environ.get("FUZZ_SEED", "1" if os.environ.get("CI") else str(random.randrange(1, 1 << 31)))
     if not text.isdigit() or int(text) == 0:
         raise ui.Failure("FUZZ_SEED=%s is not a positive number" % text)
     return int(text)
 
 
-def _one(results, binary, seconds, seed):
-    name = os.path.basename(binary)
-    short = name.removeprefix("fuzz_")
+def _fixed_addresses():
+    """What to run a fuzzer with so that a seed names its way: libFuzzer learns from the values that are compared, and
+    with random addresses two runs with one seed soon differ. Nothing, where the kernel refuses it (some containers)."""
+    prefix = ["setarch", "--addr-no-randomize"]
+    if subprocess.run(prefix + ["true"], stderr=subprocess.DEVNULL, check=False).returncode == 0:
+        return prefix
+    ui.say("addresses stay random here: a seed does not repeat a run")
+    return []
+
+
+def _seeds(short):
+    """Every seed by name and in order: a folder's own order differs from machine to machine."""
+    folder = os.path.join(SEEDS, short)
+    return [os.path.join(folder, seed) for seed in sorted(os.listdir(folder))] if os.path.isdir(folder) else []
+
+
+def _one(results, prefix, binary, seconds, seed):
+    short = os.path.basename(binary).removeprefix("fuzz_")
     if not os.path.exists(binary):
         results.check(False, "fuzz " + short, "it cannot be built")
         return
     corpus = os.path.join(build.BUILD, "fuzz-corpus", short)
     os.makedirs(corpus, exist_ok=True)
-    inputs = [corpus] + [path for path in (os.path.join(SEEDS, short), os.path.join(SEEDS, name))
-                         if os.path.isdir(path)]
-    prefix = os.path.join(CRASHES, short + "-")
+    options = ["-max_total_time=%d" % seconds, "-seed=%d" % seed, "-timeout=20", "-rss_limit_mb=2048",
+               "-reload=0",  # what it finds is looked up by time, else
+               "-print_final_stats=1", "-artifact_prefix=" + os.path.join(CRASHES, short + "-")]
+    inputs = _seeds(short)
+    if inputs:
+        options.append("-seed_inputs=" + ",".join(inputs))
     try:
-        done = subprocess.run([binary, "-max_total_time=%d" % seconds, "-seed=%d" % seed, "-timeout=20", "-rss_limit_mb=2048",
-                               "-print_final_stats=1", "-artifact_prefix=" + prefix, *inputs],
+        done = subprocess.run([*prefix, binary, *options, corpus],
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                               timeout=3 * seconds + 120, check=False)
         output, status = done.stdout.decode("utf-8", "replace"), done.returncode
@@ -81,4 +98,5 @@ def tasks(results):
     shutil.rmtree(CRASHES, ignore_errors=True)
     os.makedirs(CRASHES)
     ui.say("%d fuzzers, %d s each, seed %d" % (len(binaries), seconds, seed))
-    return [functools.partial(_one, results, binary, seconds, seed) for binary in binaries]
+    prefix = _fixed_addresses()
+    return [functools.partial(_one, results, prefix, binary, seconds, seed) for binary in binaries]

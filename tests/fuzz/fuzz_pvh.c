@@ -82,13 +82,18 @@ static void check_load(struct input *in, const struct guest_source *file, const 
     }
 }
 
-/* Somewhere in the input, on a multiple of four, are the note's owner and type. */
+/* Somewhere in the file are the note's type and owner. The last of their bytes may be among the zeros that
+ * follow the input. */
 static bool has_owner(const struct input *in)
 {
     static const uint8_t note[] = {18, 0, 0, 0, 'X', 'e', 'n', 0};
-    for (size_t at = 0; at + sizeof(note) <= in->size; at++)
-        if (memcmp(in->data + at, note, sizeof(note)) == 0)
+    for (size_t at = 0; at < in->size; at++) {
+        size_t same = 0;
+        while (same < sizeof(note) && file_byte(in, at + same) == note[same])
+            same++;
+        if (same == sizeof(note))
             return true;
+    }
     return false;
 }
 
