@@ -1,5 +1,6 @@
 /* bulkhead.conf: the parser and every rule of the configuration. One pure module, used by the loader and by
- * the offline checker (scripts/check-config), so that both say the same.
+ * the offline checker (scripts/check-config), so that both say the same. Which of its files does what is in
+ * hv/config/config_internal.h.
  *
  * The file is UTF-8 text (a byte order mark and CRLF are fine) of sections with `key = value` lines. `#`
  * begins a comment at the start of a line or after a blank; in a `cmdline` value it is an ordinary character.

@@ -1,4 +1,5 @@
 #include "hv/config/config_assign.h"
+#include "hv/config/config_internal.h"
 #include "hv/lib/bdf.h"
 #include "hv/lib/bits.h"
 #include "hv/lib/fmt.h"
@@ -37,18 +38,6 @@ static bool fail(struct config_assign_error *error, enum config_rule rule, const
     fmt_vformat(error->message, sizeof(error->message), format, args);
     va_end(args);
     return false;
-}
-
-struct config_quote config_quoted(struct span s)
-{
-    struct config_quote q = {0};
-    size_t n = s.size < CONFIG_QUOTE_MAX ? s.size : CONFIG_QUOTE_MAX;
-
-    for (size_t i = 0; i < n; i++)
-        q.text[i] = s.data[i] >= ' ' && s.data[i] < 0x7f ? (char)s.data[i] : '?';
-    if (s.size > CONFIG_QUOTE_MAX)
-        memcpy(q.text + n, "...", 3);
-    return q;
 }
 
 /* ---- numbers ---- */
@@ -102,7 +91,7 @@ static bool parse_function(struct parse *p, struct span s)
     return fail(p->error, CONFIG_BAD_FUNCTION, s.data,
                 "'%s' is not a PCI function: write its address as in 01:00.0, or vendor and device as in "
                 "8086:10c9, with /1 for the second of them",
-                config_quoted(s).text);
+                config_text_quote(s).text);
 }
 
 /* ---- options ---- */
@@ -121,8 +110,8 @@ static bool parse_index(struct parse *p, const struct option *o)
         return true;
     if (!whole_number(o->value, 0, last, &n))
         return fail(p->error, CONFIG_BAD_INDEX, o->value.data,
-                    "index cannot be '%s': use auto, or a number from 0 to %u", config_quoted(o->value).text,
-                    (unsigned)last);
+                    "index cannot be '%s': use auto, or a number from 0 to %u",
+                    config_text_quote(o->value).text, (unsigned)last);
     p->out->index = (int16_t)n;
     return true;
 }
@@ -143,12 +132,12 @@ static bool parse_mac(struct parse *p, const struct option *o)
     if (!good || s.size)
         return fail(p->error, CONFIG_BAD_MAC, o->value.data,
                     "'%s' is not a MAC address: write six bytes as in mac=52:54:00:aa:00:01",
-                    config_quoted(o->value).text);
+                    config_text_quote(o->value).text);
     if (!all || (p->out->mac[0] & MAC_MULTICAST))
         return fail(p->error, CONFIG_BAD_MAC, o->value.data,
                     "the MAC address '%s' is %s: a card's own address has an even first byte, as in "
                     "52:54:00:aa:00:01",
-                    config_quoted(o->value).text, all ? "a group's" : "nobody's");
+                    config_text_quote(o->value).text, all ? "a group's" : "nobody's");
     p->out->has_mac = true;
     return true;
 }
@@ -161,7 +150,7 @@ static bool parse_vlan(struct parse *p, const struct option *o)
         return fail(p->error, CONFIG_BAD_VLAN, o->value.data,
                     "vlan cannot be '%s': use a number from 1 to %u, or leave it out: then the guest may "
                     "choose",
-                    config_quoted(o->value).text, VLAN_MAX);
+                    config_text_quote(o->value).text, VLAN_MAX);
     p->out->vlan = (uint16_t)n;
     return true;
 }
@@ -174,7 +163,7 @@ static bool parse_rate(struct parse *p, const struct option *o)
         return fail(p->error, CONFIG_BAD_RATE, o->value.data,
                     "rate cannot be '%s': use Mbit/s, a number from 1 to %u, or leave it out: then there is "
                     "no limit",
-                    config_quoted(o->value).text, RATE_MAX);
+                    config_text_quote(o->value).text, RATE_MAX);
     p->out->rate = (uint32_t)n;
     return true;
 }
@@ -183,7 +172,7 @@ static bool parse_switch(struct parse *p, const struct option *o, const char *na
 {
     if (!span_equals(o->value, "on") && !span_equals(o->value, "off"))
         return fail(p->error, CONFIG_BAD_CHOICE, o->value.data, "%s cannot be '%s': use on or off", name,
-                    config_quoted(o->value).text);
+                    config_text_quote(o->value).text);
     *out = span_equals(o->value, "on");
     return true;
 }
@@ -205,7 +194,7 @@ static bool parse_namespace(struct parse *p, const struct option *o)
     if (!whole_number(o->value, 1, NAMESPACE_MAX, &n))
         return fail(p->error, CONFIG_BAD_NAMESPACE, o->value.data,
                     "namespace cannot be '%s': use the number of one of the controller's, from 1",
-                    config_quoted(o->value).text);
+                    config_text_quote(o->value).text);
     p->out->namespace = (uint32_t)n;
     return true;
 }
@@ -237,15 +226,12 @@ static const char *option_list(enum config_assign_kind kind)
 
 static bool parse_option(struct parse *p, struct span word)
 {
-    size_t n = 0;
+    struct span name = config_text_before(word, '=');
 
-    while (n < word.size && word.data[n] != '=')
-        n++;
-    struct span name = {word.data, n};
     for (unsigned i = 0; i < ARRAY_SIZE(options); i++) {
         if (!(options[i].kinds & BIT(p->out->kind)) || !span_equals(name, options[i].name))
             continue;
-        struct option o = {.whole = word, .value = {word.data + n, word.size - n}};
+        struct option o = {.whole = word, .value = config_text_skip(word, name.size)};
         if (!scan_char(&o.value, '=') || !o.value.size)
             return fail(p->error, CONFIG_BAD_OPTION, word.data,
                         "'%s' has no value: write %s=... without blanks", options[i].name, options[i].name);
@@ -258,21 +244,17 @@ static bool parse_option(struct parse *p, struct span word)
     for (unsigned i = 0; i < ARRAY_SIZE(options); i++)
         if ((options[i].kinds & BIT(p->out->kind)) && near_miss(name, options[i].name))
             return fail(p->error, CONFIG_BAD_OPTION, word.data, "there is no '%s' here: did you mean '%s'?",
-                        config_quoted(name).text, options[i].name);
+                        config_text_quote(name).text, options[i].name);
     return fail(p->error, CONFIG_BAD_OPTION, word.data, "there is no '%s' here: there are %s",
-                config_quoted(name).text, option_list(p->out->kind));
+                config_text_quote(name).text, option_list(p->out->kind));
 }
 
 static struct span next_word(struct span *rest)
 {
-    size_t n = 0;
-
-    while (rest->size && (rest->data[0] == ' ' || rest->data[0] == '\t'))
-        *rest = (struct span){rest->data + 1, rest->size - 1};
-    while (n < rest->size && rest->data[n] != ' ' && rest->data[n] != '\t')
-        n++;
-    struct span word = {rest->data, n};
-    *rest = (struct span){rest->data + n, rest->size - n};
+    while (rest->size && config_text_is_blank(rest->data[0]))
+        *rest = config_text_skip(*rest, 1);
+    struct span word = config_text_word(*rest);
+    *rest = config_text_skip(*rest, word.size);
     return word;
 }
 
@@ -283,8 +265,8 @@ static bool parse_vf(struct parse *p, struct span text)
 
     if (!span_equals(first, type))
         return fail(p->error, CONFIG_BAD_CHOICE, first.data,
-                    "%s cannot be '%s': use %s, as in %s = %s pf=01:00.0%s", config_quoted(p->name).text,
-                    config_quoted(first).text, type, config_quoted(p->name).text, type,
+                    "%s cannot be '%s': use %s, as in %s = %s pf=01:00.0%s", config_text_quote(p->name).text,
+                    config_text_quote(first).text, type, config_text_quote(p->name).text, type,
                     p->out->kind == ASSIGN_NET_VF ? "" : " namespace=1");
     for (struct span word = next_word(&text); word.size; word = next_word(&text))
         if (!parse_option(p, word))
@@ -292,8 +274,8 @@ static bool parse_vf(struct parse *p, struct span text)
     for (unsigned i = 0; i < ARRAY_SIZE(options); i++)
         if ((options[i].required & BIT(p->out->kind)) && !(p->seen & BIT(i)))
             return fail(p->error, CONFIG_MISSING_OPTION, first.data,
-                        "%s needs %s=, as in %s = %s pf=01:00.0%s", config_quoted(p->name).text,
-                        options[i].name, config_quoted(p->name).text, type,
+                        "%s needs %s=, as in %s = %s pf=01:00.0%s", config_text_quote(p->name).text,
+                        options[i].name, config_text_quote(p->name).text, type,
                         p->out->kind == ASSIGN_NET_VF ? "" : " namespace=1");
     return true;
 }

@@ -1,5 +1,5 @@
-/* The values of `netN`, `diskN` and `pci`: which of the machine's devices a VM gets. A part of
- * hv/config/config.c. */
+/* The values of `netN`, `diskN` and `pci`: which of the machine's devices a VM gets. A part of the parser
+ * (hv/config/config_internal.h). */
 #pragma once
 
 #include "hv/config/config.h"
@@ -19,10 +19,3 @@ enum status config_assign_parse(struct span name, struct span text, struct confi
  * `at` is not set. `one` itself may be in the configuration. */
 enum status config_assign_check(const struct config *config, const struct config_vm *vm,
                                 const struct config_assign *one, struct config_assign_error *error);
-
-/* The part of the user's text that a message repeats: cut, and safe for any terminal. */
-#define CONFIG_QUOTE_MAX 40u
-struct config_quote {
-    char text[CONFIG_QUOTE_MAX + 4];
-};
-struct config_quote config_quoted(struct span s);
