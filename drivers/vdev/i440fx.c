@@ -1,4 +1,5 @@
 #include "drivers/vdev/i440fx.h"
+#include "drivers/vdev/acpi_pm.h"
 #include "hv/lib/bits.h"
 
 #define VENDOR_INTEL      0x8086u
@@ -9,7 +10,18 @@
 /* QEMU's subsystem: a firmware made for it takes the machine for one, and asks fw_cfg. */
 #define QEMU_SUBSYSTEM 0x11001af4u
 
-#define REG_SUBSYSTEM     0x2cu
+#define DEVICE_82371AB_PM 0x7113u
+#define CLASS_BRIDGE      0x068000u /* other */
+#define PM_REVISION       3u
+#define PM_STATUS         0x02800000u                 /* fast back-to-back, medium DEVSEL */
+#define PM_INTERRUPT      (1u << 8 | ACPI_PM_SCI_IRQ) /* pin INTA */
+#define REG_PMBA          0x40u
+#define PMBA_IO           1u /* hard-wired: they are ports */
+#define REG_DEVACTB       0x58u
+#define DEVACTB_APMC_EN   0x2000000u
+#define REG_PMREGMISC     0x80u
+#define PMREGMISC_PMIOSE  1u /* the ports are decoded */
+
 #define REG_PAM           0x58u /* PAM0..PAM6 are the bytes from 0x59 on */
 #define PAM0_HIGH_NIBBLE  4u    /* the low one is reserved */
 #define PAM_WRITABLE_LOW  0x33333000u
@@ -56,6 +68,37 @@ static void bridge_reset(struct pci_func *func)
     tell_changes(chipset);
 }
 
+/* The ports do not move, as ACPI's tables name them: they are placed and decoded from the start, and a
+ * firmware either takes them as they are (OVMF) or places them just there (SeaBIOS). SMIs by the APM port are
+ * on (DEVACTB), which tells it that SMM was set up and is not its task: there is none. */
+static uint32_t pm_read(struct pci_func *func, uint32_t offset)
+{
+    switch (offset) {
+    case PCI_REG_ID:
+        return DEVICE_82371AB_PM << 16 | VENDOR_INTEL;
+    case PCI_REG_COMMAND:
+        return PM_STATUS | PCI_COMMAND_IO;
+    case PCI_REG_CLASS:
+        return CLASS_BRIDGE << 8 | PM_REVISION;
+    case PCI_REG_SUBSYSTEM:
+        return QEMU_SUBSYSTEM;
+    case PCI_REG_INTERRUPT:
+        return PM_INTERRUPT;
+    case REG_PMBA:
+        return ACPI_PM_BASE | PMBA_IO;
+    case REG_DEVACTB:
+        return DEVACTB_APMC_EN;
+    case REG_PMREGMISC:
+        return PMREGMISC_PMIOSE;
+    default:
+        return offset < PCI_SPACE_LEGACY_DWORDS * 4 ? 0 : ~0u;
+    }
+}
+
+static void pm_write(struct pci_func *func, uint32_t offset, uint32_t value, uint32_t mask)
+{
+}
+
 void i440fx_setup(struct i440fx *chipset, struct pci_host *host,
                   void (*changed)(void *ctx, unsigned segment, uint8_t attributes), void *ctx)
 {
@@ -64,11 +107,13 @@ void i440fx_setup(struct i440fx *chipset, struct pci_host *host,
     pci_space_init(space, host->bridge_storage, PCI_SPACE_LEGACY_DWORDS, VENDOR_INTEL, DEVICE_82441FX,
                    CLASS_HOST_BRIDGE);
     space->value[PCI_REG_CLASS / 4] |= REVISION;
-    space->value[REG_SUBSYSTEM / 4] = QEMU_SUBSYSTEM;
+    space->value[PCI_REG_SUBSYSTEM / 4] = QEMU_SUBSYSTEM;
     space->writable[REG_PAM / 4] = PAM_WRITABLE_LOW;
     space->writable[REG_PAM / 4 + 1] = PAM_WRITABLE_HIGH;
     host->bridge.ctx = chipset;
     host->bridge.read = bridge_read;
     host->bridge.write = bridge_write;
     host->bridge.reset = bridge_reset;
+    chipset->pm = (struct pci_func){.bdf = PCI_BDF(0, 1, 3), .read = pm_read, .write = pm_write};
+    (void)pci_host_add(host, &chipset->pm); /* cannot fail: the bus is empty */
 }

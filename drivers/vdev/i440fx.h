@@ -1,6 +1,8 @@
 /* What a PC's firmware looks for on bus 0: an i440FX host bridge (Intel 82441FX data sheet, 290549) with its
- * programmable attribute map (PAM). Only for VMs with a firmware of their own; other guests see the host
- * bridge of pci_host.h. The PIIX3 that belongs to it is in ata.h. */
+ * programmable attribute map (PAM), and at 00:01.3 the power management function that QEMU's PC has from a
+ * PIIX4 (Intel 82371AB data sheet, 290562, chapter 7), where the firmware asks for acpi_pm.h's ports. Only
+ * for VMs with a firmware of their own; other guests see the host bridge of pci_host.h. The PIIX3 that
+ * belongs to it is in ata.h. */
 #pragma once
 
 #include "drivers/vdev/pci_host.h"
@@ -14,6 +16,7 @@ enum i440fx_attribute { I440FX_READ = 1, I440FX_WRITE = 2 }; /* the access goes 
 
 struct i440fx {
     struct pci_space *space;             /* of 00:00.0 */
+    struct pci_func pm;                  /* 00:01.3 */
     uint8_t attributes[I440FX_SEGMENTS]; /* enum i440fx_attribute, as last told */
     /* A segment's attributes have changed. Under the device lock. */
     void (*changed)(void *ctx, unsigned segment, uint8_t attributes);
@@ -38,7 +41,7 @@ static inline unsigned i440fx_segment_of(uint32_t addr)
     return segment < I440FX_SEGMENTS ? segment : I440FX_SEGMENTS - 1;
 }
 
-/* After pci_host_setup(), once: makes the bridge at 00:00.0 this one. All attributes are 0 then, which
- * changed() is not told. */
+/* After pci_host_setup(), once: makes the bridge at 00:00.0 this one, and adds 00:01.3. All attributes are 0
+ * then, which changed() is not told. */
 void i440fx_setup(struct i440fx *chipset, struct pci_host *host,
                   void (*changed)(void *ctx, unsigned segment, uint8_t attributes), void *ctx);

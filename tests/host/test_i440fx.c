@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <string.h>
 #include <cmocka.h>
+#include "drivers/vdev/acpi_pm.h"
 #include "drivers/vdev/i440fx.h"
 #include "hv/lib/bits.h"
 #include "tests/host/fake_vdev_env.h"
@@ -53,6 +54,36 @@ static void test_identity(void **state)
     assert_int_equal(in(0x00, 4), 0x12378086);
     assert_int_equal(in(0x08, 4), 0x06000002);
     assert_int_equal(in(0x2c, 4), 0x11001af4); /* QEMU's */
+}
+
+/* The power management function: what a firmware finds the PM timer by, and that nothing moves it. */
+static void test_pm(void **state)
+{
+    static const struct {
+        uint8_t reg;
+        uint32_t value;
+    } rows[] = {
+        {0x00, 0x71138086}, /* 82371AB, function 3 */
+        {0x04, 0x02800001},
+        {0x08, 0x06800003},
+        {0x0c, 0}, /* another function's place for "multi-function": function 0 says it */
+        {0x2c, 0x11001af4},
+        {0x3c, 0x0109},
+        {0x40, ACPI_PM_BASE | 1}, /* PMBA */
+        {0x58, 0x02000000},       /* DEVACTB: APMC_EN */
+        {0x80, 1},                /* PMREGMISC: PMIOSE */
+        {0x90, 0},                /* SMBBA: no SMBus */
+    };
+    struct pci_func *pm = &chipset.pm;
+    assert_int_equal(pm->bdf, PCI_BDF(0, 1, 3));
+    for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {
+        fake_write(&host.ports, 0xcf8, 4, 0x80000b00u | rows[i].reg);
+        assert_int_equal(fake_read(&host.ports, 0xcfc, 4), rows[i].value);
+        fake_write(&host.ports, 0xcfc, 4, ~rows[i].value);
+        assert_int_equal(fake_read(&host.ports, 0xcfc, 4), rows[i].value);
+    }
+    assert_int_equal(pm->read(pm, 0xfc), 0);
+    assert_int_equal(pm->read(pm, 0x100), 0xffffffff); /* by ECAM: it has 256 bytes */
 }
 
 static void test_segments(void **state)
@@ -113,6 +144,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_identity, setup),
+        cmocka_unit_test_setup(test_pm, setup),
         cmocka_unit_test_setup(test_segments, setup),
         cmocka_unit_test_setup(test_registers, setup),
     };
