@@ -233,6 +233,11 @@ static void command(struct ata *ata, struct ata_channel *c, uint8_t value)
 
 /* ---- registers ---- */
 
+/* Nobody drives the bus of an empty channel. The host pulls DD7 down, so that BSY reads as cleared
+ * (ATA/ATAPI-6, "pull-up and pull-down resistors"): software that waits for it would take an absent unit for
+ * a busy one. */
+#define FLOATING 0x7fu
+
 /* Both units see what is written, the selected one answers. Nobody there: the bus floats. A unit whose
  * companion only is there: the other one answers, with a Status of 0 (9.16). */
 static uint8_t read_register(struct ata *ata, struct ata_channel *c, unsigned reg)
@@ -242,7 +247,7 @@ static uint8_t read_register(struct ata *ata, struct ata_channel *c, unsigned re
     if (absent)
         unit = &c->unit[!c->selected];
     if (unit->kind == ATA_NONE)
-        return UINT8_MAX;
+        return FLOATING;
     if (reg == ATA_COMMAND) {
         if (!absent)
             lower(ata, c);
@@ -276,7 +281,7 @@ static uint8_t read_control(const struct ata_channel *c)
 {
     const struct ata_unit *unit = &c->unit[c->selected];
     if (!c->unit[0].kind && !c->unit[1].kind)
-        return UINT8_MAX;
+        return FLOATING;
     return unit->kind ? unit->status : 0; /* Alternate Status: the interrupt stays */
 }
 

@@ -214,9 +214,10 @@ static void test_empty_channel_floats(void **state)
 {
     ata_add(&ata, 2, ATA_NONE, NULL, 0);
     for (unsigned reg = FEATURES; reg <= STATUS; reg++)
-        assert_int_equal(fake_in(dev, CD_BASE + reg), 0xff);
-    assert_int_equal(fake_in(dev, CD_CTRL), 0xff);
+        assert_int_equal(fake_in(dev, CD_BASE + reg), 0x7f); /* BSY is pulled down */
+    assert_int_equal(fake_in(dev, CD_CTRL), 0x7f);
     fake_out(dev, CD_BASE + COMMAND, 0x90);
+    assert_int_equal(fake_in(dev, CD_BASE + STATUS), 0x7f);
     assert_false(fake.level[15]);
 }
 
