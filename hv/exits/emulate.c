@@ -281,42 +281,53 @@ static void access_physical(struct emulation *e, gpa_t at, unsigned size, bool w
         *value = bits_low_bytes(req.value, size);
 }
 
-/* An access by linear address, checked and translated first, byte by byte where it crosses a page. */
-bool emulation_access(struct emulation *e, gva_t linear, unsigned size, bool write, uint64_t *value)
+bool emulation_find(struct emulation *e, gva_t linear, unsigned size, bool write, struct emulation_place *out)
 {
     enum walk_access kind = write ? WALK_WRITE : WALK_READ;
-    gpa_t first, second;
-    uint64_t in_page = PAGE_SIZE - (linear.v & PAGE_MASK);
-    if (!translate(e, linear, kind, &first))
-        return false;
-    if (in_page >= size) {
+    out->in_page = PAGE_SIZE - (linear.v & PAGE_MASK);
+    return translate(e, linear, kind, &out->first) &&
+           (out->in_page >= size ||
+            translate(e, guest_linear_add(e->mode, linear, out->in_page), kind, &out->second));
+}
+
+static gpa_t byte_of(const struct emulation_place *place, uint64_t offset)
+{
+    return offset < place->in_page ? gpa(place->first.v + offset)
+                                   : gpa(place->second.v + (offset - place->in_page));
+}
+
+void emulation_move(struct emulation *e, const struct emulation_place *place, unsigned offset, unsigned size,
+                    bool write, uint64_t *value)
+{
+    if (offset >= place->in_page || offset + size <= place->in_page) {
         if (!write)
             *value = 0;
-        access_physical(e, first, size, write, value);
-        return true;
+        access_physical(e, byte_of(place, offset), size, write, value);
+        return;
     }
-    if (!translate(e, guest_linear_add(e->mode, linear, in_page), kind, &second))
-        return false;
     uint64_t result = 0;
     for (unsigned i = 0; i < size; i++) {
         uint64_t byte = *value >> (8 * i) & 0xff;
-        access_physical(e, i < in_page ? gpa(first.v + i) : gpa(second.v + (i - in_page)), 1, write, &byte);
+        access_physical(e, byte_of(place, offset + i), 1, write, &byte);
         result |= (byte & 0xff) << (8 * i);
     }
     if (!write)
         *value = result;
+}
+
+bool emulation_access(struct emulation *e, gva_t linear, unsigned size, bool write, uint64_t *value)
+{
+    struct emulation_place place;
+    if (!emulation_find(e, linear, size, write, &place))
+        return false;
+    emulation_move(e, &place, 0, size, write, value);
     return true;
 }
 
-/* Asks for every page of an access that is made later: reading a device is not repeatable, so nothing is read
- * while the instruction can still fault. */
 bool emulation_probe(struct emulation *e, gva_t linear, unsigned size, bool write)
 {
-    enum walk_access kind = write ? WALK_WRITE : WALK_READ;
-    uint64_t in_page = PAGE_SIZE - (linear.v & PAGE_MASK);
-    gpa_t at;
-    return translate(e, linear, kind, &at) &&
-           (in_page >= size || translate(e, guest_linear_add(e->mode, linear, in_page), kind, &at));
+    struct emulation_place place;
+    return emulation_find(e, linear, size, write, &place);
 }
 
 /* Segmentation of a memory operand. */

@@ -208,9 +208,11 @@ static struct exit_result run_far_jump(struct emulation *e, gva_t operand)
     uint64_t target = 0, selector = 0;
     struct seg cs = e->cs; /* accessed, in real-address mode too */
     gva_t at = gva(0);
-    if (!emulation_access(e, operand, size, false, &target) ||
-        !emulation_access(e, guest_linear_add(e->mode, operand, size), 2, false, &selector))
+    struct emulation_place place;
+    if (!emulation_find(e, operand, size + 2, false, &place))
         return e->failure;
+    emulation_move(e, &place, 0, size, false, &target);
+    emulation_move(e, &place, size, 2, false, &selector);
     if (e->mode == GUEST_MODE_REAL) {
         cs.selector = (uint16_t)selector;
         cs.base = selector << 4;
@@ -228,18 +230,17 @@ static struct exit_result run_far_jump(struct emulation *e, gva_t operand)
 
 static struct exit_result run_cmpxchg16b(struct emulation *e, gva_t operand)
 {
-    uint64_t memory[2] = {0, 0};
-    gva_t second = guest_linear_add(e->mode, operand, sizeof(memory[0]));
+    uint64_t memory[2];
+    struct emulation_place place;
     if (operand.v % sizeof(memory))
         return general_protection();
-    if (!emulation_probe(e, operand, sizeof(memory), true) ||
-        !emulation_access(e, operand, sizeof(memory[0]), false, &memory[0]) ||
-        !emulation_access(e, second, sizeof(memory[1]), false, &memory[1]))
+    if (!emulation_find(e, operand, sizeof(memory), true, &place))
         return e->failure;
+    for (unsigned i = 0; i < 2; i++)
+        emulation_move(e, &place, 8 * i, 8, false, &memory[i]);
     insn_cmpxchg16b(&e->regs, memory);
-    if (!emulation_access(e, operand, sizeof(memory[0]), true, &memory[0]) ||
-        !emulation_access(e, second, sizeof(memory[1]), true, &memory[1]))
-        return e->failure;
+    for (unsigned i = 0; i < 2; i++)
+        emulation_move(e, &place, 8 * i, 8, true, &memory[i]);
     return emulation_finish(e, true);
 }
 
@@ -344,12 +345,13 @@ static struct exit_result run_table(struct emulation *e, gva_t operand)
     enum virt_reg limit_reg = global ? VIRT_GDTR_LIMIT : VIRT_IDTR_LIMIT;
     unsigned size = insn_memory_size(in) - 2u;
     uint64_t limit = virt_get(e->vcpu, limit_reg), base = virt_get(e->vcpu, base_reg);
-    gva_t base_at = guest_linear_add(e->mode, operand, 2);
+    struct emulation_place place;
     if (!store && privilege(e))
         return general_protection();
-    if (!emulation_probe(e, operand, size + 2, store) || !emulation_access(e, operand, 2, store, &limit) ||
-        !emulation_access(e, base_at, size, store, &base))
+    if (!emulation_find(e, operand, size + 2, store, &place))
         return e->failure;
+    emulation_move(e, &place, 0, 2, store, &limit);
+    emulation_move(e, &place, 2, size, store, &base);
     if (store)
         return emulation_finish(e, true);
     if (e->mode == GUEST_MODE_LONG && !cpu_is_canonical(base))
@@ -387,12 +389,14 @@ static struct exit_result run_vector(struct emulation *e, gva_t operand)
         return exit_inject(fault);
     if (in->aligned && operand.v % size)
         return general_protection();
-    gva_t second = guest_linear_add(e->mode, operand, 8);
+    struct emulation_place place;
     if (store)
         fxsave_get(image, mmx, reg->reg, (enum insn_vector)in->detail, value);
-    if (!emulation_probe(e, operand, size, store) || !emulation_access(e, operand, first, store, &value[0]) ||
-        (size > first && !emulation_access(e, second, size - first, store, &value[1])))
+    if (!emulation_find(e, operand, size, store, &place))
         return e->failure;
+    emulation_move(e, &place, 0, first, store, &value[0]);
+    if (size > first)
+        emulation_move(e, &place, first, size - first, store, &value[1]);
     if (!store)
         fxsave_set(image, mmx, reg->reg, (enum insn_vector)in->detail, value);
     if (!store || mmx) {

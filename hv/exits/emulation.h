@@ -32,6 +32,19 @@ bool emulation_access(struct emulation *e, gva_t linear, unsigned size, bool wri
 /* Asks for every page of an access of at most a page that is made later: reading a device is not repeatable,
  * so nothing is read while the instruction can still fault. */
 bool emulation_probe(struct emulation *e, gva_t linear, unsigned size, bool write);
+/* Where at most a page of linear addresses is in guest-physical memory: `in_page` bytes from `first` on, then
+ * from `second` on. */
+struct emulation_place {
+    gpa_t first, second;
+    uint64_t in_page;
+};
+/* For an access in several parts, of which none may fail once one was made: a store may change the page
+ * tables that the next part would be found with. */
+bool emulation_find(struct emulation *e, gva_t linear, unsigned size, bool write,
+                    struct emulation_place *out);
+/* 1, 2, 4 or 8 bytes of it, `offset` bytes from its beginning, byte by byte where they cross a page. */
+void emulation_move(struct emulation *e, const struct emulation_place *place, unsigned offset, unsigned size,
+                    bool write, uint64_t *value);
 /* Pushes `size` bytes onto the guest's stack, whose pointer moves in e->regs. False: e->failure. */
 bool emulation_push(struct emulation *e, unsigned size, uint64_t value);
 /* Puts the registers back and steps over the instruction, or only puts them back. */

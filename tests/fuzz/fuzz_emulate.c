@@ -195,6 +195,9 @@ static struct exit choose_exit(struct fake_input *in, const struct vcpu *v)
     exit.u.nested.address = gpa(address(in));
     exit.u.nested.linear = gva(address(in));
     exit.u.nested.linear_valid = flags & 1;
+    if (flags & 1) /* one place has one offset in its page */
+        exit.u.nested.address.v =
+            (exit.u.nested.address.v & ~PAGE_MASK) | (exit.u.nested.linear.v & PAGE_MASK);
     exit.u.nested.write = flags & 2;
     exit.u.nested.read = !(flags & 2);
     if (flags & 0x80) {

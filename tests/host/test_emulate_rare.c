@@ -313,6 +313,36 @@ static void test_narrow_stores(void **state)
     assert_int_equal(written, 0xffffffff);
 }
 
+/* The first of two stores takes away the page tables that led there: the second goes where it was to go. */
+static void test_stores_on_own_table(void **state)
+{
+    uint64_t now[2], old[2];
+    memcpy(old, machine_ram(MACHINE_TABLES), sizeof(old));
+    memset(fake_vcpu(v)->fx + 160, 0x5a, 16);
+    v->gpr[RBX] = MACHINE_TABLES;
+    virt_set(v, VIRT_CR4, CR4_PAE | CR4_OSFXSR);
+    assert_done(RUN(SGDT));
+    memcpy(now, machine_ram(MACHINE_TABLES), sizeof(now));
+    assert_int_equal(now[0], GDT << 16 | (GDT_END - 1));
+    assert_int_equal(now[1], GDT >> 48);
+
+    old[0] |= 0x20; /* accessed: by the walk */
+    machine_write(MACHINE_TABLES, old, sizeof(old));
+    v->gpr[RAX] = old[0];
+    v->gpr[RDX] = old[1];
+    v->gpr[RCX] = 0x1234;
+    assert_done(RUN(0x48, 0x0f, 0xc7, 0x0b)); /* CMPXCHG16B [rbx] */
+    memcpy(now, machine_ram(MACHINE_TABLES), sizeof(now));
+    assert_int_equal(now[0], MACHINE_TABLES);
+    assert_int_equal(now[1], 0x1234);
+
+    machine_write(MACHINE_TABLES, old, sizeof(old));
+    assert_done(RUN(0x0f, 0x11, 0x03)); /* MOVUPS [rbx], xmm0 */
+    memcpy(now, machine_ram(MACHINE_TABLES), sizeof(now));
+    assert_int_equal(now[0], 0x5a5a5a5a5a5a5a5a);
+    assert_int_equal(now[1], 0x5a5a5a5a5a5a5a5a);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -326,6 +356,7 @@ int main(void)
         T(test_far_jump_read_only_table),
         T(test_stack_segment),
         T(test_narrow_stores),
+        T(test_stores_on_own_table),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
