@@ -99,10 +99,11 @@ bool pci_can_reset(const struct pci_inventory *inv, const struct pci_device *dev
     return dev->header == 0 && (dev->has_flr || own_port(inv, dev));
 }
 
+/* Of a function that has one of the two. Without AF it is PCIe's, whatever the function says by now. */
 static bool has_pcie_flr(const struct pci_config *cfg, const struct pci_device *dev)
 {
-    return dev->pcie &&
-           (dev->is_vf || cfg->read(cfg->ctx, dev->bdf, dev->pcie + PCI_EXP_DEVCAP, 4) & PCI_EXP_DEVCAP_FLR);
+    return dev->pcie && (dev->is_vf || !dev->af ||
+                         cfg->read(cfg->ctx, dev->bdf, dev->pcie + PCI_EXP_DEVCAP, 4) & PCI_EXP_DEVCAP_FLR);
 }
 
 static void start_flr(const struct pci_config *cfg, const struct pci_device *dev)

@@ -105,7 +105,16 @@ static bool overlaps(struct range r, uint64_t base, uint64_t size)
     return size && base && ranges_overlap(r.base, r.end - r.base, base, size);
 }
 
-/* What `dev` uses of the memory that `r` is in: *end behind it. */
+static bool is_above(const struct enable *e, const struct pci_device *dev)
+{
+    for (uint16_t up = e->pf->parent; up != PCI_NO_PARENT; up = e->inv->devices[up].parent)
+        if (&e->inv->devices[up] == dev)
+            return true;
+    return false;
+}
+
+/* What `dev` uses of the memory that `r` is in: *end behind it. Windows of the bridges above lead to the VFs;
+ * those bridges' own BARs do not. */
 static bool device_overlaps(const struct enable *e, const struct pci_device *dev, struct range r,
                             uint64_t *end)
 {
@@ -121,7 +130,9 @@ static bool device_overlaps(const struct enable *e, const struct pci_device *dev
             return true;
         }
     }
-    for (unsigned i = PCI_WINDOW_MEMORY; dev->header == 1 && i < PCI_WINDOWS; i++) {
+    if (dev->header != 1 || is_above(e, dev))
+        return false;
+    for (unsigned i = PCI_WINDOW_MEMORY; i < PCI_WINDOWS; i++) {
         const struct pci_window *w = &dev->windows[i];
         if (w->base <= w->limit && overlaps(r, w->base, w->limit - w->base + 1)) {
             *end = w->limit + 1;
@@ -131,20 +142,12 @@ static bool device_overlaps(const struct enable *e, const struct pci_device *dev
     return false;
 }
 
-static bool is_above(const struct enable *e, const struct pci_device *dev)
-{
-    for (uint16_t up = e->pf->parent; up != PCI_NO_PARENT; up = e->inv->devices[up].parent)
-        if (&e->inv->devices[up] == dev)
-            return true;
-    return false;
-}
-
-/* Does anything but the bridges above use a part of `r`? VFs' own BARs are counted with their PF. */
+/* Does anything use a part of `r`? VFs' own BARs are counted with their PF. */
 static bool is_taken(const struct enable *e, struct range r, uint64_t *end)
 {
     for (uint32_t i = 0; i < e->inv->count; i++) {
         const struct pci_device *dev = &e->inv->devices[i];
-        if (!dev->is_vf && !is_above(e, dev) && device_overlaps(e, dev, r, end))
+        if (!dev->is_vf && device_overlaps(e, dev, r, end))
             return true;
     }
     return false;

@@ -98,6 +98,7 @@ static void config_write(void *ctx, uint16_t bdf, uint32_t offset, unsigned size
         return;
     if (phase == SCANNING)
         CHECK(may_write(f, offset, size));
+    CHECK(offset != PCI_REG_COMMAND || size == 2); /* an AF capability that is not there would begin here */
     if (offset == PCI_REG_COMMAND && phase != WORKING) /* nobody becomes a bus master */
         CHECK(!(value & ~(uint32_t)f->space[PCI_REG_COMMAND] & PCI_COMMAND_MASTER));
     if (size == 4 && offset >= PCI_REG_BAR0)

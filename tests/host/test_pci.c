@@ -559,6 +559,19 @@ static void test_sriov_moved(void **state)
     }
 }
 
+/* A bridge may have registers of its own in the middle of what it forwards: no VF is put over them. */
+static void test_sriov_beside_bridge(void **state)
+{
+    machine("qemu-q35-ovmf");
+    struct pci_device *pf = at(1, 0, 0);
+    struct pci_bar *own = inv.devices[pf->parent].bars;
+    own[0] = (struct pci_bar){0xc040020000, 0x1000, PCI_BAR_MEM64};
+    enable(pf, 8); /* BAR 0 was there: it moves; BAR 3 stays at 0xc040000000 */
+    assert_int_equal(pf->sriov.vf_bars[0].base, 0xc040024000);
+    assert_int_equal(pf->sriov.vf_bars[3].base, 0xc040000000);
+    assert_int_equal(pci.faults, 0);
+}
+
 static void test_sriov_bus(void **state)
 {
     machine("server");
@@ -777,6 +790,29 @@ static void test_flr_vf(void **state)
     assert_string_equal(why, "02:10.2 does not answer: nothing to reset");
 }
 
+static void (*write_through)(void *ctx, uint16_t bdf, uint32_t offset, unsigned size, uint32_t value);
+static unsigned odd_commands; /* writes of Command that are not of its 16 bits */
+
+static void watch_command(void *ctx, uint16_t bdf, uint32_t offset, unsigned size, uint32_t value)
+{
+    odd_commands += offset == PCI_REG_COMMAND && size != 2;
+    write_through(ctx, bdf, offset, size, value);
+}
+
+/* It had PCIe's when it was found, and says otherwise now: Command is not taken for an AF capability at 0. */
+static void test_flr_denied(void **state)
+{
+    machine("server");
+    struct pci_device *audio = at(0, 0x1b, 0);
+    fake_pci_put(fake_pci_find(&pci, audio->bdf), audio->pcie + PCI_EXP_DEVCAP, 4, 0);
+    write_through = pci.cfg.write;
+    pci.cfg.write = watch_command;
+    odd_commands = 0;
+    (void)flr(audio);
+    assert_int_equal(odd_commands, 0);
+    assert_int_equal(pci.faults, 0);
+}
+
 static void test_flr_others(void **state)
 {
     machine("server");
@@ -958,6 +994,7 @@ int main(void)
         cmocka_unit_test(test_sriov_kept),
         cmocka_unit_test(test_sriov_placed),
         cmocka_unit_test(test_sriov_moved),
+        cmocka_unit_test(test_sriov_beside_bridge),
         cmocka_unit_test(test_sriov_bus),
         cmocka_unit_test(test_sriov_refused),
         cmocka_unit_test(test_sriov_dead),
@@ -965,6 +1002,7 @@ int main(void)
         cmocka_unit_test(test_quiesce),
         cmocka_unit_test(test_flr_pf),
         cmocka_unit_test(test_flr_vf),
+        cmocka_unit_test(test_flr_denied),
         cmocka_unit_test(test_flr_others),
         cmocka_unit_test(test_bus_reset),
         cmocka_unit_test(test_reset_in_steps),
