@@ -1,10 +1,11 @@
 #include "hv/console/console.h"
 #include "hv/clock.h"
+#include "hv/console/console_input.h"
+#include "hv/console/console_ring.h"
 #include "hv/console/prompt.h"
 #include "hv/core.h"
 #include "hv/lib/fmt.h"
 #include "hv/lib/lock.h"
-#include "hv/lib/plain.h"
 #include "hv/lib/string.h"
 
 #define OUTPUT_SIZE  32768u /* bytes of the core's own that wait; a power of two */
@@ -22,8 +23,6 @@
 #define CALM_POLLS       128u /* in which nothing moved: then the port may interrupt, and is looked at less */
 #define MISSED_MAX       8u   /* times that input was there without an interrupt */
 #define SHOW_BACKLOG     256u /* bytes that keep the wire busy until the next poll and beyond */
-#define RECALL_LINES     10u  /* that were sent before and are sent again for who comes */
-#define RECALL_BYTES     2048u
 
 static struct spinlock lock; /* guards the next group */
 static const struct console_port *port;
@@ -39,9 +38,7 @@ static bool wire_fresh = true;            /* it ended a line */
  * polls. */
 static bool ordered;
 static uint32_t place, ordered_polls;
-/* [recall_at, recall_end) of the ring that is shown was sent before and is to be sent again. */
-static uint32_t recall_at, recall_end;
-static enum plain recall_state;
+static struct console_recall recall; /* of the ring that is shown */
 static bool closing; /* console_flush(): of the ring in front only what came before `last_place` */
 static uint32_t last_place;
 static struct lines shows[CONFIG_MAX_VMS]; /* console_show(): the first is being made */
@@ -57,8 +54,7 @@ static bool port_stuck; /* in a panic: the port takes no bytes. The CPU that pan
 static bool at_prompt; /* atomic; changed by the CPU that polls */
 
 /* The CPU that polls. */
-static bool after_key;
-static uint32_t polls, input_waits; /* bit n: typed bytes wait for VM n */
+static uint32_t polls;
 static enum {
     LINE_POLLED, /* the port does not interrupt */
     LINE_TRIED,  /* it has been asked to, and polled as well */
@@ -70,9 +66,10 @@ static uint32_t calm, missed;
 void console_init(const struct console_port *the_port)
 {
     port = the_port;
-    at_prompt = after_key = port_stuck = false;
-    polls = input_waits = calm = missed = 0;
+    at_prompt = port_stuck = false;
+    polls = calm = missed = 0;
     line_state = LINE_POLLED;
+    console_input_init();
     prompt_init();
 }
 
@@ -96,95 +93,6 @@ struct vm *console_front(void)
 bool console_at_prompt(void)
 {
     return __atomic_load_n(&at_prompt, __ATOMIC_RELAXED);
-}
-
-/* ---- a VM's ring ---- */
-
-/* The tail moves when a full ring loses its oldest byte. */
-static uint32_t ring_tail(const struct console_vm *c)
-{
-    return __atomic_load_n(&c->tail, __ATOMIC_RELAXED);
-}
-
-static uint32_t ring_waiting(const struct console_vm *c)
-{
-    return __atomic_load_n(&c->head, __ATOMIC_RELAXED) - ring_tail(c);
-}
-
-/* Puts a byte in; answers how many wait. */
-static uint32_t ring_put(struct console_vm *c, uint8_t byte)
-{
-    spin_lock(&c->lock);
-    if (c->head - c->tail == CONSOLE_RING) {
-        __atomic_store_n(&c->tail, c->tail + 1, __ATOMIC_RELAXED);
-        c->lost++;
-    }
-    c->ring[c->head % CONSOLE_RING] = byte;
-    __atomic_store_n(&c->head, c->head + 1, __ATOMIC_RELAXED);
-    c->kept += c->kept < CONSOLE_RING;
-    uint32_t waiting = c->head - c->tail;
-    spin_unlock(&c->lock);
-    return waiting;
-}
-
-/* Takes up to `max` bytes, and none at or behind position `*until`. */
-static unsigned ring_take(struct console_vm *c, uint8_t *to, unsigned max, const uint32_t *until)
-{
-    unsigned n = 0;
-    spin_lock(&c->lock);
-    while (n < max && c->tail != c->head && !(until && (int32_t)(c->tail - *until) >= 0)) {
-        to[n++] = c->ring[c->tail % CONSOLE_RING];
-        __atomic_store_n(&c->tail, c->tail + 1, __ATOMIC_RELAXED);
-    }
-    spin_unlock(&c->lock);
-    return n;
-}
-
-STATIC_ASSERT(RECALL_BYTES < CONSOLE_RING, "what a full ring has lost is not looked at");
-
-/* Where the newest RECALL_LINES lines begin, or as many as are kept and come to RECALL_BYTES at most. */
-static void ring_begin_recall(struct console_vm *c)
-{
-    spin_lock(&c->lock);
-    uint32_t lines = 0, most = c->kept < RECALL_BYTES ? c->kept : RECALL_BYTES;
-    recall_at = c->head;
-    for (uint32_t back = 1; back <= most && lines < RECALL_LINES; back++) {
-        uint32_t at = c->head - back;
-        /* The first byte ever begins a line, and the one behind an end of a line. */
-        if (back < c->kept && c->ring[(at - 1) % CONSOLE_RING] != '\n')
-            continue;
-        recall_at = at;
-        lines++;
-    }
-    recall_end = c->tail;
-    if ((int32_t)(recall_end - recall_at) < 0) /* all of it waits to be sent the first time */
-        recall_at = recall_end;
-    recall_state = PLAIN_TEXT;
-    spin_unlock(&c->lock);
-}
-
-static unsigned ring_recall(struct console_vm *c, uint8_t *to, unsigned max)
-{
-    unsigned n = 0;
-    spin_lock(&c->lock);
-    if (c->head - recall_at > CONSOLE_RING) /* overwritten meanwhile */
-        recall_at = recall_end;
-    while (n < max && recall_at != recall_end) {
-        uint8_t byte = c->ring[recall_at++ % CONSOLE_RING];
-        if (plain_is_text(&recall_state, byte))
-            to[n++] = byte;
-    }
-    spin_unlock(&c->lock);
-    return n;
-}
-
-static uint64_t ring_take_lost(struct console_vm *c)
-{
-    spin_lock(&c->lock);
-    uint64_t lost = c->lost;
-    c->lost = 0;
-    spin_unlock(&c->lock);
-    return lost;
 }
 
 /* ---- the core's queue; all under `lock` ---- */
@@ -254,7 +162,7 @@ static void report_lost(struct vm *vm)
     if (__atomic_load_n(&vm->console.lost, __ATOMIC_RELAXED) == 0 ||
         output_head - output_tail > OUTPUT_SIZE / 2)
         return;
-    uint64_t lost = ring_take_lost(&vm->console);
+    uint64_t lost = console_ring_take_lost(&vm->console);
     fmt_format(text, sizeof(text), "--- %s: %llu bytes of output lost ---", vm->name,
                (unsigned long long)lost);
     queue_line(text);
@@ -267,7 +175,7 @@ static bool core_has_turn(void)
     if (output_head == output_tail)
         return false;
     if (ordered && shown && ordered_polls < CORE_WAITS_POLLS &&
-        (int32_t)(ring_tail(&shown->console) - place) < 0)
+        (int32_t)(console_ring_tail(&shown->console) - place) < 0)
         return false;
     ordered = false;
     return true;
@@ -301,9 +209,9 @@ static unsigned next_bytes(uint8_t *to, unsigned max)
         core_spoke = true;
     } else if (shown) {
         const uint32_t *until = ordered ? &place : closing ? &last_place : NULL;
-        n = ring_recall(&shown->console, to, max);
+        n = console_ring_recall(&shown->console, &recall, to, max);
         if (n == 0)
-            n = ring_take(&shown->console, to, max, until);
+            n = console_ring_take(&shown->console, to, max, until);
         core_spoke = core_spoke && n == 0;
     }
     return n;
@@ -313,7 +221,8 @@ static unsigned next_bytes(uint8_t *to, unsigned max)
 static bool anything_waits(void)
 {
     const struct vm *vm = get_shown();
-    return *inject || console_backlog() || (vm && (recall_at != recall_end || ring_waiting(&vm->console)));
+    return *inject || console_backlog() ||
+           (vm && (recall.at != recall.end || console_ring_waiting(&vm->console)));
 }
 
 /* Moves what the port takes now. False: nothing. */
@@ -352,7 +261,7 @@ static void try_drain(void)
 
 void console_vm_put(struct vm *vm, uint8_t byte)
 {
-    uint32_t waiting = ring_put(&vm->console, byte);
+    uint32_t waiting = console_ring_put(&vm->console, byte);
     if (get_shown() != vm)
         return;
     if (byte == '\n') /* otherwise the poll does it */
@@ -366,10 +275,7 @@ void console_vm_put(struct vm *vm, uint8_t byte)
 
 void console_vm_begin(struct vm *vm)
 {
-    struct console_vm *c = &vm->console;
-    spin_lock(&c->lock);
-    c->kept = c->head - c->tail;
-    spin_unlock(&c->lock);
+    console_ring_forget(&vm->console);
 }
 
 void console_throttle(struct vcpu *vcpu)
@@ -378,7 +284,7 @@ void console_throttle(struct vcpu *vcpu)
     uint64_t end = host_tsc() + clock_hz() / 1000000u * THROTTLE_US;
     if (vcpu->deadline_tsc < end)
         end = vcpu->deadline_tsc;
-    while (get_shown() == vm && ring_waiting(&vm->console) > HIGH_WATER && host_tsc() < end &&
+    while (get_shown() == vm && console_ring_waiting(&vm->console) > HIGH_WATER && host_tsc() < end &&
            __atomic_load_n(&vcpu->requests, __ATOMIC_SEQ_CST) == 0) {
         try_drain();
         __builtin_ia32_pause();
@@ -447,19 +353,6 @@ uint32_t console_digit(const struct vm *vm)
     return vm->config->console;
 }
 
-static struct vm *vm_of_digit(unsigned digit)
-{
-    for (uint32_t i = 0; core.info && i < core.info->config.vm_count; i++)
-        if (core.vms[i] && console_digit(core.vms[i]) == digit)
-            return core.vms[i];
-    return NULL;
-}
-
-static bool is_running(const struct vm *vm)
-{
-    return __atomic_load_n(&vm->state, __ATOMIC_ACQUIRE) == VM_RUNNING;
-}
-
 static void set_front(struct vm *vm, bool prompt)
 {
     __atomic_store_n(&front, vm, __ATOMIC_RELAXED);
@@ -481,7 +374,7 @@ void console_attach(struct vm *vm)
     }
     set_front(vm, false);
     if (vm)
-        ring_begin_recall(&vm->console);
+        recall = console_ring_begin_recall(&vm->console);
     drain();
     spin_unlock(&lock);
 }
@@ -500,99 +393,7 @@ void console_leave_prompt(void)
     console_attach(console_front());
 }
 
-/* ---- input: only the CPU that polls ---- */
-
-static void tell_stopped(struct vm *vm)
-{
-    char text[OUTPUT_SPARE];
-    if (vm->console.told_stopped || life_is_live(__atomic_load_n(&vm->state, __ATOMIC_ACQUIRE)))
-        return;
-    vm->console.told_stopped = true;
-    fmt_format(text, sizeof(text), "--- %s does not run: Ctrl-A h, then `start %s` ---", vm->name, vm->name);
-    console_line(text);
-}
-
-/* Keeps a typed byte for a VM until its serial port takes it. */
-static void keep_input(struct vm *vm, uint8_t byte)
-{
-    struct console_vm *c = &vm->console;
-    tell_stopped(vm);
-    if (!life_is_live(__atomic_load_n(&vm->state, __ATOMIC_ACQUIRE)))
-        return;
-    if (c->input_head - c->input_tail == CONSOLE_INPUT) {
-        console_write("\a"); /* as terminals do */
-        return;
-    }
-    c->input[c->input_head++ % CONSOLE_INPUT] = byte;
-    input_waits |= 1u << vm->id;
-}
-
-/* Gives a VM's port what it has room for. Lock order: devices before console, so this is done without the
- * console's; a VM that keeps its lock busy must not hold up the CPU that polls. */
-static void deliver(struct vm *vm)
-{
-    uint8_t bytes[UART_FIFO_SIZE];
-    struct console_vm *c = &vm->console;
-    if (!life_is_live(__atomic_load_n(&vm->state, __ATOMIC_ACQUIRE))) {
-        c->input_tail = c->input_head; /* typed for a life that is over, and not for the next one */
-        input_waits &= ~(1u << vm->id);
-        return;
-    }
-    if (!is_running(vm) || !spin_trylock(&vm->devices))
-        return;
-    c->told_stopped = false;
-    size_t n = 0, room = uart_room(&vm->platform.uart);
-    if (room > sizeof(bytes))
-        room = sizeof(bytes);
-    for (; n < room && c->input_tail != c->input_head; n++)
-        bytes[n] = c->input[c->input_tail++ % CONSOLE_INPUT];
-    if (n)
-        uart_receive(&vm->platform.uart, bytes, n);
-    spin_unlock(&vm->devices);
-    if (c->input_tail == c->input_head)
-        input_waits &= ~(1u << vm->id);
-}
-
-static void switch_to(unsigned digit)
-{
-    char text[OUTPUT_SPARE];
-    struct vm *vm = vm_of_digit(digit);
-    if (vm) {
-        console_attach(vm);
-        return;
-    }
-    fmt_format(text, sizeof(text), "--- no VM has the digit %u ---", digit);
-    console_line(text);
-}
-
-/* The byte behind a Ctrl-A. */
-static void command_key(uint8_t byte)
-{
-    struct vm *vm = console_front();
-    if (byte >= '1' && byte <= '9')
-        switch_to(byte - '0');
-    else if (byte == 'h' || byte == 'H')
-        console_enter_prompt();
-    else if ((byte == 'a' || byte == 'A' || byte == CONSOLE_KEY) && vm && !at_prompt)
-        keep_input(vm, CONSOLE_KEY);
-    else
-        console_line("--- " CONSOLE_KEYS " ---");
-}
-
-static void take_byte(uint8_t byte)
-{
-    struct vm *vm = console_front();
-    if (after_key) {
-        after_key = false;
-        command_key(byte);
-    } else if (byte == CONSOLE_KEY) {
-        after_key = true;
-    } else if (at_prompt) {
-        prompt_input(byte);
-    } else if (vm) {
-        keep_input(vm, byte);
-    }
-}
+/* ---- the port's input ---- */
 
 static bool take_input(void)
 {
@@ -600,16 +401,9 @@ static bool take_input(void)
         int byte = port->rx();
         if (byte < 0)
             return i > 0;
-        take_byte((uint8_t)byte);
+        console_input_take((uint8_t)byte);
     }
     return true;
-}
-
-static void deliver_input(void)
-{
-    for (uint32_t i = 0; input_waits >> i; i++)
-        if (input_waits >> i & 1)
-            deliver(core.vms[i]);
 }
 
 /* ---- the port's interrupt ---- */
@@ -685,7 +479,7 @@ static void poll_output(void)
     ordered_polls += ordered;
     if (left_out)
         report_left_out();
-    if (shown && ring_waiting(&shown->console) == 0)
+    if (shown && console_ring_waiting(&shown->console) == 0)
         report_lost(shown);
     drain();
     spin_unlock(&lock);
@@ -705,9 +499,9 @@ void console_poll(void)
     if (screen && screen->refresh(screen->ctx, REFRESH_BUDGET))
         moves = true;
     bool typed = take_input();
-    watch_line(typed, moves || input_waits || show_count);
-    if (input_waits)
-        deliver_input();
+    watch_line(typed, moves || console_input_waits() || show_count);
+    if (console_input_waits())
+        console_input_deliver();
     if (!step_show() && at_prompt)
         prompt_poll();
     if (++polls % SETTLE_POLLS == 0)
@@ -719,8 +513,8 @@ void console_poll(void)
 /* All that had been said when the flush began is on the wire. */
 static bool is_flushed(const struct vm *vm)
 {
-    bool guest = shown && shown == vm && ring_waiting(&vm->console) &&
-                 (int32_t)(ring_tail(&vm->console) - last_place) < 0;
+    bool guest = shown && shown == vm && console_ring_waiting(&vm->console) &&
+                 (int32_t)(console_ring_tail(&vm->console) - last_place) < 0;
     return !guest && output_head == output_tail && !*inject && port->tx_idle();
 }
 
