@@ -8,6 +8,7 @@
 
 #define CODE_SIZE       4096u
 #define FLAG_RESERVED_1 2u
+#define FLAG_ZF         0x40u
 #define FLAG_IF         0x200u
 
 /* Read and written by the assembly below, which has no register to spare for pointers. */
@@ -155,4 +156,20 @@ uint64_t native_insn_defined_flags(const struct insn *insn, const struct insn_re
     default:
         return NATIVE_STATUS_FLAGS;
     }
+}
+
+void native_insn_settle(const struct insn *insn, const struct insn_regs *before, struct insn_regs *after)
+{
+    if (insn->opsize != 4 || insn->dst.kind != INSN_REG)
+        return;
+    uint64_t *dst = &after->gpr[insn->dst.reg], old = before->gpr[insn->dst.reg];
+    bool zero = after->rflags & FLAG_ZF;
+    /* A failing CMPXCHG writes its destination back on Intel's processors (SDM volume 2, "CMPXCHG"), which
+     * clears the upper half, and leaves it alone on AMD's. */
+    if (insn->op == INSN_CMPXCHG && !zero)
+        *dst = (uint32_t)*dst;
+    /* BSF and BSR of 0 leave it alone, but "some older processors" clear the upper half (SDM volume 2, "BSF",
+     * footnote), as some emulators do. */
+    if ((insn->op == INSN_BSF || insn->op == INSN_BSR) && zero && *dst == (uint32_t)old)
+        *dst = old;
 }

@@ -20,5 +20,8 @@ bool native_insn_supported(const struct insn *insn);
 uint64_t native_insn_defined_flags(const struct insn *insn, const struct insn_regs *regs);
 /* Does the SDM define its result? (A 16-bit SHLD by more than 16 has none.) */
 bool native_insn_defined_result(const struct insn *insn, const struct insn_regs *regs);
+/* Processors differ in the upper half of a 32-bit destination that an instruction does not change: whichever
+ * it is, `after` has then what insn_execute() promises. */
+void native_insn_settle(const struct insn *insn, const struct insn_regs *before, struct insn_regs *after);
 
 #define NATIVE_STATUS_FLAGS 0x8d5u /* OF SF ZF AF PF CF */
