@@ -83,7 +83,7 @@ void efi_pci_print(const struct pci_inventory *inv)
     for (uint32_t i = 0; i < inv->count; i++) {
         if (pci_is_machine(&inv->devices[i]))
             continue;
-        pci_describe(inv, &inv->devices[i], line, sizeof(line));
+        pci_describe(inv, &inv->devices[i], NULL, line, sizeof(line));
         efi_print("  %s\n", line);
     }
 }

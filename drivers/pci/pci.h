@@ -95,11 +95,13 @@ struct pci_device *pci_find_id(const struct pci_inventory *inv, uint16_t vendor,
                                unsigned nth);
 /* VF number `index` of an enabled PF, or NULL. */
 struct pci_device *pci_find_vf(const struct pci_inventory *inv, uint16_t pf, uint16_t index);
-/* One line about a function: its name, ids and kind, its isolation group, and what pci_verdict() says. */
-void pci_describe(const struct pci_inventory *inv, const struct pci_device *dev, char *line, size_t size);
+/* One line about a function: its name, ids and kind, its isolation group, and what pci_verdict() says, or,
+ * with the name of its `owner`, "given to OWNER". NULL: it has none. */
+void pci_describe(const struct pci_inventory *inv, const struct pci_device *dev, const char *owner,
+                  char *line, size_t size);
 /* The n-th (from 0) line about it in detail. False: there are no more; an empty line: nothing to say here. */
-bool pci_detail(const struct pci_inventory *inv, const struct pci_device *dev, uint32_t n, char *line,
-                size_t size);
+bool pci_detail(const struct pci_inventory *inv, const struct pci_device *dev, const char *owner, uint32_t n,
+                char *line, size_t size);
 /* What a class code means, for people: "Ethernet controller". Never NULL. */
 const char *pci_class_name(uint32_t class_code);
 

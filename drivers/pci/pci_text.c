@@ -57,14 +57,18 @@ const char *pci_class_name(uint32_t class_code)
     return family < ARRAY_SIZE(families) ? families[family] : "Device";
 }
 
-void pci_describe(const struct pci_inventory *inv, const struct pci_device *dev, char *line, size_t size)
+void pci_describe(const struct pci_inventory *inv, const struct pci_device *dev, const char *owner,
+                  char *line, size_t size)
 {
     char verdict[96];
     size_t n = fmt_format(line, size, BDF_FMT "  %04x:%04x  %-23s  group %-2u  ", BDF_ARGS(dev->bdf),
                           dev->vendor, dev->device, pci_class_name(dev->class_code), dev->group);
     if (n >= size)
         return;
-    pci_verdict(inv, dev, verdict, sizeof(verdict));
+    if (owner)
+        fmt_format(verdict, sizeof(verdict), "given to %s", owner);
+    else
+        pci_verdict(inv, dev, verdict, sizeof(verdict));
     if (dev->secondary)
         fmt_format(line + n, size - n, "to bus %02x", dev->secondary);
     else if (dev->is_vf)
@@ -121,8 +125,8 @@ static void put_group(const struct pci_inventory *inv, const struct pci_device *
                         n ? " " : "  in the same group: ", BDF_ARGS(mate->bdf));
 }
 
-bool pci_detail(const struct pci_inventory *inv, const struct pci_device *dev, uint32_t n, char *line,
-                size_t size)
+bool pci_detail(const struct pci_inventory *inv, const struct pci_device *dev, const char *owner, uint32_t n,
+                char *line, size_t size)
 {
     enum {
         DESCRIPTION,
@@ -137,7 +141,7 @@ bool pci_detail(const struct pci_inventory *inv, const struct pci_device *dev, u
     };
     line[0] = 0;
     if (n == DESCRIPTION)
-        pci_describe(inv, dev, line, size);
+        pci_describe(inv, dev, owner, line, size);
     else if (n < WINDOWS)
         put_bar("BAR", n - BARS, &dev->bars[n - BARS], line, size);
     else if (n < INTERRUPTS)

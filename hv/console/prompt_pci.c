@@ -1,4 +1,5 @@
 /* The prompt's `pci`. */
+#include "hv/assign/vm_assign.h"
 #include "hv/console/prompt.h"
 #include "hv/core.h"
 #include "hv/lib/fmt.h"
@@ -34,12 +35,20 @@ static bool parse_bdf(const char *word, uint16_t *bdf)
     return true;
 }
 
+/* The VM that has the function, also while it is stopped, or NULL. */
+static const char *owner_of(const struct pci_device *dev)
+{
+    const struct vm_device *d = vm_assign_find(dev->bdf);
+    return d ? d->vm->name : NULL;
+}
+
 static bool list_next(struct lines *self, char *line, size_t size)
 {
     const struct pci_inventory *inv = &core.pci;
     if (self->step >= inv->count)
         return false;
-    pci_describe(inv, &inv->devices[self->step++], line, size);
+    const struct pci_device *dev = &inv->devices[self->step++];
+    pci_describe(inv, dev, owner_of(dev), line, size);
     return true;
 }
 
@@ -48,7 +57,7 @@ static bool detail_next(struct lines *self, char *line, size_t size)
     const struct pci_device *dev = pci_find(&core.pci, (uint16_t)self->at);
     line[0] = 0;
     while (!line[0])
-        if (!dev || !pci_detail(&core.pci, dev, self->step++, line, size))
+        if (!dev || !pci_detail(&core.pci, dev, owner_of(dev), self->step++, line, size))
             return false;
     return true;
 }

@@ -173,7 +173,7 @@ static void check_inventory(const struct pci_inventory *inv)
             CHECK(inv->devices[k].bdf != dev->bdf);
         bool good = pci_verdict(inv, dev, line, sizeof(line));
         CHECK(!good || (!pci_group_mate(inv, dev, NULL) && pci_can_reset(inv, dev)));
-        for (uint32_t n = 0; pci_detail(inv, dev, n, line, sizeof(line)); n++)
+        for (uint32_t n = 0; pci_detail(inv, dev, n % 2 ? "a" : NULL, n, line, sizeof(line)); n++)
             CHECK(n < 64 && strlen(line) < sizeof(line));
     }
 }

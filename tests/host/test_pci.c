@@ -957,16 +957,23 @@ static void test_names(void **state)
 {
     char line[120];
     machine("qemu-q35-ovmf");
-    pci_describe(&inv, at(0, 2, 0), line, sizeof(line));
+    pci_describe(&inv, at(0, 2, 0), NULL, line, sizeof(line));
     assert_string_equal(line, "00:02.0  1b36:000c  PCI bridge               group 1   to bus 01");
-    pci_describe(&inv, at(1, 0, 0), line, sizeof(line));
+    pci_describe(&inv, at(1, 0, 0), NULL, line, sizeof(line));
     assert_string_equal(line, "01:00.0  8086:10c9  Ethernet controller      group 9   assignable; 8 VFs");
     enable(at(1, 0, 0), 2);
-    pci_describe(&inv, at(1, 0, 0), line, sizeof(line));
+    pci_describe(&inv, at(1, 0, 0), NULL, line, sizeof(line));
     assert_string_equal(line, "01:00.0  8086:10c9  Ethernet controller      group 9   2 of 8 VFs on");
-    pci_describe(&inv, at(1, 0x10, 2), line, sizeof(line));
+    pci_describe(&inv, at(1, 0x10, 2), NULL, line, sizeof(line));
     assert_string_equal(line,
                         "01:10.2  8086:10ca  Ethernet controller      group 16  VF 1 of 01:00.0: assignable");
+    pci_describe(&inv, at(1, 0x10, 2), "web", line, sizeof(line));
+    assert_string_equal(
+        line, "01:10.2  8086:10ca  Ethernet controller      group 16  VF 1 of 01:00.0: given to web");
+    pci_describe(&inv, at(3, 0, 0), "a name that is as long", line, sizeof(line));
+    assert_non_null(strstr(line, " given to a name that is as long"));
+    assert_true(pci_detail(&inv, at(1, 0x10, 2), "web", 0, line, sizeof(line)));
+    assert_non_null(strstr(line, ": given to web"));
     assert_string_equal(pci_class_name(0x020000), "Ethernet controller");
     assert_string_equal(pci_class_name(0x010802), "NVMe controller");
     assert_string_equal(pci_class_name(0x0c03fe), "USB controller");

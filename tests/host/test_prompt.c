@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "hv/assign/devices.h"
+#include "hv/assign/vm_assign.h"
 #include "hv/console/console.h"
 #include "hv/console/prompt.h"
 #include "hv/lib/bits.h"
@@ -363,6 +364,19 @@ static void test_pci(void **state)
         snprintf(reply, sizeof(reply), "'%s' is not a PCI address like 01:00.0", bad[i]);
         assert_answer(line, reply);
     }
+    struct vm_assign *assign = calloc(1, sizeof(*assign) + sizeof(assign->devices[0]));
+    assert_non_null(assign);
+    assign->count = 1;
+    assign->devices[0].vm = &other;
+    assign->devices[0].bdf = PCI_BDF(1, 0, 0);
+    other.assign = assign; /* it is stopped, and has it all the same */
+    got = answer("pci");
+    assert_has(got, "01:00.0  8086:10c9  Ethernet controller      group 9   given to db-2\r\n");
+    assert_has(got, "02:00.0  8086:10d3  Ethernet controller      group 10  assignable\r\n");
+    assert_has(answer("pci 01:00.0"), " given to db-2\r\n  BAR 0:");
+    other.assign = NULL;
+    free(assign);
+    assert_has(answer("pci 01:00.0"), " assignable; 8 VFs\r\n  BAR 0:");
     devices[9].msix_count = 0;
     assert_has(answer("pci 01:00.0"), "  MSI-X: not usable, its table is not in a memory BAR\r\n");
     core.pci = (struct pci_inventory){0};
