@@ -10,6 +10,7 @@ import build
 import guests
 import rig
 import rig_multiboot
+import rig_probe
 import rigs
 import ui
 
@@ -212,4 +213,5 @@ def tasks(t, only=None):
         if not only or only in case:
             groups.setdefault(name, []).append((case, function))
     os.makedirs(rig.LOGS, exist_ok=True)
-    return [functools.partial(_carrier, t, name, chosen) for name, chosen in groups.items()]
+    alone = [] if only and only not in "probe" else [functools.partial(rig_probe.probe, t)]
+    return alone + [functools.partial(_carrier, t, name, chosen) for name, chosen in groups.items()]
