@@ -35,13 +35,14 @@
 #define DEV          0xd1000000ull
 #define DEV_SIZE     0x2000ull
 
-#define STEPS       3u
-#define CHANGES     24u
-#define TSS32_SIZE  104u
-#define TSS16_SIZE  44u
-#define ENTRY_ALL   7u
-#define MAPS_MOST   6000u
-#define DEVICE_MOST 600u
+#define STEPS          3u
+#define CHANGES        24u
+#define TSS32_SIZE     104u
+#define TSS16_SIZE     44u
+#define ENTRY_ALL      7u
+#define ENTRY_ACCESSED 0x20u
+#define MAPS_MOST      6000u
+#define DEVICE_MOST    600u
 
 enum { /* selectors */
        CODE = 0x08,
@@ -350,13 +351,13 @@ struct reach {
     bool present, in_ram;
 };
 
-static uint64_t tables[64]; /* pages the walks to all of them read */
-static unsigned table_count;
+static uint64_t entries[64]; /* what the walks to all of them read */
+static unsigned entry_count;
 
 static bool read_entry(void *ctx, gpa_t at, void *entry, size_t size)
 {
-    if (table_count < ARRAY_SIZE(tables))
-        tables[table_count++] = at.v & ~(uint64_t)PAGE_MASK;
+    if (entry_count < ARRAY_SIZE(entries))
+        entries[entry_count++] = at.v;
     return gmem_read(&machine.vm.gmem, at, entry, size) == STATUS_OK;
 }
 
@@ -400,9 +401,11 @@ static bool meet(const struct reach *a, const struct reach *b)
 static bool meets_tables(const struct reach *r)
 {
     for (unsigned i = 0; i < r->count; i++)
-        for (unsigned k = 0; k < table_count; k++)
-            if (r->piece[i].at < tables[k] + PAGE_SIZE && tables[k] < r->piece[i].at + r->piece[i].size)
+        for (unsigned k = 0; k < entry_count; k++) {
+            uint64_t table = entries[k] & ~(uint64_t)PAGE_MASK;
+            if (r->piece[i].at < table + PAGE_SIZE && table < r->piece[i].at + r->piece[i].size)
                 return true;
+        }
     return false;
 }
 
@@ -410,6 +413,16 @@ static void copy(const struct reach *r, uint8_t *out)
 {
     for (unsigned i = 0; i < r->count; out += r->piece[i++].size)
         FAKE_REQUIRE(gmem_read(&machine.vm.gmem, gpa(r->piece[i].at), out, r->piece[i].size) == STATUS_OK);
+}
+
+/* A copy as it is once all entries so far are marked as accessed: it may hold some of them itself. */
+static void copy_walked(const struct reach *r, uint8_t *out)
+{
+    copy(r, out);
+    for (unsigned i = 0; i < r->count; out += r->piece[i++].size)
+        for (unsigned k = 0; k < entry_count; k++)
+            if (entries[k] - r->piece[i].at < r->piece[i].size)
+                out[entries[k] - r->piece[i].at] |= ENTRY_ACCESSED;
 }
 
 /* ---- what is expected ---- */
@@ -466,7 +479,7 @@ static bool judge_descriptor(struct plan *p)
     if (!p->new_descriptor.in_ram)
         return false;
     uint8_t raw[8];
-    copy(&p->new_descriptor, raw);
+    copy_walked(&p->new_descriptor, raw);
     unsigned type = raw[5] & 0x1f;
     p->wide_new = type & 8;
     p->tss = (struct seg){.selector = selector,
@@ -512,12 +525,12 @@ static struct plan make_plan(const struct exit *exit)
     p.links = p.source == TASK_SWITCH_CALL || p.source == TASK_SWITCH_GATE;
     p.ends = p.source == TASK_SWITCH_JMP || p.source == TASK_SWITCH_IRET;
     p.begins = p.source != TASK_SWITCH_IRET;
-    table_count = 0;
+    entry_count = 0;
     if (!judge_descriptor(&p))
         return p;
     judge_access(&p);
     p.all_readable = !p.faults && p.old.in_ram && p.new_tss.in_ram && p.old_descriptor.in_ram &&
-                     table_count < ARRAY_SIZE(tables);
+                     entry_count < ARRAY_SIZE(entries);
     p.apart = p.all_readable && !meet(&p.old, &p.new_tss) && !meet(&p.old, &p.old_descriptor) &&
               !meet(&p.old, &p.new_descriptor) && !meet(&p.new_tss, &p.old_descriptor) &&
               !meet(&p.new_tss, &p.new_descriptor) && !meet(&p.old_descriptor, &p.new_descriptor) &&

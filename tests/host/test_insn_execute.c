@@ -342,7 +342,7 @@ static void against_the_processor(void **state)
     }
 }
 
-/* The processor at hand shows one of them: both ways to leave the upper half are ours afterwards, no third. */
+/* The processor at hand shows one: both ways to leave the upper half are ours afterwards, and no third. */
 static void upper_halves_are_settled(void **state)
 {
     static const uint8_t forms[][3] = {{0x0f, 0xbc, 0xd9}, {0x0f, 0xb1, 0xcb}}; /* BSF, CMPXCHG EBX, ECX */
