@@ -96,18 +96,22 @@ static void add_pointer(struct script *s, const char *file, uint32_t offset, uin
     put(rest + FW_CFG_NAME_MAX + 4, bytes, 1);
 }
 
-static void add_checksum(struct script *s, const char *file, uint32_t at, uint32_t start, uint32_t length)
+/* Both files begin at `tables`. The byte is 0 until then, as in QEMU's tables: SeaBIOS subtracts the sum from
+ * what is there, OVMF puts the sum's complement in its place. */
+static void add_checksum(struct script *s, uint8_t *tables, const char *file, uint32_t at, uint32_t start,
+                         uint32_t length)
 {
     uint8_t *rest = command(s, COMMAND_ADD_CHECKSUM, file);
     if (!rest)
         return;
+    tables[at] = 0;
     put(rest, at, 4);
     put(rest + 4, start, 4);
     put(rest + 8, length, 4);
 }
 
 /* For tables that were built for address 0, so that every address in them is an offset. */
-static void put_script(struct script *s, const uint8_t *tables)
+static void put_script(struct script *s, uint8_t *tables)
 {
     uint32_t xsdt = bytes_get32(tables + RSDP_XSDT);
     uint32_t xsdt_size = bytes_get32(tables + xsdt + HEADER_LENGTH);
@@ -123,12 +127,12 @@ static void put_script(struct script *s, const uint8_t *tables)
         add_pointer(s, TABLES_NAME, table + FADT_FACS, 4);
         add_pointer(s, TABLES_NAME, table + FADT_DSDT, 4);
         add_pointer(s, TABLES_NAME, table + FADT_X_DSDT, 8);
-        add_checksum(s, TABLES_NAME, table + HEADER_CHECKSUM, table,
+        add_checksum(s, tables, TABLES_NAME, table + HEADER_CHECKSUM, table,
                      bytes_get32(tables + table + HEADER_LENGTH));
     }
-    add_checksum(s, TABLES_NAME, xsdt + HEADER_CHECKSUM, xsdt, xsdt_size);
-    add_checksum(s, RSDP_NAME, RSDP_CHECKSUM, 0, RSDP_V1_SIZE);
-    add_checksum(s, RSDP_NAME, RSDP_EXT_CHECK, 0, RSDP_SIZE);
+    add_checksum(s, tables, TABLES_NAME, xsdt + HEADER_CHECKSUM, xsdt, xsdt_size);
+    add_checksum(s, tables, RSDP_NAME, RSDP_CHECKSUM, 0, RSDP_V1_SIZE);
+    add_checksum(s, tables, RSDP_NAME, RSDP_EXT_CHECK, 0, RSDP_SIZE);
 }
 
 /* ---- the files ---- */

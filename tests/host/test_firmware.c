@@ -84,6 +84,7 @@ static void add_checksum(const uint8_t *entry)
     uint32_t size, at = bytes_get32(entry + 60), start = bytes_get32(entry + 64), n = bytes_get32(entry + 68);
     uint8_t *file = placed_file(entry + 4, &size), sum = 0;
     assert_true(at < size && start <= size && n <= size - start);
+    assert_int_equal(file[at], 0); /* otherwise firmwares would disagree about the result */
     for (uint32_t i = 0; i < n; i++)
         sum = (uint8_t)(sum + file[start + i]);
     file[at] = (uint8_t)(file[at] - sum);
