@@ -149,7 +149,8 @@ static void choose_mode(struct fake_input *in, struct vcpu *v)
         cr4 = CR4_PAE;
         break;
     }
-    cr4 |= (flags & 0x10 ? CR4_SMAP : 0) | (flags & 0x20 ? CR4_SMEP : 0) | (flags & 0x40 ? CR4_PKE : 0);
+    cr4 |= (flags & 0x08 ? CR4_OSFXSR : 0) | (flags & 0x10 ? CR4_SMAP : 0) | (flags & 0x20 ? CR4_SMEP : 0) |
+           (flags & 0x40 ? CR4_PKE : 0);
     virt_set(v, VIRT_CR4, cr4);
     virt_set(v, VIRT_PKRU, fake_input_u8(in));
     if (flags & 0x80)
