@@ -27,19 +27,20 @@ RUN_DISK_MIB = 1024               # Bulkhead's images are written to the beginni
 CARRIER_MIB = 352                 # what the carrier needs beside its machine's memory
 MOST_MIB = 2048 - CARRIER_MIB     # Bochs has no more than 2 GiB
 START_SECONDS = 300
+IOMMU = "intremap=on,eim=on,aw-bits=48,caching-mode=off,snoop-control=off"
 MOST_UNREAD = 16 << 20            # bytes of console output kept for who does not read
 END_MARK = "\x01qemu ended "      # on the control channel, at any time
 
 
-def qemu_command(disk, console, cpus, memory, directory, root="/", accel="kvm,kernel-irqchip=split", cpu="host,migratable=off"):
-    """QEMU's arguments, the same on every carrier. disk: path of a device or file; console: a chardev without its id;
-    root: where QEMU and its firmware are; directory: where it finds namespaces (nvme0, ...). igb at 01:00.0, NVMe at 02:00.0, an e1000e
+def qemu_command(disk, console, cpus, memory, directory, iommu=IOMMU, root="/", accel="kvm,kernel-irqchip=split", cpu="host,migratable=off"):
+    """QEMU's arguments, the same on every carrier. disk: path of a device or file; console: a chardev without its id; iommu: the
+    VT-d unit's properties; root: where QEMU and its firmware are; directory: where it finds namespaces (nvme0, ...). igb at 01:00.0, NVMe at 02:00.0, an e1000e
     at 03:00.0 (which has no FLR, so it needs a port that can reset it), each network card on a tap device of its own (tap0, tap1)."""
     argv = [*_program(root), "-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none",
             "-accel", accel, "-cpu", cpu, "-machine", "q35", "-smp", str(cpus), "-m", str(memory), "-bios", os.path.join(root, FIRMWARE),
             "-chardev", console + ",id=console", "-serial", "chardev:console",
             "-drive", "if=none,id=disk,format=raw,cache=none,file=" + disk, "-device", "ide-hd,drive=disk,bootindex=1",
-            "-device", "intel-iommu,intremap=on,eim=on,aw-bits=48,caching-mode=off,snoop-control=off",
+            "-device", "intel-iommu," + iommu,
             "-device", "pcie-root-port,id=rp1,bus=pcie.0,addr=2.0,chassis=1,slot=1,pref64-reserve=16M",
             "-device", "pcie-root-port,id=rp2,bus=pcie.0,addr=3.0,chassis=2,slot=2,pref64-reserve=16M",
             "-device", "igb,bus=rp1,netdev=wire0,romfile=,mac=" + PF_MACS[0],
@@ -206,11 +207,11 @@ class Carrier:
         numbers = row.group(1).split()
         return int(numbers[1]), int(numbers[9])
 
-    def start(self, image, cpus=1, memory=512):
-        """Starts the machine with an image as its disk; the one before must have ended."""
+    def start(self, image, cpus=1, memory=512, iommu=IOMMU):
+        """Starts the machine with an image as its disk; the one before must have ended. iommu: as in qemu_command()."""
         if self.machine and self.machine.peer:
             raise ui.Failure("the carrier has a machine already")
-        command = self._prepare(image, cpus, memory)
+        command = self._prepare(image, cpus, memory, iommu)
         self._to_peer = self._to_console = b""
         self.machine = Machine(self)
         self._wake[0].send(b"w")
@@ -323,7 +324,7 @@ class BochsCarrier(Carrier):
             self.close()
             raise
 
-    def _prepare(self, image, cpus, memory):
+    def _prepare(self, image, cpus, memory, iommu):
         size = os.path.getsize(image)
         if size > RUN_DISK_MIB << 20:
             raise ui.Failure("the nested rig takes images of at most %d MiB" % RUN_DISK_MIB)
@@ -332,7 +333,7 @@ class BochsCarrier(Carrier):
                 disk.write(chunk)
         self.output("blockdev --flushbufs /dev/sdc")
         self.output(" && ".join("rm -f {0} && truncate -s {1}M {0}".format("/tmp/nvme%d" % n, NAMESPACE_MIB) for n in range(NAMESPACES)))
-        return qemu_command("/dev/sdc", "serial,path=/dev/ttyS0", cpus, memory, "/tmp") + ["-pidfile", "/tmp/pid"]
+        return qemu_command("/dev/sdc", "serial,path=/dev/ttyS0", cpus, memory, "/tmp", iommu) + ["-pidfile", "/tmp/pid"]
 
     def tail(self, lines=12):
         return self._last_of_qemu(lines) + _last_of(self.kernel_log, lines)
@@ -372,7 +373,7 @@ class LocalCarrier(Carrier):
             self.close()
             raise
 
-    def _prepare(self, image, cpus, memory):
+    def _prepare(self, image, cpus, memory, iommu):
         disk = os.path.join(self.directory, "run.img")
         shutil.copyfile(image, disk)
         for index in range(NAMESPACES):
@@ -385,7 +386,7 @@ class LocalCarrier(Carrier):
         listener.bind(path)
         listener.listen(1)
         threading.Thread(target=self._connect, args=(listener,), daemon=True).start()
-        return qemu_command(disk, "socket,path=" + path, cpus, memory, self.directory, carrier.tree(), **self.accel) + \
+        return qemu_command(disk, "socket,path=" + path, cpus, memory, self.directory, iommu, carrier.tree(), **self.accel) + \
             ["-pidfile", os.path.join(self.directory, "pid")]
 
     def _connect(self, listener):

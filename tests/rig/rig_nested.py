@@ -8,7 +8,9 @@ import traceback
 
 import build
 import guests
+import nested
 import rig
+import rig_demo
 import rig_multiboot
 import rig_probe
 import rigs
@@ -17,17 +19,15 @@ import ui
 MEMORY = 640                     # MiB of the largest machine of a case
 BOOT_SECONDS = 300
 KEYS_APART = 2                   # s; then the serial port has long been quiet
-LINUX = ("kernel = vmlinuz", "initrd = initrd.img", "cmdline = console=ttyS0,115200 quiet")
-
 LOAD_MODULES = "for m in /modules/*.ko; do insmod $m || echo $m: cannot be loaded; done"
 
 
 class Boot(rig.Session):
     """A machine on the carrier: send() and expect() are Bulkhead's console, self.carrier the world around the machine."""
 
-    def __init__(self, carrier, name, image_path, cpus=1, memory=384):
+    def __init__(self, carrier, name, image_path, cpus=1, memory=384, iommu=nested.IOMMU):
         self.carrier = carrier
-        super().__init__("nested-" + name, lambda: carrier.start(image_path, cpus, memory))
+        super().__init__("nested-" + name, lambda: carrier.start(image_path, cpus, memory, iommu))
 
     def ask(self, command, pattern, timeout=60):
         """A command at Bulkhead's prompt; answers the match of what it prints."""
@@ -112,22 +112,6 @@ def refused(t, carrier):
                 "%.0f s" % boot.seconds())
 
 
-def linux(t, carrier):
-    """Debian's kernel to its shell on two of two CPUs, one VM."""
-    out = disk("linux", vm("linux", "0-1", "192M", *LINUX), {"vmlinuz": guests.DEMO_KERNEL})
-    with Boot(carrier, "linux", out, cpus=2, memory=384) as boot:
-        boot.ready(BOOT_SECONDS)
-        boot.expect(rig.PROMPT, 60)
-        t.check(True, "nested: Linux boots to a shell", "%.0f s" % boot.seconds())
-        t.check(boot.seen(r"^  ok +CPUs +2 found \(MP Services\)"), "nested: the firmware's two CPUs are found")
-        t.check(boot.output("nproc") == "2", "nested: it has two CPUs")
-        clock = boot.output("cat /sys/devices/system/clocksource/clocksource0/current_clocksource")
-        t.check(clock == "tsc", "nested: its clock source is the TSC", clock)
-        t.check(boot.output("seq 2000", 120).split() == [str(n) for n in range(1, 2001)], "nested: the console loses no byte")
-        boot.send("poweroff")
-        t.check(boot.wait_off(120), "nested: it powers off, and the machine", "%.0f s" % boot.seconds())
-
-
 def _slow_keys(t, boot):
     """Keys with pauses between them come by the serial port's interrupt, through the IOAPIC and the IOMMU; when eight in turn did
     not, Bulkhead says so and polls. At its prompt."""
@@ -170,27 +154,41 @@ def functions(t, carrier):
     rig_vf.functions(t, carrier)
 
 
+def whole(t, carrier):
+    """A whole function in a Linux VM with two vCPUs: tests/rig/rig_whole.py."""
+    import rig_whole  # pylint: disable=import-outside-toplevel,cyclic-import
+    rig_whole.whole(t, carrier)
+
+
+def variants(t, carrier):
+    """Other VT-d units: tests/rig/rig_variants.py."""
+    import rig_variants  # pylint: disable=import-outside-toplevel,cyclic-import
+    rig_variants.variants(t, carrier)
+
+
 # In this order. Those that share a carrier run on it one at a time; the carriers, at the same time.
 CASES = [
     ("A", "functions", functions),
     ("B", "preflight", preflight),
     ("B", "refused", refused),
-    ("B", "linux", linux),
+    ("B", "whole", whole),
     ("B", "panic", panic),
+    ("B", "variants", variants),
     ("B", "hostile VF", hostile_vf),
 ]
+# What has a carrier of its own, or none.
+ALONE = [("demo", rig_demo.demo), ("probe", rig_probe.probe)]
 
 
-def _one(t, carrier, name, function):
+def _guarded(t, name, function):
+    """Runs a case; what it raises is a failure of the report. Says how long it took."""
     start = time.monotonic()
     try:
-        function(t, carrier)
+        function()
     except rig.Timeout as failure:
         t.check(False, "nested: " + name, str(failure))
     except Exception:  # pylint: disable=broad-except
         t.check(False, "nested: " + name, traceback.format_exc(limit=4))
-    finally:
-        carrier.stop()
     ui.say("nested: %s: %.0f s" % (name, time.monotonic() - start))
 
 
@@ -201,7 +199,10 @@ def _carrier(t, name, chosen):
     try:
         t.check(True, "nested: carrier %s is up" % name, "%s, %.0f s" % (type(carrier).__name__, time.monotonic() - start))
         for case, function in chosen:
-            _one(t, carrier, case, function)
+            try:
+                _guarded(t, case, functools.partial(function, t, carrier))
+            finally:
+                carrier.stop()
     finally:
         carrier.close()
 
@@ -213,5 +214,5 @@ def tasks(t, only=None):
         if not only or only in case:
             groups.setdefault(name, []).append((case, function))
     os.makedirs(rig.LOGS, exist_ok=True)
-    alone = [] if only and only not in "probe" else [functools.partial(rig_probe.probe, t)]
-    return alone + [functools.partial(_carrier, t, name, chosen) for name, chosen in groups.items()]
+    alone = [functools.partial(_guarded, t, case, functools.partial(function, t)) for case, function in ALONE if not only or only in case]
+    return [functools.partial(_carrier, t, name, chosen) for name, chosen in groups.items()] + alone
