@@ -345,13 +345,13 @@ static void against_the_processor(void **state)
 /* The processor at hand shows one: both ways to leave the upper half are ours afterwards, and no third. */
 static void upper_halves_are_settled(void **state)
 {
-    static const uint8_t forms[][3] = {{0x0f, 0xbc, 0xd9}, {0x0f, 0xb1, 0xcb}}; /* BSF, CMPXCHG EBX, ECX */
+    static const uint8_t rows[][3] = {{0x0f, 0xbc, 0xd9}, {0x0f, 0xb1, 0xcb}}; /* BSF, CMPXCHG EBX, ECX */
     const uint64_t old = 0x1122334455667788, cut = (uint32_t)old;
     struct insn_regs before = {.gpr = {[BX] = old}};
-    for (unsigned i = 0; i < ARRAY_SIZE(forms); i++) {
+    for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {
         struct insn insn;
         struct insn_regs keeps = before, clears = before, changes = before;
-        assert_int_equal(insn_decode((struct span){forms[i], 3}, INSN_MODE_64, &insn), STATUS_OK);
+        assert_int_equal(insn_decode((struct span){rows[i], 3}, INSN_MODE_64, &insn), STATUS_OK);
         keeps.rflags = clears.rflags = changes.rflags = i ? 0 : 0x40;
         clears.gpr[BX] = cut;
         changes.gpr[BX] = 1;
