@@ -183,13 +183,16 @@ static uint64_t search(const struct enable *e, const struct pci_window *w, const
     }
 }
 
-/* Is a BAR well where firmware put it? On a root bus no window is known, and nothing else to go by. */
+/* Is a BAR well where firmware put it? On a root bus no window is known, and nothing else to go by but that
+ * all VFs of a BAR of 32 bits are below 4 GiB. */
 static bool is_well_placed(const struct enable *e, struct pci_bar *bar, uint64_t bytes)
 {
     struct range r = {bar->base, bar->base + bytes};
     const struct pci_device *bridge = e->pf->parent == PCI_NO_PARENT ? NULL : &e->inv->devices[e->pf->parent];
     uint64_t base = bar->base, end;
     if (base == 0 || base % bar->size || r.end < r.base)
+        return false;
+    if (!pci_bar_is_64(bar->kind) && r.end - 1 > UINT32_MAX)
         return false;
     bar->base = 0; /* not in its own way */
     bool taken = is_taken(e, r, &end);

@@ -645,6 +645,20 @@ static void test_sriov_refused(void **state)
     port->windows[PCI_WINDOW_MEMORY].limit = port->windows[PCI_WINDOW_MEMORY].base + 0x47fff;
     expect_refusal(at(1, 0, 0), 2, ERR_NO_MEMORY,
                    "no room for BAR 0 of 2 VFs of 01:00.0 (32 KiB): enable SR-IOV in the firmware setup");
+
+    machine("qemu-q35-ovmf"); /* on a root bus, below 4 GiB: room for two, not for three */
+    pf = at(1, 0, 0);
+    f = fake_pci_find(&pci, pf->bdf);
+    memset(inv.devices[pf->parent].bars, 0, sizeof(pf->bars));
+    inv.devices[pf->parent].header = 0;
+    pf->parent = PCI_NO_PARENT;
+    fake_pci_bar(f, pf->sriov_cap + PCI_SRIOV_BAR0 + 8, 0x4000);
+    fake_pci_put(f, pf->sriov_cap + PCI_SRIOV_BAR0 + 8, 4, 0xffff8000);
+    expect_refusal(pf, 3, ERR_NO_MEMORY,
+                   "no room for BAR 2 of 3 VFs of 01:00.0 (48 KiB): enable SR-IOV in the firmware setup");
+    fake_pci_put(f, pf->sriov_cap + PCI_SRIOV_BAR0 + 8, 4, 0xffff8000);
+    enable(pf, 2);
+    assert_int_equal(pf->sriov.vf_bars[2].base, 0xffff8000);
 }
 
 /* A VF that never shows up. */
