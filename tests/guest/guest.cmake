@@ -37,8 +37,8 @@ add_custom_command(OUTPUT ${CMAKE_BINARY_DIR}/guest/hostile.elf DEPENDS hostile6
     COMMAND ${CMAKE_OBJCOPY} -O elf32-i386 $<TARGET_FILE:hostile64> ${CMAKE_BINARY_DIR}/guest/hostile.elf)
 add_custom_target(hostile_guests ALL DEPENDS ${CMAKE_BINARY_DIR}/guest/hostile.elf victim)
 
-# Multiboot guests in 32-bit code: NAME, linker script, sources. They become guest/NAME.elf (ELF32) and
-# guest/NAME64.elf (the same as ELF64).
+# Multiboot guests in 32-bit code: NAME, linker script, sources. They become guest/NAME.elf (ELF32),
+# guest/NAME64.elf (the same as ELF64) and guest/NAME.bin (a flat binary).
 function(add_multiboot_guest32 name script)
   set(where ${CMAKE_BINARY_DIR}/guest)
   set(objects)
@@ -61,7 +61,10 @@ function(add_multiboot_guest32 name script)
       COMMAND ${CMAKE_LINKER} -m elf_i386 -static -nostdlib -z noexecstack --build-id=none -T ${script} ${objects}
           -o ${where}/${name}.elf
       COMMAND ${CMAKE_OBJCOPY} -O elf64-x86-64 ${where}/${name}.elf ${where}/${name}64.elf)
-  add_custom_target(${name} ALL DEPENDS ${where}/${name}.elf ${where}/${name}64.elf)
+  add_custom_command(OUTPUT ${where}/${name}.bin DEPENDS ${objects} ${script}
+      COMMAND ${CMAKE_LINKER} -m elf_i386 -static -nostdlib --build-id=none --defsym=flat=1 --oformat binary -T ${script}
+          ${objects} -o ${where}/${name}.bin)
+  add_custom_target(${name} ALL DEPENDS ${where}/${name}.elf ${where}/${name}64.elf ${where}/${name}.bin)
 endfunction()
 
 set(MULTIBOOT_HELLO ${CMAKE_SOURCE_DIR}/tests/guest/multiboot_hello)

@@ -305,6 +305,7 @@ CASES = [
     ("ata", rig_ata.session),
     ("ata refused", rig_ata.refusals),
     ("rules", rig_rules.run),
+    ("kernels refused", rig_multiboot.others_refused),
     ("PVH refused", rig_multiboot.pvh_refused),
     ("state after a restart", lambda t: rig_multiboot.state(t, rig_multiboot.guest("multiboot_hello.elf"))),
     ("screen", rig_screen.run),

@@ -2,12 +2,14 @@
 import os
 import re
 import struct
+import subprocess
 
 import bochs
 import build
 import image
 import rig
 import run as run_command
+import ui
 
 MODULES = (("one.bin", b"first module", "one.bin first -x"), ("dir/two.bin", bytes(n * n >> 5 & 255 for n in range(76800)), "dir/two.bin"))
 CHECKS = 15          # lines of the guest's own checks: 13, and one for each module
@@ -22,25 +24,39 @@ def guest(name):
     return os.path.join(build.BUILD, "guest", name)
 
 
-def _image(name, kernel, cmdline, more="", machine=""):
-    """A disk with one VM; `kernel` is a path, or the file's bytes."""
+def _files(name, kernels, cmdline, more="", machine="", kernel_key="kernel"):
+    """The files of a medium, (path on it, path here), with one VM for each of `kernels`, (its name, a path or the file's bytes);
+    the first is the configuration."""
     where = rig.directory("multiboot-" + name)
-    lines = ["[machine]", machine, "[vm hello]", "cpus = 0", "memory = %dM" % (MEMORY >> 20), "kernel = kernel",
-             "cmdline = " + cmdline if cmdline else "", more]
-    contents = [("bulkhead.conf", "\n".join(lines).encode() + b"\n")] + [(path, data) for path, data, _ in MODULES]
-    files = [("EFI/BOOT/BOOTX64.EFI", build.LOADER)]
-    if isinstance(kernel, bytes):
-        contents.append(("kernel", kernel))
-    else:
-        files.append(("kernel", kernel))
-    for path, data in contents:
-        host = os.path.join(where, path.replace("/", "-"))
+    lines, contents, files = ["[machine]", machine], [(path, data) for path, data, _ in MODULES], []
+    for cpu, (vm, kernel) in enumerate(kernels):
+        path = "kernel" if cpu == 0 else "kernel%d" % (cpu + 1)
+        lines += ["[vm %s]" % vm, "cpus = %d" % cpu, "memory = %dM" % (MEMORY >> 20), "%s = %s" % (kernel_key, path),
+                  "cmdline = " + cmdline if cmdline else "", more]
+        if isinstance(kernel, bytes):
+            contents.append((path, kernel))
+        else:
+            rig.link(kernel, os.path.join(where, path))
+            files.append((path, kernel))
+    for path, data in [("bulkhead.conf", "\n".join(lines).encode() + b"\n")] + contents:
+        host = os.path.join(where, path)
+        os.makedirs(os.path.dirname(host), exist_ok=True)
         with open(host, "wb") as file:
             file.write(data)
-        files.append((path, host))
-    disk = os.path.join(where, "disk.img")
-    image.write(disk, files)
+        files.insert(0 if path == "bulkhead.conf" else len(files), (path, host))
+    return files
+
+
+def _image(name, *arguments, **more):
+    """A disk with what _files() makes."""
+    files = _files(name, *arguments, **more)
+    disk = os.path.join(os.path.dirname(files[0][1]), "disk.img")
+    image.write(disk, [("EFI/BOOT/BOOTX64.EFI", build.LOADER), *files])
     return disk
+
+
+def _hello(kernel):
+    return [("hello", kernel)]
 
 
 def _sum(data):
@@ -55,12 +71,23 @@ def _module_lines():
     return "\n".join("module = %s" % string for _, _, string in MODULES)
 
 
-def session(t, kind, file):
-    name = "multiboot " + kind
+def sessions(t, files):
+    """The kernel in each of its formats, (name, file), in VMs of one machine."""
     cmdline = "a command line, # and all, poweroff"
-    with rig.Boot("multiboot-" + kind, _image(kind, file, cmdline, _module_lines()), memory=256) as boot:
-        off = boot.wait_off(120)
-        text = boot.text
+    disk = _image("formats", files, cmdline, _module_lines(), "on_idle = stay")
+    with rig.Boot("multiboot-formats", disk, len(files), memory=256) as boot:
+        for digit, (kind, _) in enumerate(files, 1):
+            begin = boot.at
+            if digit > 1:
+                boot.type(rig.KEY + str(digit))
+                boot.expect(r"--- %s \(%d\)" % (kind, digit), 60)
+            boot.expect(r"^bye", 120)
+            _session(t, "multiboot " + kind, cmdline, boot.text[begin:boot.at])
+            t.check(boot.seen(r"%s: stopped: the guest powered off" % kind) or boot.expect("stopped: the guest powered off", 30),
+                    "multiboot %s: powers off" % kind)
+
+
+def _session(t, name, cmdline, text):
     good, bad = re.findall(r"check ok: (.*)", text), re.findall(r"check FAILED: (.*)", text)
     t.check(len(good) == CHECKS and not bad, name + ": state, memory and map are right, seen from inside",
             "%d of %d checks; failed: %s" % (len(good), CHECKS, ", ".join(bad)))
@@ -71,12 +98,11 @@ def session(t, kind, file):
     for path, data, string in MODULES:
         wanted = "size 0x%x sum 0x%x string '%s'" % (len(data), _sum(data), string)
         t.check(wanted in text, "%s: module %s" % (name, path), wanted)
-    t.check(off, name + ": powers off, and then the machine")
 
 
 def restart(t, file):
     """A triple fault, twice: the third life finds its memory as the first did. on_crash = restart stops after five."""
-    with rig.Boot("multiboot-restart", _image("restart", file, "triple", "on_crash = restart"), memory=256) as boot:
+    with rig.Boot("multiboot-restart", _image("restart", _hello(file), "triple", "on_crash = restart"), memory=256) as boot:
         off = boot.wait_off(120)
         text = boot.text
     lives = text.count("hello\n")
@@ -88,7 +114,7 @@ def restart(t, file):
 
 def state(t, file):
     """A VM that reboots begins with the processor's state after power-up, whatever it left there; its memory it keeps."""
-    with rig.Boot("multiboot-state", _image("state", file, "state"), memory=256, cpu_model=bochs.NEWER_CPU_MODEL) as boot:
+    with rig.Boot("multiboot-state", _image("state", _hello(file), "state"), memory=256, cpu_model=bochs.NEWER_CPU_MODEL) as boot:
         off = boot.wait_off(120)
         text = boot.text
     lives = re.split(r"^life 0x", text, flags=re.M)[1:]
@@ -102,23 +128,30 @@ def state(t, file):
 
 
 def leaves(t, file):
-    """compat = qemu: the debug port, and an end with a code; without it, neither is there."""
-    with rig.Boot("multiboot-exit", _image("exit", file, "exit", "compat = qemu", "log = error"), memory=256) as boot:
-        off = boot.wait_off(120)
-        text = boot.text
+    """compat = qemu: the debug port, and an end with a code, which is the status of scripts/run; without it, neither is there."""
+    config = _files("exit", _hello(file), "exit", "compat = qemu", "log = error")[0][1]
+    done = subprocess.run([os.path.join(ui.ROOT, "scripts", "run"), "--rig", "bochs", "--exit-code", "--timeout", "120", "--efi",
+                           build.LOADER, "--config", config], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, timeout=300, check=False)
+    with open(os.path.join(rig.LOGS, "multiboot-exit.log"), "wb") as log:
+        log.write(done.stdout)
+    text = done.stdout.decode("utf-8", "replace")
     t.check("check ok: the debug port is there" in text and "by the debug port" in text, "multiboot: the debug port")
-    t.check(off and "hello: stopped: the guest left with code 21" in text, "multiboot: the guest leaves with its code")
-    status = run_command.exit_status(text.encode())
-    t.check(status == 43, "multiboot: scripts/run --exit-code makes QEMU's status of it", "status %d" % status)
+    t.check("hello: stopped: the guest left with code 21" in text, "multiboot: the guest leaves with its code")
+    t.check(done.returncode == 43, "multiboot: scripts/run --exit-code ends with QEMU's status of it", "status %d" % done.returncode)
     forged = text.replace("left with code 21", "powered off").encode()
     t.check(run_command.exit_status(forged) == 0, "multiboot: no code, no status")
 
 
+def _version2_file():
+    build.ninja(["multiboot2_hello"], what="building the Multiboot 2 guest")
+    return os.path.join(build.BUILD, "guest", "multiboot2_hello.elf")
+
+
 def version2(t):
     """A Multiboot 2 kernel: what it is told, tag by tag."""
-    build.ninja(["multiboot2_hello"], what="building the Multiboot 2 guest")
-    file = os.path.join(build.BUILD, "guest", "multiboot2_hello.elf")
-    with rig.Boot("multiboot2", _image("2", file, "some words", _module_lines()), memory=256) as boot:
+    file = _version2_file()
+    with rig.Boot("multiboot2", _image("2", _hello(file), "some words", _module_lines()), memory=256) as boot:
         off = boot.wait_off(120)
         text = boot.text
     t.check(re.search(r"^hello, version 2; tags: 0f 01 02 04 06( 03){%d} 00$" % len(MODULES), text, re.M), "multiboot 2: the list of tags")
@@ -132,7 +165,7 @@ def version2(t):
 def raw(t):
     """A raw real-mode image: its beginning, a warm reset, and a jump to the reset vector."""
     build.ninja(["raw_guest"], what="building the raw guest")
-    image_path = _image("raw", os.path.join(build.BUILD, "guest", "raw.bin"), "", "load = 0x7c00")
+    image_path = _image("raw", _hello(os.path.join(build.BUILD, "guest", "raw.bin")), "", "load = 0x7c00")
     with rig.Boot("multiboot-raw", image_path, memory=256) as boot:
         off = boot.wait_off(120)
         text = boot.text
@@ -164,19 +197,53 @@ def refused(t, file):
     _refused(t, "multiboot", cases)
 
 
-def _refused(t, protocol, cases):
+def _refused(t, protocol, cases, kernel_key="kernel", cmdline="poweroff"):
     """Kernels and lines of the configuration that the loader refuses, each with the sentence it says."""
     for what, kernel, more, pattern in cases:
         name = "%s-refused-%s" % (protocol, re.sub(r"[^a-z]+", "-", what.lower()))
-        with rig.Boot(name, _image(name, kernel, "poweroff", more), memory=256) as boot:
+        with rig.Boot(name, _image(name, _hello(kernel), cmdline, more, kernel_key=kernel_key), memory=256) as boot:
             try:
-                boot.expect(rig.LEFT_TO_FIRMWARE, 120)
+                boot.expect("Back to the firmware in|hello", 120)
+                boot.type(" ")
+                boot.expect(rig.LEFT_TO_FIRMWARE, 60)
                 back = True
             except rig.Timeout:
                 back = False
             said = re.search(REFUSED_BY + ".*" + pattern, boot.text)
             t.check(said and back, "%s, %s: the message says so, and back to the firmware" % (protocol, what),
                     said.group(0)[:110] if said else "no %r in:\n%s" % (pattern, boot.last_lines()))
+
+
+def _version2_refused(t):
+    with open(_version2_file(), "rb") as opened:
+        whole = opened.read()
+    header = whole.index(struct.pack("<I", 0xe85250d6))
+    request = header + 16  # the first tag: 8 bytes of head, then the types
+    unknown = whole[:request + 8] + struct.pack("<I", 9) + whole[request + 12:]
+    endless = whole[:request + 4] + struct.pack("<I", 7) + whole[request + 8:]
+    _refused(t, "multiboot 2", [
+        ("a truncated header", whole[:header + 20], "", r"truncated within its Multiboot 2 header"),
+        ("truncated segments", whole[:header + 64], "", r"the kernel file is truncated: a segment has"),
+        ("information nobody has", unknown, "", r"demands boot information of type 9, which Bulkhead does not have"),
+        ("a tag without a size", endless, "", r"Multiboot 2 header is damaged: tag 1 has 7 bytes"),
+        ("an initrd", whole, "initrd = one.bin", r"takes no initrd: write module ="),
+    ])
+
+
+def _raw_refused(t):
+    _refused(t, "raw image", [
+        ("too big", bytes(0xa0000), "load = 0x7c00", r"a raw image of 655360 bytes at 0x7c00 does not end below 0x"),
+        ("of no bytes", b"", "load = 0x7c00", r"kernel 'kernel': the file is empty"),
+    ], cmdline="")
+
+
+def _firmware_refused(t):
+    _refused(t, "firmware", [
+        ("too small", bytes(0xf000), "", r"a file of 61440 bytes is too small for a firmware: at least 64 KiB are needed"),
+        ("of no whole pages", bytes(0x20010), "", r"a file of 131088 bytes is no flash image: its size is not a multiple of 4 KiB"),
+        ("too big", bytes((16 << 20) + 4096), "", r"a file of 16781312 bytes does not fit below 4 GiB: 16 MiB are the limit"),
+        ("with a load address", bytes(0x20000), "load = 0x7c00", r"a firmware takes no load address"),
+    ], kernel_key="firmware", cmdline="")
 
 
 def _pvh_kernel(entry=0x100000, value_bytes=4, kind=2, memory=0x1000):
@@ -198,10 +265,16 @@ def pvh_refused(t):
     ])
 
 
+def others_refused(t):
+    build.configure()
+    _version2_refused(t)
+    _raw_refused(t)
+    _firmware_refused(t)
+
+
 def run(t):
-    narrow, wide = guest("multiboot_hello.elf"), guest("multiboot_hello64.elf")
-    session(t, "elf32", narrow)
-    session(t, "elf64", wide)
+    narrow = guest("multiboot_hello.elf")
+    sessions(t, [("elf32", narrow), ("elf64", guest("multiboot_hello64.elf")), ("flat", guest("multiboot_hello.bin"))])
     restart(t, narrow)
     leaves(t, narrow)
     version2(t)

@@ -17,7 +17,8 @@ KERNELS = {"tasks": "tasks.elf"}  # hardware task switches: there are none in 64
 VMS = (
     ("cpu", 1, "", {"exceptions": 300, "debug": 100, "paging": 45000, "nmi": 9, "events": 18, "tsc": 17, "msr": 2000, "syscall": 27,
                     "pcid": 30, "umip": 170, "features": 190, "real": 46}),
-    ("lines", 1, "compat = qemu\n", {"pic": 50, "pit": 34, "hpet": 23, "ioapic": 86, "mmio": 636}),
+    ("lines", 1, "compat = qemu\n", {"pic": 50, "pit": 34, "hpet": 23, "ioapic": 86, "mmio": 1600, "kbd": 70, "ports": 13, "fw_cfg": 20,
+                                     "testdev": 27}),
     ("clock", 1, "", {"rtc": 34}),
     ("tasks", 1, "", {"tasks": 146}),
     ("apic", 2, "", {"apic": 50, "apic_modes": 550, "apic_ipi": 37, "fairness": 300}),
@@ -31,8 +32,9 @@ def _disk(machine, vms):
     where = rig.directory(machine)
     text, cpu = "[machine]\non_idle = stay\n", 0
     for name, cpus, more, rules in vms:
-        text += "\n[vm %s]\ncpus = %d%s\nmemory = %dM\nkernel = %s\ncmdline = test=%s\nlog = error\n%s" \
-            % (name, cpu, "-%d" % (cpu + cpus - 1) if cpus > 1 else "", MEMORY_MIB, KERNELS.get(name, KERNEL), ",".join(rules), more)
+        text += "\n[vm %s]\ncpus = %d%s\nmemory = %dM\nkernel = %s\ncmdline = cpus=%d memory=%d test=%s\nlog = error\n%s" \
+            % (name, cpu, "-%d" % (cpu + cpus - 1) if cpus > 1 else "", MEMORY_MIB, KERNELS.get(name, KERNEL), cpus, MEMORY_MIB << 20,
+               ",".join(rules), more)
         cpu += cpus
     config = os.path.join(where, "bulkhead.conf")
     with open(config, "w", encoding="utf-8") as file:

@@ -2,12 +2,15 @@
 bits 32
 
 MAGIC equ 0x1badb002
-FLAGS equ 0x00000003                ; modules on pages, memory information
 
 extern hello_main
+extern header_flags, header_sum     ; hello.ld: modules on pages, memory information; of a flat binary, addresses
+extern data_end, guest_end
 
 section .multiboot progbits alloc noexec nowrite align=4
-    dd MAGIC, FLAGS, -(MAGIC + FLAGS)
+header:
+    dd MAGIC, header_flags, header_sum
+    dd header, header, data_end, guest_end, entry   ; where the header, the file's beginning, its end and .bss's go
 
 section .text progbits alloc exec nowrite align=16
 global entry

@@ -87,7 +87,8 @@ static void stack_fault(void)
     self_ipi(VECTOR_B);
     lab_clear();
     check_equal(RUN(MODE_LONG, open), VECTOR_PF, "an interrupt on a stack that is not there");
-    check(lab.ip == (uintptr_t)lab_code + 2 && (lab.flags & FLAGS_IF), "saved: where it came, interrupts on");
+    check_equal(lab.ip - (uintptr_t)lab_code, 2, "saved: where it came");
+    check(lab.flags & FLAGS_IF, "saved: interrupts on");
     table[0] |= 1;
     write_cr3(read_cr3());
     cpu->tss.ist[3] = ist;

@@ -144,10 +144,10 @@ static void compare(enum lab_mode mode, const struct row *row, uint32_t offset)
 
 void rule_mmio(void)
 {
-    static const enum lab_mode modes[] = {MODE_LONG, MODE_PROTECTED};
+    static const enum lab_mode modes[] = {MODE_LONG, MODE_PROTECTED, MODE_COMPAT, MODE_PAGED, MODE_PAE};
     static const uint32_t offsets[] = {MIDDLE, EDGE};
     lab_more_cr4 = OSFXSR;
-    for (unsigned m = 0; m < 2; m++)
+    for (unsigned m = 0; m < sizeof(modes) / sizeof(modes[0]); m++)
         for (unsigned n = 0; n < sizeof(rows) / sizeof(rows[0]) * 2; n++)
             compare(modes[m], &rows[n / 2], offsets[n % 2]);
     lab_more_cr4 = 0;

@@ -29,6 +29,10 @@
     X(umip)                                                                                                  \
     X(features)                                                                                              \
     X(real)                                                                                                  \
+    X(kbd)                                                                                                   \
+    X(ports)                                                                                                 \
+    X(fw_cfg)                                                                                                \
+    X(testdev)                                                                                               \
     X(mmio)
 
 #define DECLARE_RULE(name) void rule_##name(void);
