@@ -223,7 +223,7 @@ def _version2_refused(t):
     endless = whole[:request + 4] + struct.pack("<I", 7) + whole[request + 8:]
     _refused(t, "multiboot 2", [
         ("a truncated header", whole[:header + 20], "", r"truncated within its Multiboot 2 header"),
-        ("truncated segments", whole[:header + 64], "", r"the kernel file is truncated: a segment has"),
+        ("truncated segments", whole[:header + 0x100], "", r"the kernel file is truncated: a segment has"),
         ("information nobody has", unknown, "", r"demands boot information of type 9, which Bulkhead does not have"),
         ("a tag without a size", endless, "", r"Multiboot 2 header is damaged: tag 1 has 7 bytes"),
         ("an initrd", whole, "initrd = one.bin", r"takes no initrd: write module ="),
