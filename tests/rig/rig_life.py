@@ -79,8 +79,10 @@ def no_iommu(t):
             "life: the other VM starts, and ends the machine", "%.0f s" % boot.seconds())
 
 
-def _free(text):
-    return re.findall(r"again: debug: own memory: (\d+) KiB free, guest memory: (\d+) MiB free\n", text)
+def free(text, name):
+    """[(KiB of Bulkhead's own memory, MiB of the guests') that are free at each start of the VM], as text. Its log has to show
+    debug lines."""
+    return re.findall(name + r": debug: own memory: (\d+) KiB free, guest memory: (\d+) MiB free\n", text)
 
 
 def _restart_count(boot):
@@ -111,7 +113,7 @@ def restarts(t):
         boot.to_prompt(30)
         boot.send("start again")
         boot.expect(r"again: debug: own memory: .*\n", 60)
-        before, after = _free(boot.text[:stopped_at]), _free(boot.text[stopped_at:])
+        before, after = free(boot.text[:stopped_at], "again"), free(boot.text[stopped_at:], "again")
         boot.send("stop again")
         boot.expect(r"again: stopped: stopped by the operator", 60)
         boot.type(rig.KEY + "1")

@@ -2,7 +2,6 @@
  * the last one the VM is switched off. With ask=1 each waits for a key. */
 #include "hostile.h"
 
-#define LSR_DATA    0x01u
 #define KEY_POLL_MS 100u
 
 #define ROW(name, steps, fatal)                                                                              \

@@ -53,3 +53,8 @@ PROGRAM(vf_busy);
 PROGRAM(vf_spoof);
 PROGRAM(fuzz);
 #undef PROGRAM
+
+#define LSR_DATA 0x01u /* COM1 + 5: a key has come */
+
+/* Ends this VM. */
+void triple_fault(void);

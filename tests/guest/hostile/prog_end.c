@@ -7,10 +7,15 @@ static const struct {
     uint64_t base;
 } __attribute__((packed)) no_idt = {0, 0}, idt_in_hole = {4095, 0xd0000000};
 
+void triple_fault(void)
+{
+    __asm__ volatile("lidt %0; int3" ::"m"(no_idt));
+}
+
 void program_triple(unsigned step)
 {
     print("hostile: triple: fault %u\n", (uint64_t)step);
-    __asm__ volatile("lidt %0; int3" ::"m"(no_idt));
+    triple_fault();
 }
 
 void program_fetch(unsigned step)

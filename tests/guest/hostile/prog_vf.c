@@ -385,7 +385,13 @@ void program_vf_flr(unsigned step)
 
 /* ---- no attack, but work that does not end: for who ends the VM ---- */
 
-/* Frames go out by the dozen, and what comes in is written to this VM's memory. */
+static bool key_came(void)
+{
+    return in8(COM1 + 5) & LSR_DATA;
+}
+
+/* Frames go out by the dozen, and what comes in is written to this VM's memory. A key ends this VM with a
+ * triple fault, while the card has frames to send. */
 void program_vf_busy(unsigned step)
 {
     uint32_t value;
@@ -402,7 +408,13 @@ void program_vf_busy(unsigned step)
         failed += !vf_dma((uintptr_t)own, (uintptr_t)pattern, &value);
         if (sent == BUSY_FRAMES)
             verdict("vf_busy", failed == 0, "at work, %u frames were not sent", failed);
-        if (sent % BUSY_FRAMES == 0)
-            sleep_ms(BUSY_REST_MS);
+        if (sent % BUSY_FRAMES != 0)
+            continue;
+        sleep_ms(BUSY_REST_MS);
+        if (!key_came())
+            continue;
+        for (unsigned i = 0; i < BUSY_FRAMES; i++)
+            (void)vf_begin_dma((uintptr_t)own, (uintptr_t)pattern);
+        triple_fault();
     }
 }

@@ -158,7 +158,7 @@ static void make_queue(void)
     vf_write(VF_TXDCTL, QUEUE_ENABLE);
 }
 
-bool vf_dma(uint64_t from, uint64_t to, uint32_t *value)
+uint32_t vf_begin_dma(uint64_t from, uint64_t to)
 {
     uint32_t tail = vf_read(VF_TDT) % DESCRIPTORS, next = (tail + 1) % DESCRIPTORS;
     ring[tail].address = from;
@@ -168,7 +168,13 @@ bool vf_dma(uint64_t from, uint64_t to, uint32_t *value)
     vf_write(VF_TDWBAH, (uint32_t)(to >> 32));
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     vf_write(VF_TDT, next);
-    *value = tail; /* the head as it is until the descriptor is done with */
+    return next;
+}
+
+bool vf_dma(uint64_t from, uint64_t to, uint32_t *value)
+{
+    uint32_t next = vf_begin_dma(from, to);
+    *value = (next + DESCRIPTORS - 1) % DESCRIPTORS; /* the head as it is until the descriptor is done with */
     uint64_t end = rdtsc() + KICK_US * (tsc_hz / 1000000);
     while (rdtsc() < end) {
         if (vf_read(VF_TDH) == next)

@@ -84,5 +84,7 @@ uint32_t vf_mail(uint32_t *words, unsigned count, uint64_t us);
 /* Sends 64 bytes from `from` and has the card write the queue's head to `to` (a multiple of 4). The value
  * that was written if it was; false: the card did not get on within 20 ms. */
 bool vf_dma(uint64_t from, uint64_t to, uint32_t *value);
+/* Gives the card the same to do, and does not wait. Answers what the queue's head will be then. */
+uint32_t vf_begin_dma(uint64_t from, uint64_t to);
 /* Does DMA to this VM's own memory still arrive? */
 bool vf_arrives(void);
