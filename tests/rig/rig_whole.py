@@ -73,11 +73,15 @@ def _vlan_card(world):
     name = _up(world, *VF_CARD)
     out = world.boot.output("ping -q -c 3 " + nested.OUTSIDE, 60)
     world.check(" 100% packet loss" in out, "whole: a VF in a VLAN does not reach who is not in it", out.splitlines()[-1])
-    world.carrier.output(VLAN_WORLD)
-    try:
-        _moves(world, VF_CARD[0], name)
-    finally:
-        world.carrier.output(PLAIN_WORLD)
+    said, status = world.carrier.run(VLAN_WORLD)
+    if status and "not supported" in said:  # a computer's own kernel need not have VLANs; the carrier's in Bochs does
+        world.t.skip("nested: whole: the VF reaches who is in its VLAN", said.strip())
+    else:
+        try:
+            world.check(status == 0, "whole: the world outside takes the VLAN's tag", said.strip())
+            _moves(world, VF_CARD[0], name)
+        finally:
+            world.carrier.output(PLAIN_WORLD)
     _down(world, name)
 
 
