@@ -14,16 +14,20 @@ SECONDS = 120
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def _children(pid):
-    with open("/proc/%d/task/%d/children" % (pid, pid), encoding="ascii") as file:
-        return [int(child) for child in file.read().split()]
+def _proc(pid, name):
+    """A file of a process; empty if it has ended meanwhile."""
+    try:
+        with open("/proc/%d/%s" % (pid, name), encoding="ascii", errors="replace") as file:
+            return file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def _cpu_seconds(pid):
     """What a process and its children have used of the CPUs (proc(5): user and system, own and of children that have ended)."""
-    with open("/proc/%d/stat" % pid, encoding="ascii", errors="replace") as file:
-        fields = file.read().rpartition(")")[2].split()
-    return sum(int(ticks) for ticks in fields[11:15]) / TICKS + sum(_cpu_seconds(child) for child in _children(pid))
+    fields = _proc(pid, "stat").rpartition(")")[2].split()
+    children = _proc(pid, "task/%d/children" % pid).split()
+    return sum(int(ticks) for ticks in fields[11:15]) / TICKS + sum(_cpu_seconds(int(child)) for child in children)
 
 
 def _expect(child, pattern, seconds):
